@@ -1,0 +1,253 @@
+"""What can be asked for: the clip, the model, and how it lies over cards. Free of torch.
+
+Fields that Live Avatar's own scripts have keep their names and meaning.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal
+
+from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
+from liveavatar_core.errors import InvalidRecipe
+from liveavatar_core.model.params import TransformerParams
+
+FRAMES_PER_SECOND = 25
+AUDIO_SAMPLES_PER_SECOND = 16_000
+LATENT_FRAMES_PER_BLOCK = 3
+VIDEO_FRAMES_PER_LATENT = 4
+FRAMES_PER_BLOCK = LATENT_FRAMES_PER_BLOCK * VIDEO_FRAMES_PER_LATENT
+
+Dtype = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quirks:
+    """Where the original is random or odd. Defaults are the better behaviour; `original_*` below set the original's."""
+
+    relative_dist: int = 30
+    """Latent frames between a block and the reference image in rotary time. The original draws 4..30 each forward."""
+    reference_frames: int = 1
+    """Frames the portrait is repeated to before encoding. The original's single-card pipeline takes 5 and keeps
+    the second latent."""
+    motion_frames: int = 73
+    """Frames of the portrait that stand for the motion before the video. The original's single-card pipeline
+    takes 365, of which the transformer sees the last 73."""
+    streaming_decode: bool = True
+    """Decode block by block with a cache that persists. The original's single-card pipeline decodes clip by clip,
+    behind the motion latents, and encodes the last frames again."""
+    first_frames_dropped: int = 0
+    """Frames dropped at the start. The original drops 3, so that its picture leads the sound by 0.12 s."""
+    letterbox: bool = False
+    """Black bars where the portrait is too narrow for the size. False: scale until the size is covered."""
+    float16_rotary_tables: bool = False
+    """Round cosines and sines to float16, as the original does."""
+
+
+ORIGINAL_SINGLE = Quirks(
+    reference_frames=5,
+    motion_frames=365,
+    streaming_decode=False,
+    first_frames_dropped=3,
+    letterbox=True,
+    float16_rotary_tables=True,
+)
+"""The original's single-card pipeline, but for its random distance."""
+
+ORIGINAL_TIMESTEP = Quirks(first_frames_dropped=3, letterbox=True, float16_rotary_tables=True)
+"""The original's five-rank timestep pipeline, but for its random distance."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipSpec:
+    """What to make."""
+
+    size: str = "704*384"
+    """Largest area in pixels, as `A*B`; the portrait's aspect decides the height and width."""
+    infer_frames: int = 48
+    """Video frames a clip; a multiple of 12 (one block)."""
+    num_clip: int = 1
+    """Clips at most; the sound ends the video earlier."""
+    sample_steps: int = 4
+    """Denoising steps; each has a KV cache of its own."""
+    sample_guide_scale: float = 0.0
+    """Kept for the scripts' sake: the distilled model uses no guidance, so only 0 is accepted."""
+    base_seed: int = 420
+    """Seed of clip r's noise is base_seed + r."""
+    enable_online_decode: bool = True
+    """Decode each clip as soon as it is denoised, so that memory does not grow with num_clip."""
+    quirks: Quirks = Quirks()
+    """Where to follow the original's oddities."""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[1-9]\d*\*[1-9]\d*", self.size):
+            raise InvalidRecipe(f"size {self.size!r} is not two numbers", 'give --size "704*384"')
+        if self.max_area < 64 * 64:
+            raise InvalidRecipe(
+                f"size {self.size} is {self.max_area} pixels; 4096 (64*64) is the least",
+                'give --size "384*256" or more',
+            )
+        if self.infer_frames < 12 or self.infer_frames % FRAMES_PER_BLOCK:
+            raise InvalidRecipe(
+                f"infer_frames {self.infer_frames} is not a positive multiple of 12 (one block)",
+                "give --infer_frames 48 (or 36, 60, 96)",
+            )
+        for name in ("num_clip", "sample_steps"):
+            if getattr(self, name) < 1:
+                raise InvalidRecipe(f"{name} {getattr(self, name)} is less than 1", f"give --{name} 1 or more")
+        if self.sample_guide_scale != 0:
+            raise InvalidRecipe(
+                f"sample_guide_scale {self.sample_guide_scale:g} has no effect on this model; only 0 is allowed",
+                "leave --sample_guide_scale out",
+            )
+
+    @property
+    def max_area(self) -> int:
+        """Most pixels a frame may have."""
+        first, second = self.size.split("*")
+        return int(first) * int(second)
+
+    @property
+    def blocks_per_clip(self) -> int:
+        """Blocks of 3 latent frames in a clip."""
+        return self.infer_frames // FRAMES_PER_BLOCK
+
+    @property
+    def latent_frames_per_clip(self) -> int:
+        """Latent frames in a clip; also the length of a KV cache in frames."""
+        return self.infer_frames // VIDEO_FRAMES_PER_LATENT
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelParams:
+    """With which model; defaults are the published 14B."""
+
+    transformer: TransformerParams = TransformerParams()
+    """The diffusion transformer."""
+    text_encoder: TextEncoderParams = TextEncoderParams()
+    """umt5."""
+    audio_encoder: AudioEncoderParams = AudioEncoderParams()
+    """wav2vec2."""
+    vae: VaeParams = VaeParams()
+    """The video VAE."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Deployment:
+    """How weights and work lie over cards."""
+
+    num_gpus_dit: int = 1
+    """Ranks that compute the transformer."""
+    ulysses_size: int = 1
+    """Ranks over which a sequence is split: 1, or num_gpus_dit."""
+    timestep_pipeline: bool = False
+    """Each transformer rank holds one noise level and passes latents on."""
+    enable_vae_parallel: bool = False
+    """Decode on one more rank, the last, which holds no transformer."""
+    shard: Literal["none", "flat", "per_parameter"] = "none"
+    """none: whole on every rank; flat: FlatParameter FSDP; per_parameter: fully_shard."""
+    shard_scope: Literal["transformer", "everything"] = "transformer"
+    """What `shard` is applied to."""
+    shard_units: Literal["blocks", "fine"] = "blocks"
+    """What is gathered at a time. blocks: each block, the rest together; fine: each block, injector and embedding."""
+    storage_dtype: Dtype = "bfloat16"
+    """How weights are kept."""
+    compute_dtype: Dtype = "bfloat16"
+    """What weights are multiplied in."""
+    lora: Literal["none", "merged", "adapter"] = "merged"
+    """merged: added into the weights; adapter: kept beside them."""
+    lora_rank: int = 128
+    """Rank of the LoRA; matters with lora = adapter."""
+    offload_model: bool = False
+    """Text encoder, audio encoder, transformer and VAE are on the card only while they work."""
+    offload_kv_cache: bool = False
+    """KV caches stand in host memory and are brought in layer by layer."""
+    t5_cpu: bool = False
+    """The text encoder stays and runs in host memory."""
+
+    def __post_init__(self) -> None:
+        if self.num_gpus_dit < 1:
+            raise InvalidRecipe(f"num_gpus_dit {self.num_gpus_dit} is less than 1", "give 1 or more")
+        if self.ulysses_size not in (1, self.num_gpus_dit):
+            raise InvalidRecipe(
+                f"ulysses_size {self.ulysses_size} is neither 1 nor num_gpus_dit ({self.num_gpus_dit})",
+                f"give --ulysses_size {self.num_gpus_dit}",
+            )
+        if self.timestep_pipeline and self.ulysses_size > 1:
+            raise InvalidRecipe(
+                f"timestep_pipeline and ulysses_size {self.ulysses_size} both want the {self.num_gpus_dit} ranks",
+                "choose one of them",
+            )
+        if self.num_gpus_dit > 1 and self.ulysses_size == 1 and not self.timestep_pipeline:
+            raise InvalidRecipe(
+                f"{self.num_gpus_dit} transformer ranks have no work to share",
+                f"give --ulysses_size {self.num_gpus_dit}, or --timestep_pipeline",
+            )
+        if self.shard_scope == "everything" and self.enable_vae_parallel:
+            raise InvalidRecipe(
+                "the decode rank of enable_vae_parallel cannot hold a shard of what it does not compute",
+                "use shard_scope transformer, or drop enable_vae_parallel",
+            )
+        if self.shard == "flat" and self.storage_dtype != self.compute_dtype:
+            raise InvalidRecipe(
+                f"flat sharding stores {self.storage_dtype} and computes {self.compute_dtype}: its root unit would be"
+                " allocated once more in the storage type when it starts",
+                "use shard per_parameter, or the same type for both",
+            )
+
+    @property
+    def num_cards(self) -> int:
+        """Cards, and so processes, that this takes."""
+        return self.num_gpus_dit + int(self.enable_vae_parallel)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """Everything declared about a run."""
+
+    name: str
+    """How people call it; no part of the hash."""
+    clip: ClipSpec = ClipSpec()
+    """What to make."""
+    model: ModelParams = ModelParams()
+    """With which model."""
+    deployment: Deployment = Deployment()
+    """Laid out how."""
+
+    def __post_init__(self) -> None:
+        steps, ranks = self.clip.sample_steps, self.deployment.num_gpus_dit
+        if self.deployment.timestep_pipeline and steps != ranks:
+            raise InvalidRecipe(
+                f"a timestep pipeline over {ranks} ranks makes {ranks} steps, not sample_steps {steps}",
+                f"give --sample_steps {ranks}, or --num_gpus_dit {steps}",
+            )
+        heads, width = self.model.transformer.num_heads, self.deployment.ulysses_size
+        if width > heads:
+            raise InvalidRecipe(
+                f"ulysses_size {width} is more than the {heads} attention heads", f"give --ulysses_size {heads} or less"
+            )
+
+    @property
+    def hash(self) -> str:
+        """Eight hex digits over the declared inputs. Defaults are left out, so that a new field changes no hash."""
+        text = json.dumps(_declared([self.clip, self.model, self.deployment]), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:8]
+
+
+def _declared(value: Any) -> Any:
+    """`value` as JSON types, fields that have their default left out."""
+    if is_dataclass(value):
+        pairs = ((item, getattr(value, item.name)) for item in fields(value))
+        return {item.name: _declared(inner) for item, inner in pairs if inner != _default(item)}
+    if isinstance(value, list | tuple):
+        return [_declared(inner) for inner in value]
+    return value
+
+
+def _default(item: Any) -> Any:
+    if item.default is not MISSING:
+        return item.default
+    return item.default_factory() if item.default_factory is not MISSING else MISSING

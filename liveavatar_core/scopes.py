@@ -1,0 +1,70 @@
+"""What the running code is doing, for whoever counts bytes: its phase, the category and the place of new tensors.
+
+The core says where it is (`with phase("denoise"), category("kv_cache")`); a meter such as the simulation's ledger
+asks `current()`. Nothing in the core reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar, Token
+from dataclasses import dataclass, replace
+
+PHASES = ("load", "encode", "prefill", "denoise", "decode")
+CATEGORIES = ("parameters", "unsharded_parameters", "kv_cache", "activations", "decoder_cache")
+PLACES = ("card", "host")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scope:
+    """Where the code is; one value for each thread."""
+
+    phase: str = "load"
+    """One of PHASES."""
+    category: str = "activations"
+    """One of CATEGORIES: what tensors born here are for."""
+    place: str = "card"
+    """One of PLACES: which memory tensors born here stand in, where one device plays both (CPU runs)."""
+
+
+_scope: ContextVar[Scope] = ContextVar("scope", default=Scope())  # noqa: B039 - frozen
+
+
+def current() -> Scope:
+    """The scope of the calling thread."""
+    return _scope.get()
+
+
+def enter(**changes: str) -> Token[Scope]:
+    """Change the scope until `leave` is given the returned token. For hooks; elsewhere use the managers below."""
+    return _scope.set(replace(_scope.get(), **changes))
+
+
+def leave(token: Token[Scope]) -> None:
+    """Return to the scope before the `enter` that gave this token."""
+    _scope.reset(token)
+
+
+@contextmanager
+def _within(**changes: str) -> Iterator[None]:
+    token = enter(**changes)
+    try:
+        yield
+    finally:
+        leave(token)
+
+
+def phase(name: str):  # noqa: ANN201 - a context manager
+    """Everything born inside belongs to this phase."""
+    return _within(phase=name)
+
+
+def category(name: str):  # noqa: ANN201
+    """Everything born inside is for this."""
+    return _within(category=name)
+
+
+def place(name: str):  # noqa: ANN201
+    """Everything born inside stands in this memory."""
+    return _within(place=name)
