@@ -1,0 +1,50 @@
+"""Where golden data lies and which cases it holds. Free of torch, so that collecting stays quick."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+GOLDEN = Path(__file__).parent / "golden"
+
+KINDS = {
+    "dit_case": ("frame_packer.safetensors", "inputs.safetensors", "state_dict.safetensors"),
+    "lora_case": ("lora.safetensors", "merged_some.safetensors"),
+    "vae_case": ("io.safetensors", "state_dict.safetensors", "config:z_dim"),
+    "text_case": ("io.safetensors", "state_dict.safetensors", "config:vocab"),
+    "audio_case": ("io.safetensors", "wav2vec2_state_dict.safetensors"),
+    "pipeline_case": ("conditioning.safetensors", "offline.safetensors"),
+    "pipeline_tpp_case": ("tpp.safetensors",),
+}
+"""Fixture -> what a folder must hold to be such a case: files, or `config:KEY`, a key of its meta.json's config."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--golden", type=Path, default=GOLDEN, metavar="DIR", help="golden data to test against")
+
+
+@pytest.fixture(scope="session")
+def golden(request: pytest.FixtureRequest) -> Path:
+    """The golden directory itself, for the files beside the cases (manifests, scheduler.json)."""
+    return request.config.getoption("golden")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    for kind in KINDS.keys() & set(metafunc.fixturenames):
+        cases = cases_of(kind, metafunc.config.getoption("golden"))
+        metafunc.parametrize(kind, cases, ids=[case.name for case in cases], scope="session")
+
+
+def cases_of(kind: str, directory: Path) -> list[Path]:
+    """The folders of `directory` that are cases of a kind of KINDS, by name."""
+    folders = sorted(path for path in directory.iterdir() if path.is_dir())
+    return [folder for folder in folders if all(_holds(folder, need) for need in KINDS[kind])]
+
+
+def _holds(folder: Path, need: str) -> bool:
+    if not need.startswith("config:"):
+        return (folder / need).is_file()
+    meta = folder / "meta.json"
+    return meta.is_file() and need.removeprefix("config:") in json.loads(meta.read_text()).get("config", {})
