@@ -1,0 +1,40 @@
+# Needs Python 3.11 or newer and nothing else; every target sets up what it needs.
+PYTHON ?= python3
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+WORKERS ?= 2
+HARDWARE ?= simulated,miniature
+TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
+
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup conformance test lint clean
+
+help:  ## What can be made, and with which variables
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@printf '\nvariables: PYTHON=%s  WORKERS=%s  HARDWARE=%s\n' '$(PYTHON)' '$(WORKERS)' '$(HARDWARE)'
+	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
+
+conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
+	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) suites
+
+test: lint  ## Checks of the project itself: style, types, tests
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"
+	$(BIN)/pytest tests -m timed || [ $$? -eq 5 ]  # 5: there is none
+
+lint: $(READY)  ## Style and types only
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)  ## The virtual environment only
+
+$(READY): pyproject.toml ci/constraints.txt ci/setup.sh
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' ci/setup.sh $(VENV)
+	@touch $@
+
+clean:  ## Remove the virtual environment, reports and caches
+	rm -rf $(VENV) report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
