@@ -1,0 +1,40 @@
+"""On what a run stands: physical, partitioned, simulated, miniature; a module each, loaded when asked for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from importlib.util import find_spec
+from typing import Protocol
+
+from liveavatar_core.errors import BadInput
+from suites.harness.record import HARDWARE_MODES, RunRecord
+from suites.harness.tiers import Case, Tier
+
+
+class HardwareMode(Protocol):
+    """A way to run a tier's case. Each module here exposes its own as `Mode`, made without arguments."""
+
+    name: str
+    """One of HARDWARE_MODES."""
+
+    def why_not(self, tier: Tier) -> str | None:
+        """Why `tier` cannot run in this mode on this machine; None if it can. Cheap, and takes nothing."""
+
+    def run(self, tier: Tier, case: Case) -> RunRecord:
+        """Run `case` on `tier`. Failures of the run are outcomes of the record, never exceptions."""
+
+
+def mode_named(name: str) -> HardwareMode:
+    """The hardware mode of that name.
+
+    Raises:
+        BadInput: there is no such mode.
+    """
+    if name not in HARDWARE_MODES or not is_installed(name):
+        raise BadInput(f"no hardware mode {name!r}", f"give --hardware={'|'.join(('auto', *HARDWARE_MODES))}")
+    return import_module(f"{__name__}.{name}").Mode()
+
+
+def is_installed(name: str) -> bool:
+    """Whether this installation has the module of that mode."""
+    return find_spec(f"{__name__}.{name}") is not None
