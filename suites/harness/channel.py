@@ -1,0 +1,191 @@
+"""A rank's own end: what it is told, and how it answers its parent. Free of torch.
+
+Up go tuples `(kind, body)`: `started`, `event` and `reply` (JSON text), `error` (an ErrorReport). Down goes
+the RankSpec, then commands as text, then None. A rank that sees the other end closed ends at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import importlib
+import io
+import json
+import os
+import pickle
+import queue
+import resource
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+from liveavatar_core.errors import LiveAvatarError
+
+MESSAGE_LIMIT = 4000
+ORPHANED = 70
+"""Exit status of a rank whose parent is gone."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankSpec:
+    """Everything that a rank's process is given. Plain types, as nothing is imported yet."""
+
+    target: str
+    """`package.module:function`."""
+    payload: bytes
+    """The job's payload, pickled: unpickling it may import the target's modules."""
+    rank: int
+    """0 .. world_size - 1."""
+    world_size: int
+    """Ranks in the group."""
+    rendezvous: str
+    """Where the ranks meet, as torch's `init_method`."""
+    log: str
+    """File that takes standard output and standard error."""
+    directory: str
+    """Working directory."""
+    environ: dict[str, str]
+    """The whole environment."""
+    sys_path: list[str]
+    """The parent's import path."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorReport:
+    """An exception as it crosses the border: whole if it is one of the core's, as text if not."""
+
+    type_name: str
+    """Name of its class."""
+    message: str
+    """Its text, at most MESSAGE_LIMIT characters."""
+    typed: LiveAvatarError | None
+    """The exception itself. None for others: unpickling those could import torch into the parent."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorReport:
+        """`error`, ready to be sent."""
+        typed = error if type(error).__module__ == LiveAvatarError.__module__ else None
+        return cls(type_name=type(error).__name__, message=str(error)[:MESSAGE_LIMIT], typed=_intact(typed))
+
+
+def _intact(error: BaseException | None) -> LiveAvatarError | None:
+    """`error` if it survives pickling."""
+    with contextlib.suppress(Exception):
+        copy = pickle.loads(pickle.dumps(error))
+        return copy if isinstance(copy, LiveAvatarError) else None
+    return None
+
+
+class ChildLink:
+    """What a target is given: who it is, what it is told, and the way to answer."""
+
+    def __init__(self, connection: Connection, spec: RankSpec) -> None:
+        """`connection`: to the parent, the spec already read from it."""
+        self.rank, self.world_size, self.rendezvous = spec.rank, spec.world_size, spec.rendezvous
+        self.payload: dict[str, Any] = pickle.loads(spec.payload)
+        self._connection = connection
+        self._sending = threading.Lock()
+        self._commands: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        threading.Thread(target=self._listen, name="parent", daemon=True).start()
+
+    def next_command(self) -> str | None:
+        """Wait for the next command; None when there are no more."""
+        return self._commands.get()
+
+    def commands(self) -> Iterator[str]:
+        """Every command until there are no more."""
+        return iter(self._commands.get, None)
+
+    def reply(self, values: dict[str, Any]) -> None:
+        """Answer the last command. TypeError for values that JSON does not have."""
+        self._send("reply", json.dumps(values))
+
+    def event(self, values: dict[str, Any]) -> None:
+        """Tell how far this rank is, such as `{"phase": "denoise"}`; may be called from any thread."""
+        self._send("event", json.dumps(values))
+
+    def started(self) -> None:
+        """Tell that the target was found."""
+        self._send("started", None)
+
+    def error(self, error: BaseException) -> None:
+        """Tell why this rank ends."""
+        self._send("error", ErrorReport.of(error))
+
+    def _send(self, kind: str, body: object) -> None:
+        with self._sending:
+            self._connection.send((kind, body))
+
+    def _listen(self) -> None:
+        with contextlib.suppress(EOFError, OSError):
+            while True:
+                self._commands.put(self._connection.recv())
+        os._exit(ORPHANED)
+
+
+def run_rank(channel: int) -> int:
+    """Be a rank: run the target that arrives over the file descriptor `channel`; the exit status."""
+    connection = Connection(channel)
+    spec: RankSpec = connection.recv()
+    _move_in(spec)
+    try:
+        link = ChildLink(connection, spec)
+    except Exception as error:  # a payload that cannot be unpickled here
+        traceback.print_exc()
+        connection.send(("error", ErrorReport.of(error)))
+        return 1
+    return _run_target(link, spec.target)
+
+
+def _run_target(link: ChildLink, name: str) -> int:
+    try:
+        target = _resolve(name)
+        link.started()
+        target(link)
+    except SystemExit as request:
+        return request.code if isinstance(request.code, int) else int(request.code is not None)
+    except BaseException as error:
+        traceback.print_exc()
+        link.error(error)
+        return 1
+    return 0
+
+
+def _resolve(name: str) -> Callable[[ChildLink], None]:
+    module, _, function = name.partition(":")
+    return getattr(importlib.import_module(module), function)
+
+
+def _move_in(spec: RankSpec) -> None:
+    """Turn a fork of the server into the process that `spec` describes."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # the parent ends its ranks; a rank that raced it would look guilty
+    _redirect_output(Path(spec.log))
+    os.chdir(spec.directory)
+    os.environ.clear()
+    os.environ.update(spec.environ)
+    sys.path[:] = spec.sys_path
+    if torch := sys.modules.get("torch"):  # imported before the fork, when OMP_NUM_THREADS was another
+        torch.set_num_threads(int(spec.environ["OMP_NUM_THREADS"]))
+    # The dump of a rank that holds the model would outlast every deadline.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+    faulthandler.enable(2)
+    faulthandler.register(signal.SIGUSR1, file=2, all_threads=True)
+
+
+def _redirect_output(log: Path) -> None:
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o644)
+    for stream in (sys.stdout, sys.stderr):
+        os.dup2(descriptor, stream.fileno())
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(
+                line_buffering=True
+            )  # so that the last lines of a rank that is killed are there
+    os.close(descriptor)
