@@ -1,0 +1,99 @@
+"""Key-value caches: explicit objects, one a noise level. Any object with the methods of `Cache` can stand in.
+
+Legend: B batch, L tokens written, T tokens read, H heads of this rank, D head width.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, Self
+
+import torch
+from torch import Tensor
+
+from liveavatar_core import scopes
+from liveavatar_core.model.params import TransformerParams
+
+
+class Cache(Protocol):
+    """What the transformer asks of a cache."""
+
+    tokens: int
+    """Capacity."""
+
+    def write(self, layer: int, k_BLHD: Tensor, v_BLHD: Tensor, start: int) -> None:
+        """Put keys and values of `layer` at tokens start .. start+L."""
+
+    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `tokens` tokens, each BTHD, on the device that computes."""
+
+
+class KVCache:
+    """Keys and values of every layer on the card; written in place, read as views."""
+
+    def __init__(self, k_layers: list[Tensor], v_layers: list[Tensor]) -> None:
+        """One BTHD tensor a layer, T the capacity."""
+        self.k_layers, self.v_layers = k_layers, v_layers
+        self.tokens = k_layers[0].shape[1]
+
+    @classmethod
+    def allocate(
+        cls,
+        params: TransformerParams,
+        batch: int,
+        tokens: int,
+        heads: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> Self:
+        """Empty cache for `tokens` tokens and `heads` heads (this rank's share of params.num_heads)."""
+        shape = (batch, tokens, heads, params.head_dim)
+        with scopes.category("kv_cache"):
+            k_layers, v_layers = (
+                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(params.num_layers)]
+                for _ in "kv"
+            )
+        return cls(k_layers, v_layers)
+
+    def write(self, layer: int, k_BLHD: Tensor, v_BLHD: Tensor, start: int) -> None:
+        """Put keys and values of `layer` at tokens start .. start+L."""
+        end = start + k_BLHD.shape[1]
+        self.k_layers[layer][:, start:end].copy_(k_BLHD)
+        self.v_layers[layer][:, start:end].copy_(v_BLHD)
+
+    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Views of the first `tokens` tokens."""
+        return self.k_layers[layer][:, :tokens], self.v_layers[layer][:, :tokens]
+
+
+class HostKVCache(KVCache):
+    """A cache in host memory that brings one layer at a time to the card."""
+
+    def __init__(self, k_layers: list[Tensor], v_layers: list[Tensor], card: torch.device) -> None:
+        """`card`: where `read` puts a layer."""
+        super().__init__(k_layers, v_layers)
+        self.card = card
+
+    @classmethod
+    def allocate(
+        cls,
+        params: TransformerParams,
+        batch: int,
+        tokens: int,
+        heads: int,
+        dtype: torch.dtype,
+        device: torch.device | str,
+    ) -> Self:
+        """Like KVCache.allocate; `device` is the card that computes, the storage stands in (pinned) host memory."""
+        card = torch.device(device)
+        with scopes.place("host"):
+            host = KVCache.allocate(params, batch, tokens, heads, dtype, "cpu")
+            if card.type == "cuda":
+                host.k_layers = [k.pin_memory() for k in host.k_layers]
+                host.v_layers = [v.pin_memory() for v in host.v_layers]
+        return cls(host.k_layers, host.v_layers, card)
+
+    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Fresh copies on the card, also where card and host are the same device, so that their bytes are counted."""
+        with scopes.category("kv_cache"):
+            k_BTHD, v_BTHD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
+        return k_BTHD, v_BTHD

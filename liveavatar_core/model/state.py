@@ -1,0 +1,85 @@
+"""What a run keeps between forwards: conditions that never change, and what the steps of one block share.
+
+Legend: B batch, T timesteps of the schedule and one row more for t = 0, C token width, H heads of this rank,
+D head width, N sink tokens, K text tokens, A audio layers, E audio width.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from liveavatar_core.model.audio import AudioInjection
+from liveavatar_core.model.rope import Rotary
+from liveavatar_core.model.sequence import SequenceLayout
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerConstants:
+    """What a layer makes of prompt and schedule, once a run."""
+
+    modulation_T6C: Tensor
+    """shift, 1 + scale, gate of attention; shift, 1 + scale, gate of feed-forward; float32."""
+    text_k_BKHD: Tensor
+    """Keys of the prompt, all heads."""
+    text_v_BKHD: Tensor
+    """Values of the prompt, all heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerState:
+    """What a layer keeps of all conditions."""
+
+    constants: LayerConstants
+    """Prompt and schedule."""
+    sink_k_BNHD: Tensor
+    """Keys of reference and motion before rotation: the reference moves along with the video. This rank's heads."""
+    sink_v_BNHD: Tensor
+    """Values of reference and motion, this rank's heads."""
+
+
+@dataclass(kw_only=True)
+class ConditionState:
+    """Everything prefilled. A second prefill replaces `layers` one by one, so that old and new never stand whole."""
+
+    timesteps: tuple[float, ...]
+    """The schedule, 0..1000; row len(timesteps) of every table is t = 0."""
+    time_TC: Tensor
+    """Time embedding; float32."""
+    layers: list[LayerState] = field(default_factory=list)
+    """One a block."""
+    latent_size: tuple[int, int]
+    """Latent height and width."""
+    sequence: SequenceLayout
+    """How tokens lie over ranks."""
+    relative_dist: int
+    """Latent frames between a block and the reference image, at most."""
+    float16_rotary_tables: bool
+    """Round rotary tables as the original does."""
+
+    @property
+    def frame_tokens(self) -> int:
+        """Tokens of a latent frame, over all ranks."""
+        return (self.latent_size[0] // 2) * (self.latent_size[1] // 2)
+
+
+class BlockContext:
+    """What all steps of one block share. The caller gives audio and frame; the first forward fills in the rest."""
+
+    def __init__(self, *, audio_BAET: Tensor, frame: int) -> None:
+        """`audio_BAET`: features of the block's video frames. `frame`: its first latent frame since the start."""
+        self.audio_BAET = audio_BAET
+        self.frame = frame
+        self.rotary: BlockRotary | None = None
+        self.injections: list[AudioInjection] = []
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockRotary:
+    """Rotary tables of one block."""
+
+    noisy: Rotary
+    """Of the block's own tokens, in the sequence layout's order."""
+    sink: Rotary
+    """Of the sink, whose reference follows the block."""
