@@ -42,8 +42,8 @@ class VideoVae(nn.Module):
         self.latents_std = tuple(params.latents_std or wan.config.latents_std)
         if not len(self.latents_mean) == len(self.latents_std) == params.z_dim:
             raise InvalidRecipe(
-                f"{len(self.latents_mean)} latents_mean and {len(self.latents_std)} latents_std for {params.z_dim}"
-                " latent channels (z_dim)",
+                f"{len(self.latents_mean)} latents_mean, {len(self.latents_std)} latents_std for"
+                f" z_dim {params.z_dim}",
                 "give one value of each for every latent channel",
             )
         self.encoder: nn.Module = wan.encoder
@@ -54,8 +54,8 @@ class VideoVae(nn.Module):
 
     def latent_statistics(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of the latent channels, each [1, z, 1, 1, 1], float32."""
-        mean = torch.tensor(self.latents_mean, device=device).view(1, -1, 1, 1, 1)
-        deviation = torch.tensor(self.latents_std, device=device).view(1, -1, 1, 1, 1)
+        mean = torch.tensor(self.latents_mean, dtype=torch.float32, device=device).view(1, -1, 1, 1, 1)
+        deviation = torch.tensor(self.latents_std, dtype=torch.float32, device=device).view(1, -1, 1, 1, 1)
         return mean, deviation
 
 
@@ -67,7 +67,7 @@ class FeatureCache:
     """
 
     def __init__(self, module: nn.Module, kind: str) -> None:
-        """Empty, for passes over `module` (the VAE's encoder or decoder); its tensors are of category `kind`."""
+        """Empty, for passes over `module` (the VAE's encoder or decoder); tensors are of category `kind`."""
         convolutions = sum(isinstance(layer, WanCausalConv3d) for layer in module.modules())
         self._slots: list[Any] = [None] * convolutions
         self._kind = kind
