@@ -28,8 +28,6 @@ from typing import Any
 from liveavatar_core.errors import LiveAvatarError
 
 MESSAGE_LIMIT = 4000
-ORPHANED = 70
-"""Exit status of a rank whose parent is gone."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,7 +124,7 @@ class ChildLink:
         with contextlib.suppress(EOFError, OSError):
             while True:
                 self._commands.put(self._connection.recv())
-        os._exit(ORPHANED)
+        os.killpg(os.getpgrp(), signal.SIGKILL)  # a rank leads its group: itself, and all that it started
 
 
 def run_rank(channel: int) -> int:

@@ -42,6 +42,12 @@ class RankProcess:
         os.close(self.status)
         self.ended, self.exit_status = True, int(text) if text else None
 
+    def await_hangup(self, deadline: float) -> None:
+        """Wait until the process lets go of its channel: the only sign of its end once the server is gone."""
+        with contextlib.suppress(EOFError, OSError):
+            while self.connection.poll(max(0.0, deadline - time.monotonic())):
+                self.connection.recv()
+
     def signal(self, number: int) -> None:
         """Send a signal to the process and to what it started; nothing if it is known to have ended."""
         if self.exit_status is None:

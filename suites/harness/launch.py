@@ -247,8 +247,10 @@ class RankGroup:
                 for rank in self._ranks:
                     rank.process.signal(number)
                 self._await_end(time.monotonic() + patience)
-            for rank in self._ranks:
-                rank.process.connection.close()  # what lost its server ends by this
+            for process in (rank.process for rank in self._ranks):
+                if process.exit_status is None:
+                    process.await_hangup(time.monotonic() + KILL_SECONDS)
+                process.connection.close()
             self._ranks = []
 
     def _await_end(self, deadline: float) -> None:

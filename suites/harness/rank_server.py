@@ -91,7 +91,7 @@ class RankServer:
             os._exit(code)
 
     def _reap(self) -> None:
-        """End what ended ranks left running, while the process group's number is still theirs; report them."""
+        """End what ended ranks left running, while the process group is still theirs; report them."""
         while self._status_of:
             ended = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             if ended is None:

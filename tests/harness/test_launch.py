@@ -1,0 +1,247 @@
+"""Ranks as child processes: real processes, real signals, real gloo."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from processes import await_count
+
+from liveavatar_core.errors import BadInput, OutOfMemory
+from suites.harness import failures
+from suites.harness.fork_server import shared_fork_server
+from suites.harness.launch import GroupError, Job, RankGroup
+
+SOON = 5.0
+"""Seconds within which a failure must have ended the whole group."""
+
+
+def job(target: str, *, world_size: int = 2, **settings) -> Job:
+    return Job(target=f"launch_targets:{target}", world_size=world_size, **settings)
+
+
+def mishap(name: str, *ranks: int, **settings) -> Job:
+    return job("mishap", payload={"mishap": name, "ranks": ranks}, **settings)
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    """After each test there is the fork server, and nothing else that came from it."""
+    yield
+    if server := shared_fork_server(("torch",)).pid:
+        await_count(server, at_most=1, seconds=1)
+
+
+def fail(given: Job, folder: Path, command: str = "clip", *, within: float = SOON) -> GroupError:
+    """How the group failed at a command, which must have ended it in time."""
+    with RankGroup.start(given, folder) as group:
+        group.command("load")
+        begun = time.monotonic()
+        with pytest.raises(GroupError) as caught:
+            group.command(command)
+        assert time.monotonic() - begun < within
+        with pytest.raises(BadInput):
+            group.command(command)
+    return caught.value
+
+
+def test_answers_come_in_order_of_rank(tmp_path: Path):
+    with RankGroup.start(job("echo", world_size=5, payload={"frames": 48}), tmp_path) as group:
+        for command in ("load", "clip", "clip"):
+            replies = group.command(command)
+            assert replies == [
+                {"command": command, "rank": rank, "payload": {"frames": 48}} for rank in range(5)
+            ]
+        assert group.last_events == [{"phase": "clip"}] * 5
+
+
+def test_five_ranks_meet_over_gloo(tmp_path: Path):
+    with RankGroup.start(job("all_reduce", world_size=5), tmp_path) as group:
+        assert group.command("clip") == [{"total": 10.0}] * 5
+
+
+def test_ranks_have_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("SET_LATER", "after the server was started")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    env = ({"OMP_NUM_THREADS": "3"}, {"COLOUR": "red"})
+    with RankGroup.start(job("describe", env=env), tmp_path) as group:
+        first, second = group.command("load")
+        assert [first["process"], second["process"]] == group.pids
+    assert (first["OMP_NUM_THREADS"], first["threads"], first["COLOUR"]) == ("3", 3, None)
+    assert (second["OMP_NUM_THREADS"], second["threads"], second["COLOUR"]) == ("1", 1, "red")
+    assert first["SET_LATER"] == second["SET_LATER"] == "after the server was started"
+
+
+def test_the_parent_stays_free_of_torch(tmp_path: Path):
+    with RankGroup.start(job("describe"), tmp_path) as group:
+        group.command("load")
+    assert "torch" not in sys.modules
+
+
+def test_out_of_memory_ends_ranks_in_a_collective(tmp_path: Path):
+    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 2, "mishap": "oom"})
+    failed = fail(given, tmp_path)
+    [failure] = failed.failures
+    assert (failure.kind, failure.rank, failure.phase) == ("oom", 2, "denoise")
+    assert isinstance(failure.error, OutOfMemory)
+    assert (failure.error.requested, failure.error.free, failure.error.holders) == (
+        4_479_966_898,
+        1024,
+        {"parameters": 10},
+    )
+    assert "OutOfMemory" in failure.detail
+
+
+def test_out_of_memory_on_several_ranks_names_all(tmp_path: Path):
+    failed = fail(mishap("oom", 3, 1, world_size=4, rank_names=("dit", "dit", "dit", "decode")), tmp_path)
+    assert [(failure.kind, failure.rank, failure.name) for failure in failed.failures] == [
+        ("oom", 1, "dit"),
+        ("oom", 3, "decode"),
+    ]
+    assert pickle.loads(pickle.dumps(failed)).failures[1].rank == 3
+
+
+def test_killed_rank_is_blamed_and_not_those_that_lost_it(tmp_path: Path):
+    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sigkill"})
+    [failure] = fail(given, tmp_path).failures
+    assert (failure.kind, failure.rank) == ("crash", 1)
+    assert "SIGKILL" in failure.message
+
+
+def test_kill_for_host_memory_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    counter = tmp_path / "vmstat"
+    counter.write_text("pgfault 7\noom_kill 4\n")
+    monkeypatch.setattr("suites.harness.launch.count_oom_kills", lambda: failures.count_oom_kills(counter))
+    assert fail(mishap("sigkill", 0), tmp_path / "before").lead.kind == "crash"
+    with RankGroup.start(mishap("sigkill", 0), tmp_path / "after") as group:
+        counter.write_text("pgfault 9\noom_kill 5\n")
+        with pytest.raises(GroupError) as caught:
+            group.command("clip")
+    assert caught.value.lead.kind == "host-oom"
+
+
+def test_kernel_tells_its_kills_or_nothing(tmp_path: Path):
+    assert failures.count_oom_kills(tmp_path / "absent") is None
+    assert failures.count_oom_kills() is None or failures.count_oom_kills() >= 0
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "words"),
+    [
+        ("refused", "unsupported", "41 ranks for 40 heads"),
+        ("memory", "host-oom", "MemoryError"),
+        ("sigsegv", "crash", "SIGSEGV"),
+        ("leave", "crash", "exit status 0 without answering 'clip'"),
+        ("nonsense", "crash", "not JSON serializable"),
+        ("peer", "crash", "Connection closed by peer"),
+    ],
+)
+def test_each_end_has_its_kind(name: str, kind: str, words: str, tmp_path: Path):
+    [failure] = fail(mishap(name, 1), tmp_path).failures
+    assert (failure.kind, failure.rank, failure.phase) == (kind, 1, "clip")
+    assert words in failure.message
+
+
+def test_traceback_of_a_fault_is_in_the_detail(tmp_path: Path):
+    assert "launch_targets.py" in fail(mishap("sigsegv", 0), tmp_path).lead.detail
+
+
+def test_hang_names_the_rank_that_the_others_wait_for(tmp_path: Path):
+    given = job(
+        "barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sleep"}, command_seconds=3
+    )
+    [failure] = fail(given, tmp_path, within=3 + SOON).failures
+    assert (failure.kind, failure.rank, failure.phase) == ("hang", 1, "denoise")
+    assert "in sleep" in failure.detail, "its stack says where it hangs"
+
+
+def test_rank_that_resists_is_killed_with_what_it_started(tmp_path: Path):
+    [failure] = fail(mishap("deaf", 0, command_seconds=1), tmp_path, within=1 + SOON).failures
+    assert (failure.kind, failure.rank) == ("hang", 0)
+
+
+def test_frozen_rank_is_killed(tmp_path: Path):
+    [failure] = fail(mishap("freeze", 1, command_seconds=1), tmp_path, within=1 + SOON).failures
+    assert (failure.kind, failure.rank) == ("hang", 1)
+
+
+def test_rank_that_does_not_stop_is_a_hang(tmp_path: Path):
+    group = RankGroup.start(job("mishap_at_the_end", payload={"mishap": "sleep"}, stop_seconds=1), tmp_path)
+    with pytest.raises(GroupError) as caught:
+        group.stop()
+    assert [failure.kind for failure in caught.value.failures] == ["hang", "hang"]
+
+
+def test_failure_while_stopping_is_told(tmp_path: Path):
+    with (
+        pytest.raises(GroupError) as caught,
+        RankGroup.start(job("mishap_at_the_end", payload={"mishap": "oom"}), tmp_path) as group,
+    ):
+        group.command("clip")
+    assert {failure.kind for failure in caught.value.failures} == {"oom"}
+
+
+def test_failure_between_commands_is_found_by_the_next(tmp_path: Path):
+    with RankGroup.start(job("echo"), tmp_path) as group:
+        os.kill(group.pids[1], signal.SIGTERM)
+        with pytest.raises(GroupError) as caught:
+            group.command("clip")
+    assert "SIGTERM" in caught.value.lead.message
+
+
+def test_megabytes_of_output_do_not_block_and_the_end_is_kept(tmp_path: Path):
+    with (
+        RankGroup.start(job("loud", payload={"lines": 8000}), tmp_path) as group,
+        pytest.raises(GroupError) as caught,
+    ):
+        group.command("clip")
+    failure = caught.value.lead
+    assert (tmp_path / "rank0.log").stat().st_size > 8_000_000
+    assert len(failure.detail) <= failures.TAIL
+    for words in ("line 7999", "from a child of the rank", "ValueError: that was all"):
+        assert words in failure.detail
+
+
+@pytest.mark.parametrize("target", ["no_such_module:main", "launch_targets:no_such_function"])
+def test_target_that_is_not_there(target: str, tmp_path: Path):
+    with pytest.raises(GroupError) as caught:
+        RankGroup.start(Job(target=target, world_size=2), tmp_path)
+    assert {failure.kind for failure in caught.value.failures} == {"crash"}
+    assert "no_such" in str(caught.value)
+
+
+def test_preload_that_is_not_there(tmp_path: Path):
+    with pytest.raises(GroupError) as caught:
+        RankGroup.start(job("echo", preload=("no_such_module",)), tmp_path)
+    assert caught.value.lead.kind == "infrastructure"
+    assert "no_such_module" in caught.value.lead.message
+
+
+def test_group_after_a_failed_one_is_unaffected(tmp_path: Path):
+    fail(job("barrier_with_one_absent", payload={"absent": 1, "mishap": "sigkill"}), tmp_path)
+    with RankGroup.start(job("all_reduce"), tmp_path) as group:
+        assert group.command("clip") == [{"total": 1.0}] * 2
+
+
+def test_server_that_dies_fails_its_group_and_is_replaced(tmp_path: Path):
+    with RankGroup.start(mishap("freeze", 0, 1), tmp_path) as group:
+        before = shared_fork_server(("torch",)).pid
+        os.kill(before, signal.SIGKILL)
+        with pytest.raises(GroupError) as caught:
+            group.command("clip")
+    assert caught.value.lead.kind == "infrastructure"
+    await_count(before, at_most=0, seconds=1)
+    with RankGroup.start(job("echo"), tmp_path) as group:
+        assert len(group.command("load")) == 2
+
+
+@pytest.mark.parametrize("settings", [{"world_size": 0}, {"env": ({},)}, {"rank_names": ("a", "b", "c")}])
+def test_job_that_contradicts_itself(settings: dict):
+    with pytest.raises(BadInput):
+        job("echo", **settings)
