@@ -1,0 +1,10 @@
+"""`python -m liveavatar_core COMMAND ...`."""
+
+from __future__ import annotations
+
+import sys
+
+from liveavatar_core.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())

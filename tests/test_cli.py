@@ -1,0 +1,272 @@
+"""The command line: what it refuses and how, what it leaves behind, how it is stopped."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+from PIL import Image
+
+from liveavatar_core.cli import main
+from liveavatar_core.commands import options as options_module
+from liveavatar_core.commands.progress import show_progress
+from liveavatar_core.commands.recording import record
+from liveavatar_core.commands.stopping import Stopped, StopSignals
+from liveavatar_core.config import ClipSpec, Deployment
+from liveavatar_core.errors import OutOfMemory
+
+ASSETS = Path(__file__).parents[1] / "assets"
+PROGRAM = (sys.executable, "-m", "liveavatar_core")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder of input files, good and bad."""
+    Image.new("RGB", (64, 96), (200, 150, 120)).save(tmp_path / "face.png")
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "text.png").write_text("no picture")
+    (tmp_path / "cut.png").write_bytes((ASSETS / "portrait.png").read_bytes()[:5000])
+    tone = 0.3 * np.sin(np.arange(48_000) * 0.05).astype(np.float32)
+    soundfile.write(tmp_path / "voice.wav", tone[:32_000], 16_000)
+    soundfile.write(tmp_path / "stereo48.wav", np.stack([tone, tone], 1), 48_000)
+    soundfile.write(tmp_path / "silent.wav", np.zeros(32_000, np.float32), 16_000)
+    soundfile.write(tmp_path / "short.wav", tone[:800], 16_000)
+    (tmp_path / "text.wav").write_text("no sound")
+    (tmp_path / "empty.wav").touch()
+    return tmp_path
+
+
+def arguments(folder: Path, **changed: str) -> list[str]:
+    """A small run that would succeed, with changes."""
+    given = {
+        "image": str(folder / "face.png"),
+        "audio": str(folder / "voice.wav"),
+        "prompt": "A face that speaks.",
+        "size": "64*96",
+        "infer_frames": "12",
+        "seeded_weights": "tiny",
+        "device": "cpu",
+        "compute_dtype": "float32",
+        "storage_dtype": "float32",
+        "save_file": str(folder / "out.mp4"),
+        **changed,
+    }
+    return ["generate", *(f"--{name}={value}" for name, value in given.items())]
+
+
+def refusal(given: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    """The message of a run that must be refused: exit code 2, two lines, no output, nothing left behind."""
+    before = sorted(folder.rglob("*"))
+    assert main(given) == 2
+    out, err = capsys.readouterr()
+    what, following, end = err.split("\n")[-3:]
+    assert (out, end) == ("", "")
+    assert following.startswith("next: ")
+    assert "Traceback" not in err
+    assert sorted(folder.rglob("*")) == before
+    return what
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"size": "704x384"}, "size '704x384' is not two numbers"),
+        ({"size": "704"}, "size '704' is not two numbers"),
+        ({"size": "10*10"}, "100 pixels; 4096"),
+        ({"infer_frames": "50"}, "infer_frames 50 is not a positive multiple of 12"),
+        ({"infer_frames": "0"}, "infer_frames 0 "),
+        ({"num_clip": "0"}, "num_clip 0 is less than 1"),
+        ({"num_clip": "many"}, "argument --num_clip: invalid int value: 'many'"),
+        ({"sample_guide_scale": "4.5"}, "sample_guide_scale 4.5 has no effect"),
+        ({"num_gpus_dit": "5"}, "5 transformer ranks have no work to share"),
+        ({"num_gpus_dit": "5", "ulysses_size": "3"}, "ulysses_size 3 is neither 1 nor num_gpus_dit (5)"),
+        ({"num_gpus_dit": "5", "ulysses_size": "5"}, "takes 5 processes; 1 started"),
+        ({"offload_model": "maybe"}, "'maybe' is neither True nor False"),
+        ({"shard": "half"}, "argument --shard: invalid choice: 'half'"),
+        ({"no_such_option": "1"}, "unrecognized arguments: --no_such_option=1"),
+        ({"num_clips": "1"}, "unrecognized arguments: --num_clips=1"),
+    ],
+)
+def test_a_wrong_option_is_refused(folder, capsys, changed, expected):
+    assert expected in refusal(arguments(folder, **changed), folder, capsys)
+
+
+@pytest.mark.parametrize("name", ["missing.png", "empty.png", "text.png", "cut.png", "voice.wav", ""])
+def test_an_unreadable_portrait_is_refused_by_name(folder, capsys, name):
+    assert name in refusal(arguments(folder, image=str(folder / name)), folder, capsys)
+
+
+@pytest.mark.parametrize(
+    "name", ["missing.wav", "empty.wav", "text.wav", "silent.wav", "short.wav", "face.png", "line\nbreak.wav"]
+)
+def test_an_unusable_voice_is_refused_by_name(folder, capsys, name):
+    assert name.replace("\n", " ") in refusal(arguments(folder, audio=str(folder / name)), folder, capsys)
+
+
+@pytest.mark.parametrize("name", ["out.avi", "nowhere/out.mp4", "out"])
+def test_a_file_that_could_not_be_written_is_refused_before_the_work(folder, capsys, name):
+    assert name.split("/")[0] in refusal(arguments(folder, save_file=str(folder / name)), folder, capsys)
+
+
+def test_more_ranks_than_cards_are_refused(folder, capsys, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 4)
+    five = arguments(folder, device="cuda", num_gpus_dit="5", ulysses_size="5")
+    assert refusal(five, folder, capsys).startswith("5 rank(s) here, each with a card of its own; 4 cards")
+
+
+@pytest.mark.parametrize("given", [[], ["generate"], ["paint"]])
+def test_missing_arguments_are_refused(tmp_path, capsys, given):
+    assert refusal(given, tmp_path, capsys)
+
+
+def test_wrong_options_are_reported_without_loading_torch(folder):
+    run = (
+        "import sys; from liveavatar_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    )
+    command = [sys.executable, "-c", run, *arguments(folder, num_clip="0")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
+
+
+def test_help_shows_every_field_with_its_default(capsys):
+    with pytest.raises(SystemExit):
+        main(["generate", "--help"])
+    text = " ".join(capsys.readouterr().out.split())
+    for of in (ClipSpec, Deployment):
+        for field in dataclasses.fields(of):
+            if field.name != "quirks":
+                about = options_module.field_docstrings(of)[field.name]
+                assert len(about) > 10
+                assert f"{about} (default: {field.default})" in text
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ([], False),
+        (["--offload_model"], True),
+        (["--offload_model", "True"], True),
+        (["--offload_model", "False"], False),
+    ],
+)
+def test_flags_are_given_alone_or_with_a_value(given, expected):
+    from liveavatar_core.cli import make_parser
+
+    base = ["generate", "--image=i", "--audio=a", "--prompt=p", "--seeded_weights=tiny"]
+    assert make_parser().parse_args([*base, *given]).offload_model is expected
+
+
+def frames(count: int, value: int) -> np.ndarray:
+    return np.full((count, 64, 64, 3), value, np.uint8)
+
+
+def decoded(path: Path) -> int:
+    """Frames that a player finds in the file."""
+    import av
+
+    with av.open(str(path)) as container:
+        return sum(1 for _ in container.decode(video=0))
+
+
+def open_writer_at(path: Path):
+    from liveavatar_core.media import VideoWriter
+
+    voice = 0.1 * np.ones(32_000, np.float32)
+    return lambda height, width: VideoWriter(path, height, width, audio=voice)
+
+
+def test_a_signal_while_frames_are_made_keeps_those_that_were(tmp_path):
+    def blocks():
+        yield frames(12, 50)
+        yield frames(12, 90)
+        os.kill(os.getpid(), signal.SIGTERM)
+        yield frames(12, 130)
+
+    with StopSignals() as signals:
+        recorded = record(blocks(), open_writer_at(tmp_path / "out.mp4"), lambda: None, signals)
+    assert (recorded.frames, recorded.stopped.exit_code) == (24, 143)
+    assert decoded(tmp_path / "out.mp4") == 24
+    assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
+
+
+def test_signals_while_the_file_is_written_wait_until_it_is_whole(tmp_path):
+    opened = open_writer_at(tmp_path / "out.mp4")
+
+    def open_impatiently(height, width):
+        writer = opened(height, width)
+        write, leave = writer.write, type(writer).__exit__
+
+        class Impatient:
+            def __enter__(self):
+                writer.__enter__()
+                return self
+
+            def write(self, block):
+                os.kill(os.getpid(), signal.SIGINT)
+                write(block)
+
+            def __exit__(self, *error):
+                os.kill(os.getpid(), signal.SIGINT)
+                return leave(writer, *error)
+
+        return Impatient()
+
+    with StopSignals() as signals:
+        recorded = record([frames(12, 60), frames(12, 90)], open_impatiently, lambda: None, signals)
+    assert (recorded.frames, recorded.stopped.exit_code) == (12, 130)
+    assert decoded(tmp_path / "out.mp4") == 12
+
+
+def test_an_error_on_the_way_leaves_no_file(tmp_path):
+    def blocks():
+        yield frames(12, 50)
+        raise OutOfMemory(
+            rank=0, phase="denoise", category="activations", requested=2**30, free=2**20, capacity=2**34
+        )
+
+    with StopSignals() as signals, pytest.raises(OutOfMemory):
+        record(blocks(), open_writer_at(tmp_path / "out.mp4"), lambda: None, signals)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_rank_without_frames_opens_no_file():
+    def never(height, width):
+        raise AssertionError("opened")
+
+    with StopSignals() as signals:
+        assert record([None, None], never, lambda: None, signals).frames == 0
+
+
+def test_the_handlers_before_are_put_back():
+    before = signal.getsignal(signal.SIGINT)
+    with StopSignals(), pytest.raises(Stopped):
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("width", [20, 40, 80])
+def test_the_bar_keeps_to_a_narrow_terminal(capsys, monkeypatch, width):
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", str(width))
+    with show_progress(2, 4) as advance:
+        for _ in range(8):
+            advance()
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
+    lines = re.split(r"[\r\n]+", text)
+    assert any("clip" in line for line in lines)
+    assert max(map(len, lines)) <= width
+
+
+def test_elsewhere_a_line_a_clip_is_printed(capsys):
+    with show_progress(2, 3) as advance:
+        for _ in range(6):
+            advance()
+    assert re.fullmatch(r"clip 1/2: [\d.]+ s\nclip 2/2: [\d.]+ s\n", capsys.readouterr().err)
