@@ -87,12 +87,13 @@ def count_oom_kills(vmstat: Path = VMSTAT) -> int | None:
 def group_failed(failed: list[Rank], doing: str, *, oom_killed: bool) -> GroupError:
     """The cause among ranks that failed while they did `doing`.
 
-    Ranks that only lost a peer are left out if there are others. Errors of the core count most, by rank; else
-    what came first. `oom_killed`: the kernel killed for memory meanwhile.
+    Ranks that only lost a peer are left out if there are others. Errors of the core lead, by rank; then what
+    came first. `oom_killed`: the kernel killed for memory meanwhile.
     """
     causes = [rank for rank in failed if not lost_a_peer(rank)] or failed
     typed = [rank for rank in causes if rank.error and rank.error.typed]
-    ordered = typed or sorted(causes, key=lambda rank: rank.failed_at or 0.0)
+    others = sorted((rank for rank in causes if rank not in typed), key=lambda rank: rank.failed_at or 0.0)
+    ordered = typed + others
     return GroupError([_explain(rank, doing, oom_killed) for rank in ordered], f"read {ordered[0].log}")
 
 

@@ -66,11 +66,11 @@ def _join(link: ChildLink):
 
 
 def mishap(link: ChildLink) -> None:
-    """On `clip`, the ranks that the payload names have the mishap that it names; the others answer."""
+    """On `clip`, ranks have the mishap that the payload names for them; the others answer."""
     for command in link.commands():
         link.event({"phase": command})
-        if command == "clip" and link.rank in link.payload["ranks"]:
-            MISHAPS[link.payload["mishap"]](link)
+        if command == "clip" and link.rank in link.payload:
+            MISHAPS[link.payload[link.rank]](link)
         link.reply({})
 
 
@@ -112,6 +112,15 @@ def fill_host_memory(_: ChildLink) -> None:
     raise MemoryError
 
 
+def kill_itself_late(_: ChildLink) -> None:
+    time.sleep(1)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def stumble(_: ChildLink) -> None:
+    raise ValueError("an error of its own")
+
+
 def kill_itself(_: ChildLink) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -149,6 +158,8 @@ MISHAPS = {
     "peer": lose_a_peer,
     "memory": fill_host_memory,
     "sigkill": kill_itself,
+    "late sigkill": kill_itself_late,
+    "error": stumble,
     "sigsegv": fault,
     "sleep": sleep,
     "deaf": sleep_deaf,

@@ -16,6 +16,7 @@ from processes import await_count
 from liveavatar_core.errors import BadInput, OutOfMemory
 from suites.harness import failures
 from suites.harness.fork_server import shared_fork_server
+from suites.harness.interrupts import interrupts_held
 from suites.harness.launch import GroupError, Job, RankGroup
 
 SOON = 5.0
@@ -27,7 +28,7 @@ def job(target: str, *, world_size: int = 2, **settings) -> Job:
 
 
 def mishap(name: str, *ranks: int, **settings) -> Job:
-    return job("mishap", payload={"mishap": name, "ranks": ranks}, **settings)
+    return job("mishap", payload=dict.fromkeys(ranks, name), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -112,6 +113,33 @@ def test_killed_rank_is_blamed_and_not_those_that_lost_it(tmp_path: Path):
     [failure] = fail(given, tmp_path).failures
     assert (failure.kind, failure.rank) == ("crash", 1)
     assert "SIGKILL" in failure.message
+
+
+def test_cause_is_awaited_when_a_rank_only_lost_a_peer(tmp_path: Path):
+    [failure] = fail(job("mishap", payload={0: "peer", 1: "late sigkill"}), tmp_path).failures
+    assert (failure.kind, failure.rank) == ("crash", 1)
+
+
+def test_error_beside_an_out_of_memory_is_not_hidden(tmp_path: Path):
+    failed = fail(job("mishap", world_size=3, payload={0: "error", 1: "peer", 2: "oom"}), tmp_path)
+    assert [(failure.kind, failure.rank) for failure in failed.failures] == [("oom", 2), ("crash", 0)]
+
+
+def test_interrupts_pass_ranks_by(tmp_path: Path):
+    with RankGroup.start(job("echo"), tmp_path) as group:
+        for pid in group.pids:
+            os.kill(pid, signal.SIGINT)
+        assert len(group.command("clip")) == 2
+
+
+def test_interrupts_are_held_until_the_end():
+    finished = []
+    with pytest.raises(KeyboardInterrupt), interrupts_held():
+        for _ in range(2):
+            signal.raise_signal(signal.SIGINT)
+            finished.append(True)
+    assert finished == [True, True]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_kill_for_host_memory_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

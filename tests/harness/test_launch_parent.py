@@ -20,8 +20,7 @@ from suites.harness.fork_server import shared_fork_server
 from suites.harness.launch import Job, RankGroup
 
 mishap, folder = sys.argv[1:]
-payload = {"mishap": mishap, "ranks": [0, 1, 2]}
-job = Job(target="launch_targets:mishap", world_size=3, payload=payload)
+job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap))
 with RankGroup.start(job, Path(folder)) as group:
     group.command("load")
     print(shared_fork_server(("torch",)).pid, flush=True)
