@@ -20,10 +20,10 @@ from suites.harness.fork_server import shared_fork_server
 from suites.harness.launch import Job, RankGroup
 
 mishap, folder = sys.argv[1:]
-job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap))
+job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap), preload=())
 with RankGroup.start(job, Path(folder)) as group:
     group.command("load")
-    print(shared_fork_server(("torch",)).pid, flush=True)
+    print(shared_fork_server(()).pid, flush=True)
     group.command("clip")
 """
 PROCESSES = 4
