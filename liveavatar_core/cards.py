@@ -25,7 +25,7 @@ _RATE_OF_DTYPE = {
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """A card. Sizes in GiB (2**30 bytes); rates a second, in 10**9 bytes one way or 10**12 dense operations."""
+    """A card. Sizes in GiB (2**30 bytes); rates in 10**9 bytes, one way, or 10**12 dense operations."""
 
     name: str
     """How people call it."""

@@ -1,4 +1,4 @@
-"""Dataclasses from TOML or JSON, strictly: an unknown or absent key or a wrong type is an error that names it."""
+"""Dataclasses from TOML or JSON, strictly: an unknown or absent key or a wrong type is an error."""
 
 from __future__ import annotations
 

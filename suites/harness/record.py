@@ -230,7 +230,7 @@ class RunRecord:
         return strict.build(cls, data, where)
 
     def write(self, report_dir: Path) -> Path:
-        """Write it, whole or not at all, as `report_dir`/records/<tier>.<case>.<mode>.json; return the path."""
+        """Write it, whole or not at all, as `report_dir`/records/TIER.CASE.MODE.json; return the path."""
         name = ".".join(_file_word(word) for word in (self.tier, self.case, self.hardware))
         path = report_dir / "records" / f"{name}.json"
         write_atomically(path, self.to_json())
@@ -262,12 +262,10 @@ def write_atomically(path: Path, text: str) -> None:
             os.fsync(file.fileno())
         Path(temporary).chmod(0o644)
         Path(temporary).replace(path)
-    except OSError as error:
+    except (OSError, UnicodeEncodeError) as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
-        raise BadData(
-            f"{path} cannot be written: {error.strerror}", "choose a folder that can be written"
-        ) from error
+        raise BadData(f"{path} cannot be written: {error}", "choose a folder that can be written") from error
 
 
 def _check_missing(reading: Any, names: tuple[str, ...]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Protocol
 
 from liveavatar_core.errors import BadInput
@@ -30,11 +29,6 @@ def mode_named(name: str) -> HardwareMode:
     Raises:
         BadInput: there is no such mode.
     """
-    if name not in HARDWARE_MODES or not is_installed(name):
+    if name not in HARDWARE_MODES:
         raise BadInput(f"no hardware mode {name!r}", f"give --hardware={'|'.join(('auto', *HARDWARE_MODES))}")
     return import_module(f"{__name__}.{name}").Mode()
-
-
-def is_installed(name: str) -> bool:
-    """Whether this installation has the module of that mode."""
-    return find_spec(f"{__name__}.{name}") is not None

@@ -1,0 +1,3 @@
+"""Hands over to the plugin of the harness."""
+
+pytest_plugins = ["suites.harness.plugin"]

@@ -1,0 +1,104 @@
+"""The pytest plugin: markers from tiers.toml, the `tier` fixture, verdicts as exit status, one table."""
+
+from __future__ import annotations
+
+import pytest
+
+from liveavatar_core.errors import LiveAvatarError
+from suites.harness.options import add_options, read_settings
+from suites.harness.report.terminal import render
+from suites.harness.session import Session, check_data
+from suites.harness.tier_runner import TierRunner
+from suites.harness.tiers import Tier, read_tiers
+
+SESSION = pytest.StashKey[Session]()
+BAD_INPUT = 2
+"""Exit status for a file or an option that cannot be used."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of options.py."""
+    add_options(parser)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Read the tiers and give each its marker; a broken file ends the session here, in two lines."""
+    try:
+        settings = read_settings(config)
+        tiers = read_tiers(*settings.tiers)
+        check_data(settings)
+    except LiveAvatarError as error:
+        pytest.exit(str(error), returncode=BAD_INPUT)
+    config.stash[SESSION] = Session(settings=settings, tiers=tiers)
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Reporter(config.stash[SESSION]))
+    for tier in tiers.values():
+        config.addinivalue_line("markers", f"{tier.name}: {tier.title} ({tier.cards} x {tier.card})")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`tier`: once in each hardware mode. `added_case`: once for each case of a lab's own tiers."""
+    session = metafunc.config.stash[SESSION]
+    if "added_case" in metafunc.fixturenames:
+        cases = [
+            pytest.param(case.name, id=f"{tier.name}-{case.name}", marks=getattr(pytest.mark, tier.name))
+            for tier in session.tiers.values()
+            if tier.added
+            for case in tier.cases
+        ]
+        metafunc.parametrize("added_case", cases)
+    if "tier" in metafunc.fixturenames:
+        metafunc.parametrize("tier", session.settings.hardware, indirect=True)
+
+
+@pytest.fixture
+def tier(request: pytest.FixtureRequest) -> TierRunner:
+    """The tier that the test's marker names, in one hardware mode."""
+    session = request.config.stash[SESSION]
+    marked = _tiers_of(request.node, session.tiers)
+    if len(marked) != 1:
+        text = f"marked with {len(marked)} tiers, not one\nnext: write pytestmark = pytest.mark.gpu4x24"
+        pytest.fail(text, pytrace=False)
+    return TierRunner(marked[0], request.param, session.settings, request.node)
+
+
+def _tiers_of(item: pytest.Item, tiers: dict[str, Tier]) -> list[Tier]:
+    names = dict.fromkeys(mark.name for mark in item.iter_markers())
+    return [tiers[name] for name in names if name in tiers]
+
+
+class Reporter:
+    """Gathers runs and reports them. Not in workers of pytest-xdist, which only run tests."""
+
+    def __init__(self, session: Session) -> None:
+        """`session`: where runs are gathered."""
+        self._session = session
+        self._problem: LiveAvatarError | None = None
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """Take the runs out of a finished test."""
+        self._session.failures += report.failed
+        if report.when == "call":
+            self._session.add(report.user_properties)
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_sessionfinish(self, session: pytest.Session) -> None:
+        """Write what is to be written; say by the exit status what kind of failure there was."""
+        try:
+            self._session.finish()
+        except LiveAvatarError as error:
+            self._problem = error
+            session.exitstatus = BAD_INPUT
+        if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
+            session.exitstatus = self._session.exit_code()
+
+    def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
+        """The table of all runs; below it what needs a decision."""
+        if self._problem is not None:
+            terminalreporter.write_line(str(self._problem), red=True)
+        if not self._session.results:
+            return
+        terminalreporter.section("conformance")
+        width = terminalreporter._tw.fullwidth
+        for line in render(self._session.results, self._session.unused(), width=width):
+            terminalreporter.write_line(line)

@@ -1,0 +1,132 @@
+"""The table at the end of a session, and below it what needs a decision. Plain text, 80 columns."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from itertools import groupby
+
+from liveavatar_core.errors import GIB
+from suites.harness.record import RunRecord
+from suites.harness.session import Result
+from suites.harness.stats import summarise
+from suites.harness.verdict import Verdict
+
+MIB = 1024**2
+SILENT = (Verdict.PASS, Verdict.UPDATED)
+"""Verdicts that need no decision."""
+
+
+def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> list[str]:
+    """The lines of the table and of the decisions.
+
+    Args:
+        results: every run of the session, in any order.
+        unused: two lines each: baseline entries and waivers that nothing uses.
+        width: columns of the terminal.
+    """
+    ordered = sorted(results, key=lambda each: (each.record.tier, each.record.case, each.record.hardware))
+    decisions = [line for result in ordered for line in _decision(result)]
+    decisions += [line for text in unused for line in text.split("\n")]
+    return [*_table(ordered, width), *(["", *decisions] if decisions else [])]
+
+
+def _table(results: Sequence[Result], width: int) -> list[str]:
+    from rich import box  # imported here: only a session with results pays for it
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    for title in (
+        "tier, hardware\n  case",
+        "outcome\nphase",
+        "peak\na card",
+        "limit\nroom",
+        "seconds\na clip",
+    ):
+        table.add_column(title)
+    table.add_column("baseline", overflow="fold")
+    for result in results:
+        table.add_row(*(Text(cell) for cell in _row(result)))
+    console = Console(file=io.StringIO(), width=max(width, 60), color_system=None, force_terminal=False)
+    console.print(table)
+    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def _row(result: Result) -> tuple[str, ...]:
+    record = result.record
+    phase = record.out_of_memory.phase if record.out_of_memory else ""
+    baseline = "waived" if result.judgement.waived else str(result.judgement.verdict)
+    hardware = record.hardware + (" (emulated)" if record.hardware == "partitioned" else "")
+    name = f"{record.tier} {hardware}\n  {_visible(record.case)}"
+    return (
+        name,
+        f"{record.outcome}\n{phase}".rstrip(),
+        peaks(record),
+        _limit(record),
+        _seconds(record),
+        baseline,
+    )
+
+
+def peaks(record: RunRecord) -> str:
+    """Peak of each rank, equal ones counted, largest first: `17.2 x4, 11.1`. In the unit of the limit."""
+    unit, _ = _unit(record)
+    sizes = [record.peak_bytes(rank=rank) for rank in record.ranks]
+    texts = sorted((f"{size / unit:.1f}" for size in sizes if size is not None), key=float, reverse=True)
+    if not texts:
+        return "no reading"
+    groups = [(text, len(list(group))) for text, group in groupby(texts)]
+    return ", ".join(text if count == 1 else f"{text} x{count}" for text, count in groups)
+
+
+def _limit(record: RunRecord) -> str:
+    """The limit; below it what was left of it at the peak, or what was lacking."""
+    unit, name = _unit(record)
+    if record.limit_bytes is None:
+        return "none"
+    peak, details = record.peak_bytes(), record.out_of_memory
+    left = (
+        details.free - details.requested
+        if details
+        else record.limit_bytes - peak
+        if peak is not None
+        else None
+    )
+    room = "" if left is None else f"\n{left / unit:+.2f}"
+    return f"{record.limit_bytes / unit:.2f} {name}{room}"
+
+
+def _unit(record: RunRecord) -> tuple[int, str]:
+    size = record.limit_bytes or record.peak_bytes() or GIB
+    return (GIB, "GiB") if size >= GIB else (MIB, "MiB")
+
+
+def _seconds(record: RunRecord) -> str:
+    timing = record.timing
+    if timing.clip_seconds:
+        note = "" if timing.comparable else "\nemulated"
+        return f"{summarise(timing.clip_seconds).value:.2f}{note}"
+    if timing.predicted_seconds_per_clip is not None:
+        return f"{timing.predicted_seconds_per_clip:.2f}\npredicted"
+    return "-"
+
+
+def _decision(result: Result) -> list[str]:
+    lines = []
+    for finding in result.judgement.findings:
+        if finding.verdict not in SILENT:
+            prefix = "waived, " if result.judgement.waived and finding.fails else ""
+            lines += [
+                f"{prefix}{finding.verdict}: {_visible(finding.what)}",
+                f"next: {_visible(finding.next_step)}",
+            ]
+    if result.judgement.waived:
+        lines.append(f"  waiver: {_visible(result.judgement.waived)}")
+    return lines
+
+
+def _visible(text: str) -> str:
+    """`text` with what could move a terminal's cursor made visible."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

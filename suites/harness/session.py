@@ -1,0 +1,128 @@
+"""What a test session gathers from its tests, in the process that reports."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from liveavatar_core.errors import BadData
+from suites.harness.baseline import baseline_path, read_baseline
+from suites.harness.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
+from suites.harness.options import Settings
+from suites.harness.record import RunRecord, read_record
+from suites.harness.tier_runner import JUDGEMENT, RECORD
+from suites.harness.tiers import Tier
+from suites.harness.verdict import exit_code
+from suites.harness.waivers import applies, read_waivers
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One run and what is thought of it."""
+
+    record: RunRecord
+    judgement: Judgement
+
+
+@dataclass(kw_only=True)
+class Session:
+    """Everything known so far."""
+
+    settings: Settings
+    tiers: dict[str, Tier]
+    results: list[Result] = field(default_factory=list)
+    failures: int = 0
+    """Failed tests, whatever failed them."""
+
+    def add(self, properties: Iterable[tuple[str, object]]) -> None:
+        """Take the runs out of a test's properties."""
+        values = list(properties)
+        paths = [str(value) for name, value in values if name == RECORD]
+        judgements = [str(value) for name, value in values if name == JUDGEMENT]
+        for path, judgement in zip(paths, judgements, strict=True):
+            data = judgement_from_data(json.loads(judgement))
+            self.results.append(Result(record=read_record(Path(path)), judgement=data))
+
+    def finish(self) -> None:
+        """Write the baselines that are to be updated, and the history."""
+        for result in self.results:
+            if result.judgement.update:
+                write_baseline(result.record, self.settings)
+        if self.settings.history is not None:
+            _append(self.settings.history, "".join(_history_line(result) for result in self.results))
+
+    def exit_code(self) -> int:
+        """The exit status of a session in which tests failed: by verdict, if they are all of one kind."""
+        failed = [result.judgement for result in self.results if result.judgement.failing]
+        if not failed or len(failed) != self.failures:
+            return 1
+        return exit_code(finding.verdict for each in failed for finding in each.findings if finding.fails)
+
+    def unused(self) -> list[str]:
+        """Baseline entries, of what ran, that belong to no case; expired or idle waivers. Two lines each."""
+        return _unused_entries(self.results, self.tiers, self.settings) + _idle_waivers(
+            self.results, self.settings
+        )
+
+
+def check_data(settings: Settings) -> None:
+    """Read all that later runs rely on, so that a broken file ends the session before anything runs.
+
+    Raises:
+        BadData: a baseline, the waivers or the report directory cannot be used.
+    """
+    for path in sorted(settings.baseline_dir.glob("*/*.toml")):
+        read_baseline(path)
+    read_waivers(settings.baseline_dir / WAIVERS_FILE)
+    _check_folder(settings.report_dir)
+
+
+def _check_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadData(f"{folder}: {error.strerror}", "give a folder that can be written") from error
+    if not os.access(folder, os.W_OK):
+        raise BadData(f"{folder} cannot be written", "give a folder that can be written")
+
+
+def _history_line(result: Result) -> str:
+    record = json.loads(result.record.to_json())
+    return json.dumps(record | {"verdict": result.judgement.verdict}, allow_nan=False) + "\n"
+
+
+def _append(path: Path, text: str) -> None:
+    try:
+        with path.open("a", encoding="utf-8") as file:
+            file.write(text)
+    except OSError as error:
+        raise BadData(f"{path}: {error.strerror}", "give --history a file that can be written") from error
+
+
+def _unused_entries(results: list[Result], tiers: dict[str, Tier], settings: Settings) -> list[str]:
+    ran = {(baseline_path(settings.baseline_dir, each.record), each.record.case) for each in results}
+    lines = []
+    for path in sorted({path for path, _ in ran}):
+        defined = {case.name for case in tiers[path.stem].cases} if path.stem in tiers else set()
+        known = defined | {case for other, case in ran if other == path}
+        unknown = read_baseline(path).cases.keys() - known if path.exists() else set()
+        lines += [
+            f"{path}: {name!r} belongs to no case of {path.stem}\nnext: delete it" for name in sorted(unknown)
+        ]
+    return lines
+
+
+def _idle_waivers(results: list[Result], settings: Settings) -> list[str]:
+    """Waivers of cases that ran here: expired ones, and ones that were not needed."""
+    lines = []
+    for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE):
+        for result in (each for each in results if applies(waiver, each.record)):
+            where = f"waiver of {waiver.case} on {waiver.machine}"
+            if result.record.date > waiver.expires:
+                lines.append(f"{where} expired on {waiver.expires}\nnext: settle {waiver.link}, or renew it")
+            elif result.judgement.waived is None and not result.judgement.failing:
+                lines.append(f"{where} was not needed\nnext: delete it")
+    return lines
