@@ -10,6 +10,7 @@ import math
 from PIL import Image
 
 from liveavatar_core.config import FRAMES_PER_SECOND
+from liveavatar_core.errors import BadInput
 
 FEATURES_PER_SECOND = 30
 """Rate that the audio features are resampled to."""
@@ -25,14 +26,25 @@ def output_size(height: int, width: int, max_area: int) -> tuple[int, int]:
 
     Both are multiples of 64, together at most `max_area` pixels. Walks down from the largest scale of the
     portrait that could fit, and takes the first that does once both sides are rounded up to the grid.
+    Raises BadInput for a portrait so narrow that a side would vanish.
     """
+    size = _size_by_scale(height, width, max_area) or _size_by_aspect(height, width, max_area)
+    if not all(size):
+        raise BadInput(
+            f"a portrait of {width}x{height} pixels is too narrow for a video of {max_area} pixels",
+            "give a portrait with a common aspect, or a larger --size",
+        )
+    return size
+
+
+def _size_by_scale(height: int, width: int, max_area: int) -> tuple[int, int] | None:
     low, high = _scale_range(height, width, max_area)
     for step in range(_STEPS):
         scale = high - (high - low) * step / _STEPS
         size = _round_up(int(height * scale)), _round_up(int(width * scale))
         if size[0] * size[1] <= max_area:
             return size
-    return _size_by_aspect(height, width, max_area)
+    return None
 
 
 def _scale_range(height: int, width: int, max_area: int) -> tuple[float, float]:

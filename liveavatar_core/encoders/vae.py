@@ -128,25 +128,24 @@ def encode_video(vae: VideoVae, video_BCTHW: Tensor) -> Tensor:
 class StreamingDecoder:
     """Decodes latents as they come; two calls give what one call with both would have given, to the bit."""
 
-    def __init__(self, vae: VideoVae, dtype: torch.dtype = torch.float32) -> None:
-        """An empty cache, for one video. `dtype` is the type that the VAE computes in."""
+    def __init__(self, vae: VideoVae) -> None:
+        """An empty cache, for one video."""
         self.cache = FeatureCache(vae.decoder, "decoder_cache")
         self._vae = vae
-        self._dtype = dtype
 
-    def frames(self, latents_BCTHW: Tensor) -> Iterator[Tensor]:
+    def frames(self, latents_BCTHW: Tensor, dtype: torch.dtype = torch.float32) -> Iterator[Tensor]:
         """The frames [B, 3, 1 or 4, H, W] of each latent frame in turn, not clamped to -1..1.
 
         The very first latent frame gives one video frame, each later one four. A latent is decoded when the
-        iterator asks for its frames: exhaust one call before the next.
+        iterator asks for its frames: exhaust one call before the next. `dtype` is what the VAE computes in.
         """
         for latent_BC1HW in latents_BCTHW.split(1, dim=2):
-            yield self._frames_of(latent_BC1HW)
+            yield self._frames_of(latent_BC1HW, dtype)
 
     @torch.no_grad()
-    def _frames_of(self, latent_BC1HW: Tensor) -> Tensor:
+    def _frames_of(self, latent_BC1HW: Tensor, dtype: torch.dtype) -> Tensor:
         mean, deviation = self._vae.latent_statistics(latent_BC1HW.device)
-        unscaled = (latent_BC1HW.float() * deviation + mean).to(self._dtype)
+        unscaled = (latent_BC1HW.float() * deviation + mean).to(dtype)
         frames: Tensor = self._vae.decoder(
             self._vae.post_quant_conv(unscaled), feat_cache=self.cache, feat_idx=_Cursor()
         )
@@ -160,7 +159,7 @@ def decode_video(vae: VideoVae, latents_BCTHW: Tensor, dtype: torch.dtype = torc
     size = [PIXELS_PER_LATENT * side for side in latent_size]
     video = torch.empty(batch, 3, total, *size, dtype=dtype, device=latents_BCTHW.device)
     start = 0
-    for frames in StreamingDecoder(vae, dtype).frames(latents_BCTHW):
+    for frames in StreamingDecoder(vae).frames(latents_BCTHW, dtype):
         video[:, :, start : start + frames.shape[2]] = frames
         start += frames.shape[2]
     return video
