@@ -11,10 +11,16 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from liveavatar_core.encoders.audio import AudioEncoder, encode_audio, normalise, to_feature_rate,
-to_video_frames from liveavatar_core.encoders.params import AudioEncoderParams from liveavatar_core.sizing
-import audio_frame_of, num_clips_in, num_clips_of from liveavatar_core.weights.names import module_name,
-published_name
+from liveavatar_core.encoders.audio import (
+    AudioEncoder,
+    encode_audio,
+    normalise,
+    to_feature_rate,
+    to_video_frames,
+)
+from liveavatar_core.encoders.params import AudioEncoderParams
+from liveavatar_core.sizing import audio_frame_of, num_clips_in, num_clips_of
+from liveavatar_core.weights.names import module_name, published_name
 
 
 def read_params(folder: Path) -> AudioEncoderParams:
@@ -73,8 +79,8 @@ def test_features_at_30_hz(case: AudioCase):
 def test_video_frames_take_the_nearest_feature(case: AudioCase):
     expected_J = case.io[f"frame_index_{case.suffix}"]
     features = case.io["features_30hz"].shape[1]
-    picked = [index if (index := audio_frame_of(frame)) < features else -1 for frame in range(len(expected_J))]
-    assert picked == expected_J.tolist()
+    indices = [audio_frame_of(frame) for frame in range(len(expected_J))]
+    assert [index if index < features else -1 for index in indices] == expected_J.tolist()
 
 
 def test_embedding_of_the_whole_recording(case: AudioCase):
@@ -105,13 +111,12 @@ def test_frames_behind_the_end_are_silent():
 def test_resampling(case: AudioCase, tmp_path: Path):
     """Files of other rates and channel counts, as written by soundfile, give librosa's samples."""
     import soundfile
-
     from liveavatar_core.media import read_audio
 
-    rates = {"8k_mono": 8000, "24k_mono": 24000, "44k1_stereo": 44100}
-    for name, rate in rates.items():
-        soundfile.write(tmp_path / "voice.wav", case.resampled[f"{name}.int16"].T.numpy(), rate, subtype="PCM_16")
-        have = torch.from_numpy(read_audio(tmp_path / "voice.wav"))
+    voice = tmp_path / "voice.wav"
+    for name, rate in {"8k_mono": 8000, "24k_mono": 24000, "44k1_stereo": 44100}.items():
+        soundfile.write(voice, case.resampled[f"{name}.int16"].T.numpy(), rate, subtype="PCM_16")
+        have = torch.from_numpy(read_audio(voice))
         near(have, case.resampled[f"{name}.out16k"], 1e-5)
 
 

@@ -1,4 +1,4 @@
-"""The VAE reproduces the reference on every case of the golden directory; streaming gives the same as at once."""
+"""The VAE reproduces the reference on every case of the golden directory."""
 
 from __future__ import annotations
 
