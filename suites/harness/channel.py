@@ -162,9 +162,8 @@ def _resolve(name: str) -> Callable[[ChildLink], None]:
 
 def _move_in(spec: RankSpec) -> None:
     """Turn a fork of the server into the process that `spec` describes."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # the parent ends its ranks; a rank that raced it would look guilty
+    # The parent ends its ranks; one that ended by itself on Ctrl-C would look like the cause.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     _redirect_output(Path(spec.log))
     os.chdir(spec.directory)
     os.environ.clear()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
@@ -133,14 +134,23 @@ def sleep(_: ChildLink) -> None:
     time.sleep(NAP)
 
 
-def sleep_deaf(_: ChildLink) -> None:
+def sleep_deaf(link: ChildLink) -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({NAP})"])
+    litter(link)
     time.sleep(NAP)
 
 
+def litter(_: ChildLink) -> None:
+    """Start a process and forget it."""
+    subprocess.Popen([sys.executable, "-c", f"import time; time.sleep({NAP})"])
+
+
+def sleep_native(_: ChildLink) -> None:
+    """No Python thread of this process runs again: native code holds the interpreter lock."""
+    ctypes.PyDLL(None).sleep(NAP)
+
+
 def freeze(_: ChildLink) -> None:
-    """No thread of this process runs again, as when native code holds the interpreter lock."""
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
@@ -163,6 +173,8 @@ MISHAPS = {
     "sigsegv": fault,
     "sleep": sleep,
     "deaf": sleep_deaf,
+    "litter": litter,
+    "native": sleep_native,
     "freeze": freeze,
     "leave": leave,
     "nonsense": answer_nonsense,

@@ -199,9 +199,17 @@ def test_rank_that_resists_is_killed_with_what_it_started(tmp_path: Path):
     assert (failure.kind, failure.rank) == ("hang", 0)
 
 
-def test_frozen_rank_is_killed(tmp_path: Path):
-    [failure] = fail(mishap("freeze", 1, command_seconds=1), tmp_path, within=1 + SOON).failures
+@pytest.mark.parametrize("name", ["native", "freeze"])
+def test_rank_that_runs_no_python_is_killed(name: str, tmp_path: Path):
+    [failure] = fail(mishap(name, 1, command_seconds=1), tmp_path, within=1 + SOON).failures
     assert (failure.kind, failure.rank) == ("hang", 1)
+
+
+def test_what_a_rank_started_ends_with_it(tmp_path: Path):
+    with RankGroup.start(mishap("litter", 0, 1), tmp_path) as group:
+        group.command("clip")
+        await_count(shared_fork_server(("torch",)).pid, at_least=5)
+    await_count(shared_fork_server(("torch",)).pid, at_most=1, seconds=1)
 
 
 def test_rank_that_does_not_stop_is_a_hang(tmp_path: Path):
@@ -269,6 +277,15 @@ def test_server_that_dies_fails_its_group_and_is_replaced(tmp_path: Path):
         with pytest.raises(GroupError) as caught:
             group.command("clip")
     assert caught.value.lead.kind == "infrastructure"
+    await_count(before, at_most=0, seconds=1)
+    with RankGroup.start(job("echo"), tmp_path) as group:
+        assert len(group.command("load")) == 2
+
+
+def test_server_that_dies_between_groups_is_replaced(tmp_path: Path):
+    with RankGroup.start(job("echo"), tmp_path):
+        before = shared_fork_server(("torch",)).pid
+    os.kill(before, signal.SIGKILL)
     await_count(before, at_most=0, seconds=1)
     with RankGroup.start(job("echo"), tmp_path) as group:
         assert len(group.command("load")) == 2
