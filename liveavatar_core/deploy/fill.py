@@ -1,0 +1,79 @@
+"""Read weights into place: every rank its own shard, row by row from the source, nothing gathered."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FullyShardedDataParallel
+from torch.distributed.tensor import DTensor
+
+from liveavatar_core import scopes
+from liveavatar_core.weights.source import WeightSource
+
+_WRAPPER = "_fsdp_wrapped_module."
+
+
+@torch.no_grad()
+def fill(module: nn.Module, source: WeightSource) -> None:
+    """Copy what this rank holds of every parameter of `module` from `source`; both use the unwrapped names."""
+    flat = _flat_pieces(module)
+    for name, parameter in module.named_parameters():
+        plain = name.replace(_WRAPPER, "")
+        if plain in flat:
+            _fill_piece(parameter, source, plain, *flat[plain])
+        elif isinstance(parameter, DTensor):
+            _fill_rows(parameter, source, plain)
+        else:
+            parameter.copy_(_read(source, plain, None))
+
+
+def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
+    with scopes.place("host"):
+        return source.read(name, rows)
+
+
+def _fill_rows(parameter: DTensor, source: WeightSource, name: str) -> None:
+    """A shard of `fully_shard`: whole rows of the first dimension, the first ranks taking one share each."""
+    local, mesh = parameter.to_local(), parameter.device_mesh
+    share = -(-parameter.shape[0] // mesh.size())
+    first = share * mesh.get_local_rank()
+    if local.numel():
+        local.copy_(_read(source, name, slice(first, first + local.shape[0])))
+
+
+def _fill_piece(
+    parameter: nn.Parameter, source: WeightSource, name: str, shape: tuple[int, ...], first: int, last: int
+) -> None:
+    """A shard of a flat parameter: elements first..last of this weight, so parts of rows at both ends."""
+    if last < first:
+        return
+    width = math.prod(shape[1:])
+    top, bottom = first // width, last // width + 1
+    rows = _read(source, name, slice(top, bottom)).reshape(-1)
+    parameter.view(-1).copy_(rows[first - top * width : last + 1 - top * width])
+
+
+def _flat_pieces(module: nn.Module) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Of every weight in a flat parameter: its shape, and the first and last element that this rank holds.
+
+    Weights of which this rank holds nothing are listed with an empty parameter; there is nothing to read for them.
+    """
+    pieces = {}
+    for prefix, unit in module.named_modules():
+        handle = getattr(unit, "_handle", None) if isinstance(unit, FullyShardedDataParallel) else None
+        if handle is None:
+            continue
+        for name, shape, shard in _weights_of(handle.flat_param):
+            full_name = f"{prefix}.{name}".replace(_WRAPPER, "").removeprefix(".")
+            first, last = (shard.intra_param_start_idx, shard.intra_param_end_idx) if shard.in_shard else (0, -1)
+            pieces[full_name] = (tuple(shape), first, last)
+    return pieces
+
+
+def _weights_of(flat_param: Tensor) -> Iterator[tuple]:
+    infos, shapes, shards = flat_param._param_infos, flat_param._shapes, flat_param._shard_param_infos  # type: ignore[attr-defined]
+    for info, shape, shard in zip(infos, shapes, shards, strict=True):
+        yield ".".join(filter(None, (info.module_name, info.param_name))), shape, shard

@@ -1,0 +1,43 @@
+"""The two memories of a rank, card and host, and moving things between them.
+
+On a lab machine they are a CUDA device and the CPU. On a machine without a card one device plays both: a move is
+then a copy whose scope says where it stands, so that a ledger counts what a card would have to hold.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from liveavatar_core import scopes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Memory:
+    """Where a rank computes and where it puts things aside."""
+
+    card: torch.device
+    """Device that computes."""
+    host: torch.device = torch.device("cpu")
+    """Device that stands for host memory."""
+
+    def device(self, place: str) -> torch.device:
+        """The device behind a place of `scopes.PLACES`."""
+        return self.card if place == "card" else self.host
+
+    def move(self, tensor: torch.Tensor, place: str) -> torch.Tensor:
+        """A copy of `tensor` that stands in `place`."""
+        with scopes.place(place):
+            device = self.device(place)
+            return tensor.to(device) if tensor.device != device else tensor.clone()
+
+    def move_module(self, module: nn.Module, place: str) -> None:
+        """Move every parameter and buffer, one at a time, so that no more than one stands in both memories."""
+        with scopes.category("parameters"):
+            seen: dict[int, torch.Tensor] = {}
+            for tensor in (*module.parameters(), *module.buffers()):
+                if id(tensor) not in seen:
+                    seen[id(tensor)] = tensor
+                    tensor.data = self.move(tensor.data, place)

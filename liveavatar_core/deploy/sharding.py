@@ -1,0 +1,73 @@
+"""Shard a part over ranks with torch's FSDP, in either of its two kinds, and fill each rank's own shard."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextvars import Token
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import (
+    FullyShardedDataParallel,
+    MixedPrecisionPolicy,
+    ShardingStrategy,
+    fully_shard,
+)
+
+from liveavatar_core import scopes
+from liveavatar_core.deploy.units import has_rest, units_of
+
+
+class GatherScope:
+    """Tells the scopes that what is born between two hooks is gathered weights."""
+
+    def __init__(self) -> None:
+        self._tokens: list[Token[scopes.Scope]] = []
+
+    def begin(self, *_: Any) -> None:
+        """Hook: the gather begins."""
+        self._tokens.append(scopes.enter(category="unsharded_parameters"))
+
+    def end(self, *_: Any) -> None:
+        """Hook: the gather is done, the unit's own work begins."""
+        scopes.leave(self._tokens.pop())
+
+
+def shard_per_parameter(
+    module: nn.Module, mesh: DeviceMesh, *, granularity: str, compute_dtype: torch.dtype, reshard: bool = True
+) -> None:
+    """Apply `fully_shard` to the units of `module` and to the rest of it, in place. The module is on meta."""
+    policy = MixedPrecisionPolicy(param_dtype=compute_dtype, cast_forward_inputs=False)
+    units = units_of(module, granularity)
+    for unit in [*units, module] if has_rest(module, units) else units:
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+        scope = GatherScope()
+        unit.register_forward_pre_hook(scope.begin, prepend=True)
+        unit.register_forward_pre_hook(scope.end)
+
+
+def shard_flat(module: nn.Module, mesh: DeviceMesh, *, granularity: str, device: torch.device) -> nn.Module:
+    """Wrap the units of `module`, then itself, in flat-parameter FSDP; weights become empty storage on `device`."""
+    units = set(units_of(module, granularity))
+
+    def materialise(owner: nn.Module) -> None:
+        for name, parameter in owner.named_parameters(recurse=False):
+            empty = torch.empty_like(parameter, device=device)
+            owner.register_parameter(name, nn.Parameter(empty, requires_grad=False))
+
+    wrapped = FullyShardedDataParallel(
+        module,
+        process_group=mesh.get_group(),
+        sharding_strategy=ShardingStrategy.FULL_SHARD,
+        auto_wrap_policy=lambda module, recurse, **_: recurse or module in units,
+        device_id=device,
+        param_init_fn=materialise,
+        use_orig_params=True,
+    )
+    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
+        scope = GatherScope()
+        unit.register_forward_pre_hook(scope.begin, prepend=True)
+        unit._fsdp_wrapped_module.register_forward_pre_hook(scope.end, prepend=True)
+    return wrapped

@@ -1,0 +1,171 @@
+"""Build the parts that a rank holds: constructed without memory, sharded, given memory, filled with weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from liveavatar_core import scopes
+from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.fill import fill
+from liveavatar_core.deploy.sharding import shard_flat, shard_per_parameter
+from liveavatar_core.deploy.world import World
+from liveavatar_core.encoders.audio import AudioEncoder
+from liveavatar_core.encoders.text import TextEncoder
+from liveavatar_core.encoders.vae import VideoVae
+from liveavatar_core.model.transformer import LiveAvatarTransformer
+from liveavatar_core.weights.adapter import add_adapters
+from liveavatar_core.weights.random import SeededSource
+from liveavatar_core.weights.source import WeightSource
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+PARTS = ("transformer", "text_encoder", "audio_encoder", "vae")
+"""In the order in which they are loaded: flat sharding holds a whole unit for a moment, so it goes first."""
+
+Weights = Mapping[str, WeightSource]
+"""A source for each of PARTS."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class System:
+    """The parts that one rank holds, in place."""
+
+    recipe: Recipe
+    """What was asked for."""
+    world: World
+    """Which rank this is."""
+    transformer: nn.Module | None
+    """The diffusion transformer; None on a decode rank."""
+    text_encoder: nn.Module
+    """umt5."""
+    audio_encoder: nn.Module
+    """wav2vec2."""
+    vae: nn.Module
+    """The video VAE; its encoder and decoder are called one by one."""
+
+    @property
+    def compute_dtype(self) -> torch.dtype:
+        """What weights are multiplied in."""
+        return DTYPES[self.recipe.deployment.compute_dtype]
+
+    @contextmanager
+    def on_card(self, part: str) -> Iterator[nn.Module]:
+        """The part, in card memory while inside; a part that rests in host memory goes back there."""
+        module, moves = getattr(self, part), part in _resting(self.recipe) and part != "transformer"
+        if moves:
+            self.world.memory.move_module(module, "card")
+        yield module
+        if moves:
+            self.world.memory.move_module(module, "host")
+
+
+def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
+    """Load every part that this rank holds. Phase load; bytes are parameters."""
+    with scopes.phase("load"), scopes.category("parameters"), torch.no_grad():
+        parts = {name: _load_part(name, recipe, world, weights[name]) for name in PARTS if _holds(world, name)}
+    return System(recipe=recipe, world=world, **{"transformer": None, **parts})
+
+
+def _holds(world: World, part: str) -> bool:
+    return part != "transformer" or world.computes_transformer
+
+
+def _load_part(name: str, recipe: Recipe, world: World, source: WeightSource) -> nn.Module:
+    place = "host" if name in _resting(recipe) else "card"
+    with scopes.place(place):
+        module = _shard(name, build_part(name, recipe, stored_dtype(name, recipe)), recipe, world)
+        _materialise(module, world.memory.device(place))
+        fill(module, source)
+    return module.eval().requires_grad_(False)
+
+
+def _resting(recipe: Recipe) -> tuple[str, ...]:
+    """Parts that stand in host memory when they do not work."""
+    if recipe.deployment.offload_model:
+        return ("transformer", "text_encoder", "audio_encoder")
+    return ("text_encoder",) if recipe.deployment.t5_cpu else ()
+
+
+def _is_sharded(name: str, recipe: Recipe) -> bool:
+    deployment = recipe.deployment
+    return deployment.shard != "none" and (name == "transformer" or deployment.shard_scope == "everything")
+
+
+def stored_dtype(name: str, recipe: Recipe) -> torch.dtype:
+    """Sharded parts are kept in the storage type; whole ones in the type that they compute in."""
+    deployment = recipe.deployment
+    return DTYPES[deployment.storage_dtype if _is_sharded(name, recipe) else deployment.compute_dtype]
+
+
+def build_part(name: str, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
+    """One of PARTS on the meta device, in `dtype`."""
+    model = recipe.model
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "transformer": lambda: _build_transformer(recipe),
+        "text_encoder": lambda: TextEncoder(model.text_encoder),
+        "audio_encoder": lambda: AudioEncoder(model.audio_encoder),
+        "vae": lambda: VideoVae(model.vae),
+    }
+    with torch.device("meta"), _default_dtype(dtype):
+        return makers[name]()
+
+
+def _build_transformer(recipe: Recipe) -> nn.Module:
+    transformer = LiveAvatarTransformer(recipe.model.transformer)
+    if recipe.deployment.lora == "adapter":
+        add_adapters(transformer, recipe.deployment.lora_rank)
+    return transformer
+
+
+@contextmanager
+def _default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)
+
+
+def _shard(name: str, module: nn.Module, recipe: Recipe, world: World) -> nn.Module:
+    mesh = world.transformer_ranks if name == "transformer" else world.all_ranks
+    if mesh is None or not _is_sharded(name, recipe):
+        return module
+    deployment = recipe.deployment
+    if deployment.shard == "flat":
+        return shard_flat(module, mesh, granularity=deployment.shard_units, device=world.memory.card)
+    dtype = DTYPES[deployment.compute_dtype]
+    shard_per_parameter(module, mesh, granularity=deployment.shard_units, compute_dtype=dtype)
+    return module
+
+
+def _materialise(module: nn.Module, device: torch.device) -> None:
+    """Give memory to what is still on meta, and to this rank's shards alone: DTensor's own way forms the whole first."""
+    for owner in module.modules():
+        for name, parameter in owner.named_parameters(recurse=False):
+            if parameter.is_meta:
+                owner.register_parameter(name, nn.Parameter(_empty(parameter, device), requires_grad=False))
+
+
+def _empty(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
+    if not isinstance(tensor, DTensor):
+        return torch.empty_like(tensor, device=device)
+    local = torch.empty_like(tensor.to_local(), device=device)
+    mesh, placements = tensor.device_mesh, tensor.placements
+    return DTensor.from_local(
+        local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
+    )
+
+
+def seeded_weights(recipe: Recipe) -> Weights:
+    """Random values for every part, the same for the same recipe seed on every machine."""
+    seed = recipe.clip.base_seed
+    return {
+        name: SeededSource.for_module(build_part(name, recipe, torch.float32), seed) for name in PARTS
+    }

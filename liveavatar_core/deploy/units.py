@@ -1,0 +1,38 @@
+"""What sharding gathers at a time: the submodules of each part that are units of their own."""
+
+from __future__ import annotations
+
+import re
+
+from torch import nn
+
+BLOCKS = re.compile(r"(.*\.)?(blocks|block|layers)\.\d+")
+"""A block of the transformer, of umt5 or of wav2vec2."""
+
+FINE = re.compile(
+    r"audio_injector\.(injector|injector_adain_layers)\.\d+"
+    r"|text_embedding|time_embedding|time_projection|casual_audio_encoder|frame_packer"
+    r"|encoder\.embed_tokens|wav2vec2\.feature_extractor"
+)
+"""Beyond the blocks: every injector and embedding."""
+
+VAE = re.compile(r"encoder|decoder|quant_conv|post_quant_conv")
+"""The parts of the VAE that the pipeline calls one by one; nothing is left for a root."""
+
+
+def units_of(module: nn.Module, granularity: str) -> list[nn.Module]:
+    """The units inside `module`, in order of their names; what is left over belongs to the root.
+
+    granularity: `blocks` takes every transformer block, `fine` every injector and embedding as well.
+    """
+    if hasattr(module, "post_quant_conv"):
+        patterns = [VAE]
+    else:
+        patterns = [BLOCKS, FINE] if granularity == "fine" else [BLOCKS]
+    return [unit for name, unit in module.named_modules() if any(p.fullmatch(name) for p in patterns)]
+
+
+def has_rest(module: nn.Module, units: list[nn.Module]) -> bool:
+    """Whether `module` has parameters outside of `units`."""
+    covered = {id(parameter) for unit in units for parameter in unit.parameters()}
+    return any(id(parameter) not in covered for parameter in module.parameters())

@@ -1,0 +1,99 @@
+"""Which rank this process is, what it does, and which others it works with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch.distributed as dist
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+
+from liveavatar_core.config import Deployment
+from liveavatar_core.deploy.memory import Memory
+from liveavatar_core.errors import InvalidRecipe
+
+Role = Literal["transformer", "decode", "whole"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class World:
+    """One rank's view of the group it runs in."""
+
+    rank: int
+    """This process, from 0."""
+    size: int
+    """Processes in all."""
+    role: Role
+    """whole: computes the transformer and decodes; transformer: only the first; decode: only the second."""
+    memory: Memory
+    """Its card and its host memory."""
+    all_ranks: DeviceMesh | None = None
+    """Every rank; None alone."""
+    transformer_ranks: DeviceMesh | None = None
+    """The ranks that compute the transformer; None alone, or where it is not one of them."""
+
+    @property
+    def decode_rank(self) -> int:
+        """The rank whose frames are the video: the last of several, or the first where every rank decodes."""
+        return self.size - 1 if self.role != "whole" else 0
+
+    @property
+    def computes_transformer(self) -> bool:
+        """Whether this rank holds (a shard of) the transformer."""
+        return self.role != "decode"
+
+    @property
+    def decodes(self) -> bool:
+        """Whether this rank turns latents into frames."""
+        return self.role != "transformer"
+
+
+def role_of(deployment: Deployment, rank: int) -> Role:
+    """What a rank does in a deployment."""
+    if not deployment.enable_vae_parallel:
+        return "whole"
+    return "decode" if rank == deployment.num_gpus_dit else "transformer"
+
+
+def distinct_ranks(deployment: Deployment) -> dict[int, tuple[int, ...]]:
+    """The lowest rank of each role, with all the ranks that it stands for.
+
+    It is the fullest of its role: shards and heads that do not divide give the first ranks one more.
+    """
+    roles: dict[Role, list[int]] = {}
+    for rank in range(deployment.num_cards):
+        roles.setdefault(role_of(deployment, rank), []).append(rank)
+    return {ranks[0]: tuple(ranks) for ranks in roles.values()}
+
+
+def join_world(deployment: Deployment, memory: Memory) -> World:
+    """This process among the ranks of `deployment`; torch.distributed must be initialised if there are several."""
+    if deployment.num_cards == 1:
+        return World(rank=0, size=1, role="whole", memory=memory)
+    rank, size = dist.get_rank(), dist.get_world_size()
+    if size != deployment.num_cards:
+        raise InvalidRecipe(
+            f"{size} processes were started for a deployment over {deployment.num_cards} cards",
+            f"start {deployment.num_cards} (torchrun --nproc-per-node {deployment.num_cards})",
+        )
+    mesh = init_device_mesh(memory.card.type, (size,), mesh_dim_names=("all",))
+    return World(
+        rank=rank,
+        size=size,
+        role=role_of(deployment, rank),
+        memory=memory,
+        all_ranks=mesh,
+        transformer_ranks=_transformer_mesh(deployment, mesh, rank),
+    )
+
+
+def _transformer_mesh(deployment: Deployment, everyone: DeviceMesh, rank: int) -> DeviceMesh | None:
+    if not deployment.enable_vae_parallel:
+        return everyone
+    if deployment.num_gpus_dit == 1:
+        return None
+    ranks = list(range(deployment.num_gpus_dit))
+    group = dist.new_group(ranks)  # collective: the decode rank takes part in making it
+    if rank not in ranks:
+        return None
+    return DeviceMesh.from_group(group, everyone.device_type, mesh=ranks, mesh_dim_names=("transformer",))

@@ -1,0 +1,107 @@
+"""Named setups: what has been published about running the 14B, and its miniature twin. Free of torch."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable
+from dataclasses import replace
+
+from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
+from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
+from liveavatar_core.errors import InvalidRecipe
+from liveavatar_core.model.params import TransformerParams
+
+TINY = ModelParams(
+    transformer=TransformerParams(
+        dim=192,
+        ffn_dim=512,
+        num_heads=8,
+        num_layers=12,
+        freq_dim=32,
+        text_dim=128,
+        text_len=64,
+        audio_dim=32,
+        audio_inject_layers=(0, 4, 8),
+    ),
+    text_encoder=TextEncoderParams(
+        vocab_size=3584, d_model=128, d_kv=16, d_ff=320, num_layers=8, num_heads=8
+    ),
+    audio_encoder=AudioEncoderParams(
+        hidden_size=32,
+        num_attention_heads=4,
+        intermediate_size=64,
+        conv_dim=(16,) * 7,
+        num_conv_pos_embeddings=16,
+        num_conv_pos_embedding_groups=4,
+    ),
+    vae=VaeParams(base_dim=4),
+)
+"""The same architecture, some 2500 times smaller: its parts have about the shares that the 14B's parts have."""
+
+
+def published_sharded(cards: int) -> Recipe:
+    """Everything in float32, LoRA beside it, sharded over all cards parameter by parameter; nothing freed."""
+    return Recipe(
+        name="published_sharded",
+        clip=ClipSpec(size="688*368"),
+        deployment=Deployment(
+            num_gpus_dit=cards,
+            ulysses_size=cards,
+            shard="per_parameter",
+            shard_scope="everything",
+            shard_units="fine",
+            storage_dtype="float32",
+            lora="adapter",
+            offload_kv_cache=True,
+        ),
+    )
+
+
+def published_replicated(cards: int) -> Recipe:
+    """The original's multi-card script: flat shards of the transformer over all cards but one, the rest on every card."""
+    return Recipe(
+        name="published_replicated",
+        clip=ClipSpec(size="688*368"),
+        deployment=Deployment(
+            num_gpus_dit=cards - 1,
+            ulysses_size=cards - 1,
+            enable_vae_parallel=True,
+            shard="flat",
+            shard_units="blocks",
+        ),
+    )
+
+
+def single(cards: int) -> Recipe:
+    """One card holds everything in bfloat16; the parts that rest stand in host memory."""
+    if cards != 1:
+        raise InvalidRecipe(
+            f"recipe single runs on 1 card, not {cards}", "choose published_sharded or a remedy"
+        )
+    return Recipe(name="single", clip=ClipSpec(size="704*384"), deployment=Deployment(offload_model=True))
+
+
+RECIPES: dict[str, Callable[[int], Recipe]] = {
+    "published_sharded": published_sharded,
+    "published_replicated": published_replicated,
+    "single": single,
+}
+"""Recipe makers by name; each takes the number of cards."""
+
+
+def named_recipe(name: str, cards: int) -> Recipe:
+    """The recipe of that name over `cards` cards. Raises InvalidRecipe for an unknown name."""
+    if name not in RECIPES:
+        close = difflib.get_close_matches(name, RECIPES, n=1) or sorted(RECIPES)
+        raise InvalidRecipe(f"there is no recipe {name!r}", f"use one of: {', '.join(close)}")
+    return RECIPES[name](cards)
+
+
+def miniature(recipe: Recipe) -> Recipe:
+    """The same layout over the tiny model, at a size that takes seconds on a CPU."""
+    return replace(
+        recipe,
+        model=TINY,
+        clip=replace(recipe.clip, size="128*64"),
+        deployment=replace(recipe.deployment, lora_rank=5),
+    )

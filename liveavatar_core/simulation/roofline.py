@@ -1,0 +1,83 @@
+"""Predicted seconds: each operation takes what its FLOPs or its bytes ask of the card's data sheet, the larger.
+
+Free of torch. Nothing overlaps here: computing, card memory, the link and the host bus are added up, which makes the
+sum an upper figure of a perfect implementation and its parts the breakdown that people compare.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from liveavatar_core.cards import Card
+
+
+class Operation(NamedTuple):
+    """One kind of operation that ran; the counter beside it says how often."""
+
+    phase: str
+    """Where it ran."""
+    kind: str
+    """card: a kernel; cpu: work in host memory; link: a collective; host: a copy between card and host."""
+    dtype: str
+    """What was multiplied, as `bfloat16`."""
+    flops: int
+    """Floating-point operations."""
+    nbytes: int
+    """Bytes read and written, or sent."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Predicted seconds of some phases on one card."""
+
+    compute_seconds: float = 0.0
+    """Of kernels that the peak rate limits."""
+    memory_seconds: float = 0.0
+    """Of kernels that the memory bandwidth limits."""
+    communication_seconds: float = 0.0
+    """Of collectives, at the link's rate."""
+    host_seconds: float = 0.0
+    """Of copies between card and host, and of work done in host memory."""
+
+    @property
+    def seconds(self) -> float:
+        """All of it, one after the other."""
+        return self.compute_seconds + self.memory_seconds + self.communication_seconds + self.host_seconds
+
+    @property
+    def communication_share(self) -> float:
+        """Share of the time on the link between cards; 0 without any work."""
+        return self.communication_seconds / self.seconds if self.seconds else 0.0
+
+
+HOST_MEMORY_BYTES_PER_SECOND = 50e9
+"""A desktop's two DDR5-5600 channels give 89.6 GB/s on paper; work in host memory is priced at 50."""
+
+
+def predict(work: Counter[Operation], card: Card, phases: tuple[str, ...]) -> Prediction:
+    """Price the operations of `phases` on `card`."""
+    spent = {"compute": 0.0, "memory": 0.0, "link": 0.0, "host": 0.0}
+    for operation, times in work.items():
+        if operation.phase in phases:
+            limit, seconds = _price(operation, card)
+            spent[limit] += times * seconds
+    return Prediction(
+        compute_seconds=spent["compute"],
+        memory_seconds=spent["memory"],
+        communication_seconds=spent["link"],
+        host_seconds=spent["host"],
+    )
+
+
+def _price(operation: Operation, card: Card) -> tuple[str, float]:
+    if operation.kind == "link":
+        return "link", operation.nbytes / (card.link_gb_s * 1e9)
+    if operation.kind == "host":
+        return "host", operation.nbytes / (card.host_link_gb_s * 1e9)
+    if operation.kind == "cpu":
+        return "host", operation.nbytes / HOST_MEMORY_BYTES_PER_SECOND
+    computing = operation.flops / (card.peak_tflops(operation.dtype) * 1e12) if operation.flops else 0.0
+    moving = operation.nbytes / (card.memory_bandwidth_gb_s * 1e9)
+    return ("compute", computing) if computing > moving else ("memory", moving)

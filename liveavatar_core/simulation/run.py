@@ -1,0 +1,73 @@
+"""Execute one rank of a recipe on fake tensors at full size, and say what it would hold and how long it would take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.deploy.system import PARTS, build_part, load_system, stored_dtype
+from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
+from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
+from liveavatar_core.simulation.roofline import Operation
+from liveavatar_core.simulation.work import WorkCounter
+from liveavatar_core.simulation.world import HollowSource, fake_world
+
+PORTRAIT_SIZE = (768, 512)
+"""Height and width of the portrait that a simulation is given, as that of the one that ships."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRank:
+    """What one rank of a recipe came to."""
+
+    rank: int
+    """Which."""
+    peaks: dict[str, PhasePeak]
+    """Fullest moment of each phase that was reached."""
+    out_of_memory: OutOfMemory | None
+    """Where the card was too small; None: it passed."""
+    clips: int
+    """Clips made."""
+    work: Counter[Operation]
+    """Operations that were executed."""
+
+
+def simulate_rank(recipe: Recipe, rank: int, capacity: Capacity) -> SimulatedRank:
+    """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size."""
+    ledger = Ledger(rank=rank, capacity=capacity)
+    ledger.work = work = WorkCounter(ledger.place_of)
+    inputs = simulated_inputs(recipe)
+    clips, failure = 0, None
+    with fake_world(recipe.deployment, rank) as world:
+        weights = {name: _hollow(name, recipe) for name in PARTS}
+        try:
+            with ledger:
+                system = load_system(recipe, world, weights)
+                avatar = Avatar(system=system, tokenizer=byte_tokenizer(recipe))
+                for block in avatar.generate(inputs):
+                    clips += block.index == recipe.clip.blocks_per_clip - 1
+        except OutOfMemory as error:
+            failure = error
+    return SimulatedRank(
+        rank=rank, peaks=ledger.peaks, out_of_memory=failure, clips=clips, work=work.operations
+    )
+
+
+def _hollow(name: str, recipe: Recipe) -> HollowSource:
+    return HollowSource.for_module(build_part(name, recipe, stored_dtype(name, recipe)))
+
+
+def simulated_inputs(recipe: Recipe) -> Inputs:
+    """A grey portrait and a voice that lasts for every clip: values do not matter here, sizes do."""
+    samples = recipe.clip.num_clip * recipe.clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    return Inputs(
+        image=Image.new("RGB", PORTRAIT_SIZE[::-1], (128, 128, 128)),
+        waveform=noise.astype(np.float32),
+        prompt="a person talks to the camera",
+    )
