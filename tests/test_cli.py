@@ -270,3 +270,40 @@ def test_elsewhere_a_line_a_clip_is_printed(capsys):
         for _ in range(6):
             advance()
     assert re.fullmatch(r"clip 1/2: [\d.]+ s\nclip 2/2: [\d.]+ s\n", capsys.readouterr().err)
+
+
+def test_a_video_is_made_with_its_sound(folder):
+    import av
+
+    done = subprocess.run([*PROGRAM, *arguments(folder)], capture_output=True, text=True, timeout=200)
+    assert (done.returncode, done.stdout) == (0, f"{folder / 'out.mp4'}: 12 frames, 0.48 s, 64x64\n")
+    assert re.fullmatch(r"loading the model\nclip 1/1: [\d.]+ s\n", done.stderr)
+    with av.open(str(folder / "out.mp4")) as container:
+        assert [stream.type for stream in container.streams] == ["video", "audio"]
+    assert decoded(folder / "out.mp4") == 12
+
+
+@pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_stopped_run_leaves_a_playable_video(folder, signum, code):
+    before = set(folder.iterdir())
+    command = [*PROGRAM, *arguments(folder, num_clip="40", audio=str(ASSETS / "voice.wav"))]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as running:
+        for line in running.stderr:
+            if line.startswith("clip 1/"):
+                running.send_signal(signum)
+                break
+        out, err = running.communicate(timeout=200)
+    assert running.returncode == code
+    assert err.splitlines()[-1] == "stopped"
+    assert set(folder.iterdir()) - before == {folder / "out.mp4"}
+    assert f" {decoded(folder / 'out.mp4')} frames, " in out
+
+
+def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
+    before = set(folder.iterdir())
+    with subprocess.Popen([*PROGRAM, *arguments(folder)], stderr=subprocess.PIPE, text=True) as running:
+        assert running.stderr.readline() == "loading the model\n"
+        running.send_signal(signal.SIGINT)
+        _, err = running.communicate(timeout=200)
+    assert (running.returncode, err) == (130, "stopped\n")
+    assert set(folder.iterdir()) == before

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from liveavatar_core.commands import Command
 from liveavatar_core.commands.options import add_fields, read_fields
 from liveavatar_core.commands.progress import show_progress
-from liveavatar_core.commands.ranks import check_ranks, join_ranks
+from liveavatar_core.commands.ranks import check_ranks, is_first_rank, join_ranks
 from liveavatar_core.commands.recording import FrameWriter, Recorded, record
 from liveavatar_core.commands.stopping import StopSignals
 from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, ModelParams, Recipe
@@ -82,7 +82,8 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     check_target(options.save_file)
     inputs = read_inputs(options)
     check_ranks(recipe.deployment, options.device)
-    print("loading the model", file=sys.stderr)
+    if is_first_rank():
+        print("loading the model", file=sys.stderr)
     with join_ranks(recipe.deployment, options.device) as device:
         recorded = make_video(options, recipe, inputs, device, signals)
     if recorded.frames:

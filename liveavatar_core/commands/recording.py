@@ -15,7 +15,7 @@ from liveavatar_core.commands.stopping import Stopped, StopSignals
 class FrameWriter(Protocol):
     """Something that takes frames in order."""
 
-    def write(self, frames: np.ndarray) -> None:
+    def write(self, frames_NHW3: np.ndarray, /) -> None:
         """Append frames, uint8 [N, H, W, 3]."""
         ...
 
