@@ -84,7 +84,7 @@ class ChildLink:
     """What a target is given: who it is, what it is told, and the way to answer."""
 
     def __init__(self, connection: Connection, spec: RankSpec) -> None:
-        """`connection`: to the parent, the spec already read from it."""
+        """For `run_rank`: once `connection` closes, the process group that this is called in is killed."""
         self.rank, self.world_size, self.rendezvous = spec.rank, spec.world_size, spec.rendezvous
         self.payload: dict[str, Any] = pickle.loads(spec.payload)
         self._connection = connection

@@ -72,14 +72,20 @@ class ForkServer:
 
     def fork(self, deadline: float) -> RankProcess:
         """A new process. ForkServerError if there is none by `deadline` (time.monotonic)."""
-        control = self._ready(deadline)
+        try:
+            return self._fork(self._ready(deadline), deadline)
+        except OSError as error:
+            raise self._lost(f"took no request ({error})") from error
+        except BaseException:
+            self.close()  # an answer that nobody took would be taken for the next one
+            raise
+
+    def _fork(self, control: socket.socket, deadline: float) -> RankProcess:
         connection, channel = Pipe()
         status, status_written = os.pipe()
         try:
             socket.send_fds(control, [b"fork"], [channel.fileno(), status_written])
             pid = int(self._receive(control, deadline))
-        except OSError as error:
-            raise self._lost(f"took no request ({error})") from error
         finally:
             channel.close()
             os.close(status_written)

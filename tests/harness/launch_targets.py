@@ -150,6 +150,11 @@ def sleep_native(_: ChildLink) -> None:
     ctypes.PyDLL(None).sleep(NAP)
 
 
+def answer_then_sleep_native(link: ChildLink) -> None:
+    link.reply({})
+    sleep_native(link)
+
+
 def freeze(_: ChildLink) -> None:
     os.kill(os.getpid(), signal.SIGSTOP)
 
@@ -175,6 +180,7 @@ MISHAPS = {
     "deaf": sleep_deaf,
     "litter": litter,
     "native": sleep_native,
+    "native later": answer_then_sleep_native,
     "freeze": freeze,
     "leave": leave,
     "nonsense": answer_nonsense,

@@ -15,7 +15,7 @@ from processes import await_count
 
 from liveavatar_core.errors import BadInput, OutOfMemory
 from suites.harness import failures
-from suites.harness.fork_server import shared_fork_server
+from suites.harness.fork_server import ForkServer, shared_fork_server
 from suites.harness.interrupts import interrupts_held
 from suites.harness.launch import GroupError, Job, RankGroup
 
@@ -271,13 +271,27 @@ def test_group_after_a_failed_one_is_unaffected(tmp_path: Path):
 
 
 def test_server_that_dies_fails_its_group_and_is_replaced(tmp_path: Path):
-    with RankGroup.start(mishap("freeze", 0, 1), tmp_path) as group:
+    with RankGroup.start(mishap("native later", 0, 1), tmp_path) as group:
+        group.command("clip")
+        time.sleep(0.5)  # by now no thread of the ranks can notice anything
         before = shared_fork_server(("torch",)).pid
         os.kill(before, signal.SIGKILL)
         with pytest.raises(GroupError) as caught:
             group.command("clip")
     assert caught.value.lead.kind == "infrastructure"
     await_count(before, at_most=0, seconds=1)
+    with RankGroup.start(job("echo"), tmp_path) as group:
+        assert len(group.command("load")) == 2
+
+
+def test_interrupted_fork_does_not_confuse_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ForkServer, "_receive", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            RankGroup.start(job("echo"), tmp_path)
     with RankGroup.start(job("echo"), tmp_path) as group:
         assert len(group.command("load")) == 2
 
