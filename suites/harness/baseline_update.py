@@ -34,7 +34,7 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
         BadInput: a number got worse by more than its own spread, or the outcome did, and there is no reason.
         BadData: the record has no commit, or a metric that is missing or NaN.
     """
-    fresh = _case_of(record, old)
+    fresh = _measured_case(record, old)
     if old is None or replace(fresh, measured=old.measured, history=old.history) == old:
         return old or fresh
     worse = _what_got_worse(old, fresh)
@@ -46,7 +46,7 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
 
 def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaseline:
     """`old` and what `record` has beside it; what `old` has stays as it is."""
-    fresh = _case_of(record, None)
+    fresh = _measured_case(record, None)
     return replace(old, metrics=fresh.metrics | old.metrics) if old else fresh
 
 
@@ -73,8 +73,15 @@ def default_tolerance(metric: str, hardware: str) -> tuple[float, float]:
     return 0.05, 0.01
 
 
-def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
+def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
     """The baseline that `record` makes, with the tolerances of `old` where it has them."""
+    try:
+        return _case_of(record, old)
+    except ValueError as error:
+        raise BadData(f"{record.tier}/{record.case}: {error}", "measure it, then update") from error
+
+
+def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
     if record.commit is None:
         raise BadData(
             "the record has no commit: nobody could tell what was measured", "run in a git checkout"
@@ -86,10 +93,11 @@ def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
     entries = {}
     for name, metric in metrics(record).items():
         entries[name] = _entry(metric, record, old.metrics.get(name) if old else None)
+    phase = record.out_of_memory.phase if record.out_of_memory else None
     return CaseBaseline(
         recipe=record.recipe.hash,
         outcome="oom" if record.outcome == "oom" else "pass",
-        phase=record.out_of_memory.phase if record.out_of_memory else None,
+        phase=phase,
         measured=Provenance(
             commit=record.commit, date=record.date, torch=record.machine.torch or "none", run=record.run
         ),

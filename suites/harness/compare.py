@@ -10,8 +10,6 @@ from suites.harness.record import RunRecord
 from suites.harness.stats import disjoint
 from suites.harness.verdict import Finding, Verdict
 
-UPDATE = "--baseline-update"
-
 
 def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
     """Everything that differs; empty if nothing does beyond the tolerances.
@@ -19,25 +17,26 @@ def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
     `record` must have ended as its tier expects. Numbers of another recipe or outcome are not looked at.
     """
     where = f"{record.tier}/{record.case} on {record.hardware} cards"
+    update = f"pytest -m {record.tier} --hardware={record.hardware} --baseline-update"
     if baseline is None:
-        found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"review, then {UPDATE}"
+        found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"{update}-new-only"
     elif baseline.recipe != record.recipe.hash:
         what = f"recipe {record.recipe.hash} against {baseline.recipe}: other inputs were declared"
-        found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {UPDATE}"
+        found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {update}"
     elif _ending(record) != (baseline.outcome, baseline.phase):
         what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
-        found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {UPDATE}"
+        found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
     else:
-        return _compare_metrics(record, baseline, where)
+        return _compare_metrics(record, baseline, where, update)
     return [Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])]
 
 
-def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str) -> list[Finding]:
+def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> list[Finding]:
     measured = metrics(record)
     found = []
     for name in sorted(measured.keys() | baseline.metrics.keys()):
         metric = measured.get(name) or Metric(name=name, samples=(), reason="the run has no such metric")
-        result = compare_metric(metric, baseline.metrics.get(name))
+        result = compare_metric(metric, baseline.metrics.get(name), update)
         if result is not None:
             verdict, what, step = result
             found.append(
@@ -46,8 +45,10 @@ def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str) -> l
     return found
 
 
-def compare_metric(metric: Metric, baseline: MetricBaseline | None) -> tuple[Verdict, str, str] | None:
-    """Verdict, what and next step; None if nothing is to be said.
+def compare_metric(
+    metric: Metric, baseline: MetricBaseline | None, update: str
+) -> tuple[Verdict, str, str] | None:
+    """Verdict, what and next step (`update`: the command that takes it over); None if nothing is to be said.
 
     A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
     halves of both samples are disjoint. A limit holds without tolerance.
@@ -62,13 +63,15 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None) -> tuple[Ver
     if not math.isfinite(value):
         return Verdict.INVALID_METRIC, f"is {value}", "find out why: no number may be NaN or infinite"
     if baseline is None:
-        return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", "review, then --baseline-update-new-only"
+        return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", f"{update}-new-only"
     if baseline.limit is not None and value > baseline.limit:
         return Verdict.OVER_LIMIT, f"{value:g} against a limit of {baseline.limit:g}", "make it smaller"
-    return _change(metric, value, baseline)
+    return _change(metric, value, baseline, update)
 
 
-def _change(metric: Metric, value: float, baseline: MetricBaseline) -> tuple[Verdict, str, str] | None:
+def _change(
+    metric: Metric, value: float, baseline: MetricBaseline, update: str
+) -> tuple[Verdict, str, str] | None:
     change = value - baseline.value
     allowed = max(baseline.rel * abs(baseline.value), baseline.abs)
     if abs(change) <= allowed:
@@ -82,8 +85,8 @@ def _change(metric: Metric, value: float, baseline: MetricBaseline) -> tuple[Ver
             "measure more clips on a quiet machine",
         )
     if (change < 0) == (metric.better == "lower"):
-        return Verdict.IMPROVED, what, f"keep it: {UPDATE}"
-    return Verdict.REGRESSED, what, f'find the commit, or {UPDATE} --baseline-reason "why this is right"'
+        return Verdict.IMPROVED, what, update
+    return Verdict.REGRESSED, what, f'find the commit, or {update} --baseline-reason "why this is right"'
 
 
 def _ending(record: RunRecord) -> tuple[str, str | None]:

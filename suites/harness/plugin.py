@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from liveavatar_core.errors import LiveAvatarError
@@ -91,6 +93,9 @@ class Reporter:
             session.exitstatus = BAD_INPUT
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
             session.exitstatus = self._session.exit_code()
+        if "hypothesis" not in sys.modules:
+            # Its summary would import all of Hypothesis, which takes longer than collecting the suites.
+            session.config.pluginmanager.unregister(name="hypothesispytest")
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of all runs; below it what needs a decision."""

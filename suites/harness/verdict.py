@@ -62,7 +62,12 @@ class Finding:
         return self.verdict in EXIT_CODES
 
     def __str__(self) -> str:
-        return f"{self.verdict}: {self.what}\nnext: {self.next_step}"
+        return f"{self.verdict}: {printable(self.what)}\nnext: {printable(self.next_step)}"
+
+
+def printable(text: str) -> str:
+    """`text` with what could move a terminal's cursor made visible."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
 def gravest(verdicts: Iterable[Verdict]) -> Verdict:

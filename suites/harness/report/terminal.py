@@ -10,7 +10,7 @@ from liveavatar_core.errors import GIB
 from suites.harness.record import RunRecord
 from suites.harness.session import Result
 from suites.harness.stats import summarise
-from suites.harness.verdict import Verdict
+from suites.harness.verdict import Verdict, printable
 
 MIB = 1024**2
 SILENT = (Verdict.PASS, Verdict.UPDATED)
@@ -37,7 +37,7 @@ def _table(results: Sequence[Result], width: int) -> list[str]:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
     for title in (
         "tier, hardware\n  case",
         "outcome\nphase",
@@ -58,8 +58,8 @@ def _row(result: Result) -> tuple[str, ...]:
     record = result.record
     phase = record.out_of_memory.phase if record.out_of_memory else ""
     baseline = "waived" if result.judgement.waived else str(result.judgement.verdict)
-    hardware = record.hardware + (" (emulated)" if record.hardware == "partitioned" else "")
-    name = f"{record.tier} {hardware}\n  {_visible(record.case)}"
+    emulated = "\n  emulated" if record.hardware == "partitioned" else ""
+    name = f"{record.tier} {record.hardware}\n  {printable(record.case)}{emulated}"
     return (
         name,
         f"{record.outcome}\n{phase}".rstrip(),
@@ -119,14 +119,9 @@ def _decision(result: Result) -> list[str]:
         if finding.verdict not in SILENT:
             prefix = "waived, " if result.judgement.waived and finding.fails else ""
             lines += [
-                f"{prefix}{finding.verdict}: {_visible(finding.what)}",
-                f"next: {_visible(finding.next_step)}",
+                f"{prefix}{finding.verdict}: {printable(finding.what)}",
+                f"next: {printable(finding.next_step)}",
             ]
     if result.judgement.waived:
-        lines.append(f"  waiver: {_visible(result.judgement.waived)}")
+        lines.append(f"  waiver: {printable(result.judgement.waived)}")
     return lines
-
-
-def _visible(text: str) -> str:
-    """`text` with what could move a terminal's cursor made visible."""
-    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)

@@ -1,0 +1,224 @@
+"""Baseline files: the same bytes for the same values, no placeholders, and no silent loosening."""
+
+import math
+from dataclasses import replace
+from datetime import date
+
+import pytest
+from canned import failed, memory, passed, physical, ran_out
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from liveavatar_core.errors import BadData, BadInput
+from suites.harness.baseline import (
+    BaselineFile,
+    CaseBaseline,
+    MetricBaseline,
+    Provenance,
+    baseline_path,
+    find_case,
+    read_baseline,
+    render,
+)
+from suites.harness.baseline_update import updated_case, with_new_metrics, write_case
+from suites.harness.machine import IDENTITY, machine_identity, machine_profile_name
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
+NUMBER = st.floats(min_value=1e-6, max_value=1e9)
+METRIC = st.builds(
+    MetricBaseline,
+    value=NUMBER,
+    spread=NUMBER,
+    n=st.integers(1, 1000),
+    rel=st.floats(0, 1),
+    abs=st.floats(0, 100),
+    limit=st.none() | NUMBER,
+)
+CASE = st.builds(
+    CaseBaseline,
+    recipe=st.from_regex(r"[0-9a-f]{8}", fullmatch=True),
+    outcome=st.sampled_from(["pass", "oom"]),
+    phase=st.none() | st.just("encode"),
+    measured=st.builds(
+        Provenance,
+        commit=st.from_regex(r"[0-9a-f]{7,40}\+?", fullmatch=True),
+        date=st.dates(),
+        torch=TEXT,
+        run=TEXT,
+    ),
+    metrics=st.dictionaries(TEXT.map(lambda name: f"{name}_gib"), METRIC, max_size=4),
+    history=st.lists(TEXT, max_size=3).map(tuple),
+)
+MACHINE = st.dictionaries(TEXT, TEXT | st.integers(-(2**60), 2**60))
+FILE = st.builds(
+    BaselineFile, machine=MACHINE, cases=st.dictionaries(TEXT.filter("machine".__ne__), CASE, max_size=3)
+)
+
+
+@given(FILE)
+@settings(max_examples=150, deadline=None)
+def test_any_file_reads_back_and_renders_to_the_same_bytes(tmp_path_factory, file):
+    path = tmp_path_factory.mktemp("baseline") / "a.toml"
+    text = render(file)
+    path.write_text(text, encoding="utf-8", newline="")
+    assert read_baseline(path) == file
+    assert render(read_baseline(path)) == text
+
+
+def test_the_file_is_what_people_review(tmp_path):
+    record = passed(case="published_sharded", peak=20.12)
+    path = write_case(tmp_path, record, updated_case(None, record, None))
+    assert path.relative_to(tmp_path).as_posix() == "simulated-rtx4090x5/gpu5x24.toml"
+    assert path.read_text().splitlines()[2:] == [
+        "[machine]",
+        'card = "RTX 4090"',
+        "cards = 5",
+        'hardware = "simulated"',
+        "",
+        '["published_sharded"]',
+        'recipe = "9c41e07b"',
+        'outcome = "pass"',
+        'measured = { commit = "1f0c2ab", date = 2026-11-20, torch = "2.13.0", run = "local" }',
+        "load_vram_gib = { value = 17.2, spread = 0.0, n = 1, rel = 0.001, abs = 0.0001 }",
+        "peak_vram_gib = { value = 20.12, spread = 0.0, n = 1, rel = 0.001, abs = 0.0001, limit = 22.15 }",
+        "predicted_seconds_per_clip = { value = 8.125, spread = 0.0, n = 1, rel = 0.005, abs = 0.01 }",
+    ]
+
+
+def test_updating_unchanged_values_changes_no_byte(tmp_path):
+    record = passed()
+    path = write_case(tmp_path, record, updated_case(None, record, None))
+    before = path.read_bytes()
+    later = replace(record, commit="2222222", date=date(2027, 1, 1))
+    write_case(tmp_path, later, updated_case(find_case(tmp_path, later), later, "no reason needed"))
+    assert path.read_bytes() == before
+
+
+def test_an_update_leaves_other_cases_alone(tmp_path):
+    for name in ("b", "a"):
+        write_case(tmp_path, passed(case=name), updated_case(None, passed(case=name), None))
+    path = baseline_path(tmp_path, passed())
+    before = read_baseline(path).cases["b"]
+    write_case(tmp_path, passed(case="a", peak=19), updated_case(None, passed(case="a", peak=19), None))
+    assert read_baseline(path).cases["b"] == before
+    assert list(read_baseline(path).cases) == ["a", "b"]
+
+
+def test_an_update_rewrites_values_never_tolerances():
+    old = updated_case(None, passed(peak=20.0), None)
+    tight = replace(old.metrics["peak_vram_gib"], rel=0.5, abs=0.125, limit=21.0)
+    old = replace(old, metrics=old.metrics | {"peak_vram_gib": tight})
+    new = updated_case(old, passed(peak=19.0), None).metrics["peak_vram_gib"]
+    assert (new.value, new.rel, new.abs, new.limit) == (19.0, 0.5, 0.125, 21.0)
+
+
+def test_a_worse_number_needs_a_reason_and_keeps_it():
+    old = updated_case(None, passed(peak=20.0), None)
+    with pytest.raises(BadInput, match=r"peak_vram_gib 20 -> 20\.001"):
+        updated_case(old, passed(peak=20.001), None)
+    new = updated_case(old, passed(peak=20.001), "decoder keeps one more frame")
+    assert new.history == ("2026-11-20 1f0c2ab: peak_vram_gib 20 -> 20.001: decoder keeps one more frame",)
+    newer = updated_case(new, passed(peak=20.002), "and another")
+    assert newer.history[:1] == new.history
+    assert len(newer.history) == 2
+
+
+def test_a_pass_that_became_a_lack_of_memory_needs_a_reason():
+    with pytest.raises(BadInput, match="outcome pass -> oom"):
+        updated_case(updated_case(None, passed(), None), ran_out(), None)
+
+
+def test_noise_within_the_spread_needs_no_reason():
+    old = updated_case(None, physical(clips=(20.0, 22.0, 24.0)), None)
+    assert old.metrics["seconds_per_clip"].spread == 2.0
+    assert updated_case(old, physical(clips=(22.0, 23.5, 24.0)), None).history == ()
+    with pytest.raises(BadInput, match="seconds_per_clip"):
+        updated_case(old, physical(clips=(24.5, 24.5)), None)
+
+
+def test_new_only_adds_and_changes_nothing():
+    old = updated_case(None, passed(peak=20.0), None)
+    new = with_new_metrics(old, passed(peak=10.0, quality={"latent_cosine": 0.99}))
+    assert new.metrics == old.metrics | {"latent_cosine": new.metrics["latent_cosine"]}
+    assert new.measured == old.measured
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        (passed(quality={"latent_cosine": math.nan}), "latent_cosine is nan"),
+        (passed(quality={"history": 1.0}), "history"),
+        (physical(clips=()), "seconds_per_clip"),
+        (passed(commit=None), "commit"),
+        (failed("crash"), "crash"),
+        (passed(case="machine"), "machine"),
+    ],
+)
+def test_what_was_not_measured_becomes_no_baseline(record, named):
+    with pytest.raises(BadData, match=named):
+        updated_case(None, record, None)
+
+
+def test_a_zero_becomes_no_baseline():
+    with pytest.raises(BadData, match="load_vram_gib 0 is a placeholder"):
+        updated_case(None, passed(memory=(memory(0, "load", 0.0),)), None)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("value = 20.0", "value = 0.0", "placeholder"),
+        ("value = 20.0", "value = -1.0", "placeholder"),
+        ("value = 20.0", "value = nan", "value nan"),
+        ("value = 20.0", "value = inf", "value inf"),
+        ("value = 20.0", 'value = "20"', "value"),
+        ("value = 20.0", "valu = 20.0", "valu"),
+        ("value = 20.0, ", "", "'value' is missing"),
+        ("n = 1,", "n = 0,", "n 0"),
+        ("rel = 0.001, abs = 0.0001, limit", "rel = -1, abs = 0.0001, limit", "rel -1"),
+        ('recipe = "9c41e07b"', 'recipe = "TODO"', "recipe 'TODO'"),
+        ('outcome = "pass"', 'outcome = "hang"', "outcome"),
+        ('commit = "1f0c2ab"', 'commit = "unknown"', "commit 'unknown'"),
+        ("date = 2026-11-20", 'date = "soon"', "date"),
+        ("[machine]", "[machines]", "'machine' is missing"),
+        ("[machine]", "<<<<<<< ours", "gpu5x24.toml"),
+    ],
+)
+def test_a_broken_file_is_refused_in_two_lines_that_name_it(tmp_path, old, new, named):
+    record = passed()
+    path = write_case(tmp_path, record, updated_case(None, record, None))
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1) if old != "value = 20.0, " else text.replace(old, new))
+    with pytest.raises(BadData) as caught:
+        find_case(tmp_path, record)
+    assert named in str(caught.value)
+    assert "gpu5x24.toml" in str(caught.value)
+    assert "\nnext: " in str(caught.value)
+
+
+def test_machines_that_differ_in_anything_have_different_baselines():
+    identity = machine_identity(physical(clips=(1.0,)))
+    names = {machine_profile_name(identity)}
+    for key in IDENTITY:
+        names.add(machine_profile_name(identity | {key: 7}))
+    assert len(names) == 1 + len(IDENTITY)
+
+
+def test_hardware_modes_have_different_baselines():
+    profiles = {
+        machine_profile_name(machine_identity(passed(hardware=mode))) for mode in ("simulated", "miniature")
+    }
+    assert profiles == {"simulated-rtx4090x5", "miniature"}
+
+
+def test_hostile_names_of_machines_stay_in_the_folder(tmp_path):
+    record = passed(machine=replace(passed().machine, card="../../etc"))
+    assert baseline_path(tmp_path, record).parent.parent == tmp_path
+
+
+def test_a_baseline_moved_to_another_machine_is_refused(tmp_path):
+    path = write_case(tmp_path, passed(), updated_case(None, passed(), None))
+    path.write_text(path.read_text().replace("cards = 5", "cards = 8"))
+    with pytest.raises(BadData, match="another machine"):
+        find_case(tmp_path, passed())
