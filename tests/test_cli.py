@@ -92,7 +92,7 @@ def refusal(given: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) 
         ({"offload_model": "maybe"}, "'maybe' is neither True nor False"),
         ({"shard": "half"}, "argument --shard: invalid choice: 'half'"),
         ({"no_such_option": "1"}, "unrecognized arguments: --no_such_option=1"),
-        ({"num_clips": "1"}, "unrecognized arguments: --num_clips=1"),
+        ({"num_cli": "1"}, "unrecognized arguments: --num_cli=1"),
     ],
 )
 def test_a_wrong_option_is_refused(folder, capsys, changed, expected):
@@ -196,32 +196,37 @@ def test_a_signal_while_frames_are_made_keeps_those_that_were(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
 
-def test_signals_while_the_file_is_written_wait_until_it_is_whole(tmp_path):
+class Impatient:
+    """A writer whose user presses Ctrl-C while it works."""
+
+    def __init__(self, writer, *, at: str) -> None:
+        self.writer, self.at = writer, at
+
+    def __enter__(self):
+        self.writer.__enter__()
+        return self
+
+    def write(self, block):
+        self.interrupt("write")
+        self.writer.write(block)
+
+    def __exit__(self, *error):
+        self.interrupt("close")
+        return self.writer.__exit__(*error)
+
+    def interrupt(self, now: str) -> None:
+        if now == self.at:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize(("at", "kept", "code"), [("write", 12, 130), ("close", 24, None)])
+def test_a_signal_while_the_file_is_written_waits_until_that_is_done(tmp_path, at, kept, code):
     opened = open_writer_at(tmp_path / "out.mp4")
-
-    def open_impatiently(height, width):
-        writer = opened(height, width)
-        write, leave = writer.write, type(writer).__exit__
-
-        class Impatient:
-            def __enter__(self):
-                writer.__enter__()
-                return self
-
-            def write(self, block):
-                os.kill(os.getpid(), signal.SIGINT)
-                write(block)
-
-            def __exit__(self, *error):
-                os.kill(os.getpid(), signal.SIGINT)
-                return leave(writer, *error)
-
-        return Impatient()
-
+    blocks = [frames(12, 60), frames(12, 90)]
     with StopSignals() as signals:
-        recorded = record([frames(12, 60), frames(12, 90)], open_impatiently, lambda: None, signals)
-    assert (recorded.frames, recorded.stopped.exit_code) == (12, 130)
-    assert decoded(tmp_path / "out.mp4") == 12
+        recorded = record(blocks, lambda *size: Impatient(opened(*size), at=at), lambda: None, signals)
+    assert recorded.stopped is None if code is None else recorded.stopped.exit_code == code
+    assert recorded.frames == decoded(tmp_path / "out.mp4") == kept
 
 
 def test_an_error_on_the_way_leaves_no_file(tmp_path):
@@ -261,7 +266,7 @@ def test_the_bar_keeps_to_a_narrow_terminal(capsys, monkeypatch, width):
             advance()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     lines = re.split(r"[\r\n]+", text)
-    assert any("clip" in line for line in lines)
+    assert any(line.startswith("clip 2/2 ") for line in lines)
     assert max(map(len, lines)) <= width
 
 
