@@ -1,11 +1,14 @@
-"""Schedule and denoising of one block. Legend: B batch, C latent channels, F frames, H W latent height and width."""
+"""Schedule and denoising of one block.
+
+Legend: B batch, C latent channels, F latent frames, H W latent height and width, A audio layers, E audio width,
+T video frames.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from liveavatar_core.model.cache import Cache
@@ -28,9 +31,9 @@ class Schedule:
 
 
 def schedule(steps: int) -> Schedule:
-    """The flow-matching schedule with shift 3; the shift acts twice on the smallest level, as in the original."""
-    first_to_last = torch.linspace(1.0, _shifted(SMALLEST_SIGMA), steps, dtype=torch.float64)
-    sigmas = [_shifted(sigma) for sigma in first_to_last.tolist()]
+    """Flow matching with shift 3; the shift acts twice on the smallest level, as in the original."""
+    last = _shifted(SMALLEST_SIGMA)
+    sigmas = [_shifted(1.0 + (last - 1.0) * step / max(steps - 1, 1)) for step in range(steps)]
     return Schedule(sigmas=(*sigmas, 0.0), timesteps=tuple(TRAIN_TIMESTEPS * sigma for sigma in sigmas))
 
 

@@ -39,33 +39,34 @@ class Ulysses:
         sizes = self._shares(x_BFSD.shape[2], "tokens of a frame")
         return x_BFSD.split(sizes, dim=2)[self.rank].contiguous()
 
-    def to_heads(self, x_BlHD: Tensor, frames: int, tokens: int) -> Tensor:
-        """From this rank's tokens and all heads to all tokens in layout order and this rank's heads, BLhD."""
-        batch, length, num_heads, width = x_BlHD.shape
+    def to_heads(self, x_BHlD: Tensor, frames: int, tokens: int) -> Tensor:
+        """From this rank's tokens and all heads to all tokens in layout order and this rank's heads, BhLD."""
+        batch, num_heads, length, width = x_BHlD.shape
         heads = self._shares(num_heads, "attention heads")
         sizes = [length * batch * count * width for count in heads]
         mine = batch * heads[self.rank] * width
-        sent = x_BlHD.new_empty(sum(sizes))
-        for slot, part in zip(sent.split(sizes), x_BlHD.transpose(0, 1).split(heads, dim=2), strict=True):
+        sent = x_BHlD.new_empty(sum(sizes))
+        for slot, part in zip(sent.split(sizes), x_BHlD.permute(2, 0, 1, 3).split(heads, dim=2), strict=True):
             slot.view(part.shape).copy_(part)
         received = self._exchange(
             sent, sent=sizes, received=[frames * count * mine for count in shares(tokens, self.ranks)]
         )
-        return received.view(-1, batch, heads[self.rank], width).transpose(0, 1)
+        return received.view(-1, batch, heads[self.rank], width).permute(1, 2, 0, 3)
 
-    def to_tokens(self, x_BLhD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
+    def to_tokens(self, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
         """The way back."""
-        batch, _, mine, width = x_BLhD.shape
+        batch, mine, _, width = x_BhLD.shape
         heads, per_frame = shares(num_heads, self.ranks), shares(tokens, self.ranks)
         length = frames * per_frame[self.rank]
         sizes = [length * batch * count * width for count in heads]
         received = self._exchange(
-            x_BLhD.transpose(0, 1).reshape(-1),
+            x_BhLD.permute(2, 0, 1, 3).reshape(-1),
             sent=[frames * count * batch * mine * width for count in per_frame],
             received=sizes,
         )
         parts = zip(received.split(sizes), heads, strict=True)
-        return torch.cat([part.view(length, batch, count, width) for part, count in parts], 2).transpose(0, 1)
+        x_lBHD = torch.cat([part.view(length, batch, count, width) for part, count in parts], dim=2)
+        return x_lBHD.permute(1, 2, 0, 3)
 
     def order(self, table_LX: Tensor, frames: int) -> Tensor:
         """The rows of a table of all tokens (order f, s), put rank by rank."""

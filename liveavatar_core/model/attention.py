@@ -1,6 +1,7 @@
-"""Scaled dot-product attention that also returns its log-sum-exp, so that parts can be merged exactly.
+"""Scaled dot-product attention, and its exact merging over two parts by their log-sum-exp.
 
-Legend: B batch, L query tokens, T key tokens, H heads, D head width.
+Legend: B batch, H heads, L query tokens, T key tokens, D head width. Tensors are BHLD views of memory in which
+tokens come before heads, so that neither projections nor kernels need a copy.
 """
 
 from __future__ import annotations
@@ -14,45 +15,42 @@ _CUDA_FLASH_DTYPES = (torch.bfloat16, torch.float16)
 _CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
-def attention(q_BLHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor) -> Tensor:
-    """Every query attends to every key, scale 1/sqrt(D). Returns BLHD."""
-    return _attention_lse(q_BLHD, k_BTHD, v_BTHD)[0]
+def attention(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+    """Every query attends to every key, scale 1/sqrt(D). Returns BHLD."""
+    return _attention_lse(q_BHLD, k_BHTD, v_BHTD)[0]
 
 
 def attention_over_both(
-    q_BLHD: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
+    q_BHLD: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
 ) -> Tensor:
-    """Attention over the keys and values of both parts together, without joining them in memory. Returns BLHD.
+    """Attention over keys and values (BHTD) of both parts, which are not joined in memory. Returns BHLD.
 
     Where gradients are wanted the parts are joined: no kernel differentiates its log-sum-exp.
     """
     if torch.is_grad_enabled():
-        k_BTHD, v_BTHD = (torch.cat(pair, dim=1) for pair in zip(first, second, strict=True))
-        return attention(q_BLHD, k_BTHD, v_BTHD)
-    out_BLHD, lse_BLH = _attention_lse(q_BLHD, *first)
-    other_BLHD, other_lse_BLH = _attention_lse(q_BLHD, *second)
-    weight_BLH1 = torch.sub(lse_BLH, other_lse_BLH).sigmoid_().to(out_BLHD.dtype).unsqueeze(-1)
-    return other_BLHD.lerp_(out_BLHD, weight_BLH1)
+        return attention(q_BHLD, *(torch.cat(pair, dim=2) for pair in zip(first, second, strict=True)))
+    out_BHLD, lse_BHL = _attention_lse(q_BHLD, *first)
+    other_BHLD, other_lse_BHL = _attention_lse(q_BHLD, *second)
+    share_BHL1 = torch.sub(lse_BHL, other_lse_BHL).sigmoid_().to(out_BHLD.dtype).unsqueeze(-1)
+    return other_BHLD.lerp_(out_BHLD, share_BHL1)
 
 
-def _attention_lse(q_BLHD: Tensor, k_BTHD: Tensor, v_BTHD: Tensor) -> tuple[Tensor, Tensor]:
-    """The one place that chooses a kernel. Returns the output BLHD and the log-sum-exp BLH in float32.
+def _attention_lse(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tensor, Tensor]:
+    """The one place that chooses a kernel. Returns the output BHLD and the log-sum-exp BHL in float32.
 
     Raises:
         InvalidRecipe: no kernel for this device and dtype; nothing is substituted.
     """
-    q, k, v = (x.transpose(1, 2) for x in (q_BLHD, k_BTHD, v_BTHD))
-    device, dtype = q.device.type, q.dtype
+    device, dtype = q_BHLD.device.type, q_BHLD.dtype
     if device == "cpu" and dtype in _CPU_DTYPES:
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q, k, v)
-    elif device == "cuda" and dtype in _CUDA_FLASH_DTYPES:
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[:2]
-    elif device == "cuda" and dtype == torch.float32:
-        out, lse = torch.ops.aten._scaled_dot_product_efficient_attention(q, k, v, None, True)[:2]
-        lse = lse[..., : q.shape[2]]  # padded to a multiple of 32
-    else:
-        raise InvalidRecipe(
-            f"no attention kernel for {dtype} on {device}; there are float32, bfloat16, float16 on cpu and cuda",
-            "choose another compute_dtype or device",
-        )
-    return out.transpose(1, 2), lse.transpose(1, 2)
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_BHLD, k_BHTD, v_BHTD)
+    if device == "cuda" and dtype in _CUDA_FLASH_DTYPES:
+        return torch.ops.aten._scaled_dot_product_flash_attention(q_BHLD, k_BHTD, v_BHTD)[:2]
+    if device == "cuda" and dtype == torch.float32:
+        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
+        out_BHLD, padded_lse = kernel(q_BHLD, k_BHTD, v_BHTD, None, True)[:2]
+        return out_BHLD, padded_lse[..., : q_BHLD.shape[2]]
+    raise InvalidRecipe(
+        f"no attention kernel for {dtype} on {device}; cpu and cuda have float32, bfloat16 and float16",
+        "choose another compute_dtype or device",
+    )

@@ -1,7 +1,7 @@
-"""Audio: a causal encoder from feature layers to tokens, and their injection into the tokens of each latent frame.
+"""Audio: a causal encoder from feature layers to tokens, and their injection into the picture's tokens.
 
-Legend: B batch, A audio layers, E audio width, T video frames, F latent frames, S tokens of a frame, K audio tokens
-of a latent frame (padding token included), C token width, N sequences.
+Legend: B batch, A audio layers, E audio width, T video frames, F latent frames, S tokens of a frame, K audio
+tokens of a latent frame (padding token included), C token width, N sequences.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from torch.nn import functional as F  # noqa: N812
 
 from liveavatar_core.model.layers import Float32Conv1d, Float32Linear
 from liveavatar_core.model.params import TransformerParams
-from liveavatar_core.model.projections import AttentionProjections
+from liveavatar_core.model.projections import CrossAttention
 
 
 class CausalConv1d(nn.Module):
-    """Convolution of width 3 that sees the past only; the first frame is repeated before the start. float32."""
+    """Convolution of width 3 that sees the past only; the first frame is held before the start. float32."""
 
     def __init__(self, channels_in: int, channels_out: int, stride: int = 1) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class CausalConv1d(nn.Module):
 
 
 class AudioTokenEncoder(nn.Module):
-    """Four video frames to one latent frame: `num_audio_token` local tokens, a padding token, one global token."""
+    """Four video frames to one latent frame: local tokens, a padding token, one global token."""
 
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
@@ -85,25 +85,26 @@ class AudioAdaptiveNorm(nn.Module):
 
 
 class AudioInjection:
-    """What one injector needs of a block's audio; the keys and values come with its first use."""
+    """What one injector needs of a block's audio; keys and values, each [B*F, H, K, D], come with its first use."""
 
-    def __init__(self, local_NKC: Tensor, shift_BF1C: Tensor, scale_BF1C: Tensor) -> None:
-        self.local_NKC = local_NKC
+    def __init__(self, local_BFKC: Tensor, shift_BF1C: Tensor, scale_BF1C: Tensor) -> None:
+        self.local_BFKC = local_BFKC
         self.shift_BF1C, self.scale_BF1C = shift_BF1C, scale_BF1C
         self.keys_values: tuple[Tensor, Tensor] | None = None
 
 
-class AudioCrossAttention(AttentionProjections):
+class AudioCrossAttention(CrossAttention):
     """Lets the tokens of a latent frame attend to its audio tokens."""
 
-    def forward(self, x_BFSC: Tensor, injection: AudioInjection) -> Tensor:
+    def forward(self, x_BFSC: Tensor, injection: AudioInjection) -> Tensor:  # type: ignore[override]
         """`x` with what it heard added; same shape."""
         if injection.keys_values is None:
-            injection.keys_values = self.keys_values(injection.local_NKC)
+            batch, frames = x_BFSC.shape[:2]
+            injection.keys_values = self.keys_values(injection.local_BFKC.flatten(0, 2), batch * frames)
         normed = F.layer_norm(x_BFSC, (x_BFSC.shape[-1],), eps=1e-5)
-        adapted = torch.addcmul(injection.shift_BF1C, normed, injection.scale_BF1C)
-        heard_NSC = self.cross(adapted.flatten(0, 1), *injection.keys_values)
-        return x_BFSC + heard_NSC.view_as(x_BFSC)
+        adapted_BFSC = torch.addcmul(injection.shift_BF1C, normed, injection.scale_BF1C)
+        heard_NC = super().forward(adapted_BFSC.flatten(0, 2), *injection.keys_values)
+        return x_BFSC + heard_NC.view(x_BFSC.shape)
 
 
 class AudioInjector(nn.Module):

@@ -1,7 +1,7 @@
 """One block of the transformer, and the two ways in which its tokens attend to one another.
 
-Legend: B batch, l this rank's tokens, L all tokens, H all heads, h this rank's heads, D head width, C token width,
-T rows of the schedule, N sink tokens, K text tokens.
+Legend: B batch, l this rank's tokens, L all tokens, N = B*l, H all heads, h this rank's heads, D head width,
+C token width, T rows of the schedule, S sink tokens, K text tokens.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from liveavatar_core import scopes
 from liveavatar_core.model.attention import attention, attention_over_both
 from liveavatar_core.model.cache import Cache
 from liveavatar_core.model.params import TransformerParams
-from liveavatar_core.model.projections import AttentionProjections
-from liveavatar_core.model.rope import Rotary, rotate
+from liveavatar_core.model.projections import AttentionProjections, CrossAttention
+from liveavatar_core.model.rope import rotate
 from liveavatar_core.model.sequence import SequenceLayout
 from liveavatar_core.model.state import BlockRotary, LayerConstants, LayerState
 
@@ -38,16 +38,18 @@ class Conditions:
 class SelfAttend(Protocol):
     """How a pass lets tokens attend: to what, and what it keeps."""
 
-    row: int
-    """The pass's row of the schedule."""
+    @property
+    def row(self) -> int:
+        """The pass's row of the schedule."""
 
-    def constants(self) -> LayerConstants | Conditions:
+    @property
+    def known(self) -> LayerConstants | Conditions:
         """What the layer made before, or what to make it of."""
 
     def __call__(
-        self, q_BlHD: Tensor, k_BlHD: Tensor, v_BlHD: Tensor
+        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Returns the attention's output BlHD, and keys and values of the sink."""
+        """The attention's output BHlD, and keys and values of the sink."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,33 +57,29 @@ class SinkAttend:
     """Sink tokens attend to one another; their keys (before rotation) and values are kept."""
 
     known: LayerConstants | Conditions
-    """See SelfAttend.constants."""
+    """See SelfAttend."""
     row: int
     """The row of t = 0."""
-    rotary: Rotary
-    """Of all sink tokens."""
+    rotary_SD: Tensor
+    """Table of all sink tokens."""
     sequence: SequenceLayout
     """How tokens lie over ranks."""
 
-    def constants(self) -> LayerConstants | Conditions:
-        """See SelfAttend."""
-        return self.known
-
     def __call__(
-        self, q_BlHD: Tensor, k_BlHD: Tensor, v_BlHD: Tensor
+        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See SelfAttend."""
-        heads, tokens = q_BlHD.shape[2], self.rotary.cos_N1D.shape[0]
-        q_BNhD, k_BNhD, v_BNhD = (self.sequence.to_heads(x, 1, tokens) for x in (q_BlHD, k_BlHD, v_BlHD))
-        out_BNhD = attention(rotate(q_BNhD, self.rotary), rotate(k_BNhD, self.rotary), v_BNhD)
+        num_heads, tokens = q_BHlD.shape[1], len(self.rotary_SD)
+        q_BhSD, k_BhSD, v_BhSD = (self.sequence.to_heads(x, 1, tokens) for x in (q_BHlD, k_BHlD, v_BHlD))
+        out_BhSD = attention(rotate(q_BhSD, self.rotary_SD), rotate(k_BhSD, self.rotary_SD), v_BhSD)
         with scopes.category("kv_cache"):
-            kept = k_BNhD.clone(), v_BNhD.clone()
-        return self.sequence.to_tokens(out_BNhD, 1, tokens, heads), kept
+            kept = k_BhSD.clone(), v_BhSD.clone()
+        return self.sequence.to_tokens(out_BhSD, 1, tokens, num_heads), kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyAttend:
-    """Noisy tokens attend to their own and earlier blocks through the cache of their noise level, and to the sink."""
+    """Noisy tokens attend to the sink and, through the cache of their noise level, to their own and earlier blocks."""
 
     layer: int
     """Number of the layer in the cache."""
@@ -102,35 +100,35 @@ class NoisyAttend:
     sequence: SequenceLayout
     """How tokens lie over ranks."""
 
-    def constants(self) -> LayerConstants | Conditions:
+    @property
+    def known(self) -> LayerConstants:
         """See SelfAttend."""
         return self.state.constants
 
     def __call__(
-        self, q_BlHD: Tensor, k_BlHD: Tensor, v_BlHD: Tensor
+        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See SelfAttend."""
-        heads, tokens = q_BlHD.shape[2], self.rotary.noisy.cos_N1D.shape[0] // self.frames
-        q_BLhD, k_BLhD, v_BLhD = (
-            self.sequence.to_heads(x, self.frames, tokens) for x in (q_BlHD, k_BlHD, v_BlHD)
-        )
-        self.cache.write(self.layer, rotate(k_BLhD, self.rotary.noisy), v_BLhD, self.start)
-        sink = self.state.sink_k_BNHD, self.state.sink_v_BNHD
-        out_BLhD = attention_over_both(
-            rotate(q_BLhD, self.rotary.noisy),
+        num_heads, frames, table_LD = q_BHlD.shape[1], self.frames, self.rotary.noisy_LD
+        tokens = len(table_LD) // frames
+        q_BhLD, k_BhLD, v_BhLD = (self.sequence.to_heads(x, frames, tokens) for x in (q_BHlD, k_BHlD, v_BHlD))
+        self.cache.write(self.layer, rotate(k_BhLD, table_LD), v_BhLD, self.start)
+        out_BhLD = attention_over_both(
+            rotate(q_BhLD, table_LD),
             self.cache.read(self.layer, self.visible),
-            (rotate(sink[0], self.rotary.sink), sink[1]),
+            (rotate(self.state.sink_k_BHSD, self.rotary.sink_SD), self.state.sink_v_BHSD),
         )
-        return self.sequence.to_tokens(out_BLhD, self.frames, tokens, heads), sink
+        kept = self.state.sink_k_BHSD, self.state.sink_v_BHSD
+        return self.sequence.to_tokens(out_BhLD, frames, tokens, num_heads), kept
 
 
 class SelfAttention(AttentionProjections):
     """Attention of the tokens among themselves, in the way of the pass."""
 
-    def forward(self, x_BlC: Tensor, attend: SelfAttend) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """Returns BlC, and keys and values of the sink."""
-        out_BlHD, sink = attend(self.queries(x_BlC), *self.keys_values(x_BlC))
-        return self.o(out_BlHD.flatten(2)), sink
+    def forward(self, x_NC: Tensor, batch: int, attend: SelfAttend) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """What the tokens heard, NC, and keys and values of the sink."""
+        out_BHlD, sink = attend(self.queries(x_NC, batch), *self.keys_values(x_NC, batch))
+        return self.output(out_BHlD), sink
 
 
 class TransformerBlock(nn.Module):
@@ -141,39 +139,39 @@ class TransformerBlock(nn.Module):
         dim = params.dim
         self.self_attn = SelfAttention(params)
         self.norm3 = nn.LayerNorm(dim, eps=EPS)
-        self.cross_attn = AttentionProjections(params)
+        self.cross_attn = CrossAttention(params)
         self.ffn = nn.Sequential(
             nn.Linear(dim, params.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(params.ffn_dim, dim)
         )
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
 
-    def forward(self, x_BlC: Tensor, attend: SelfAttend) -> tuple[Tensor, LayerState]:
-        """Tokens after the block, in their dtype, and what the layer keeps."""
-        constants = self._constants(attend.constants())
+    def forward(self, x: Tensor, attend: SelfAttend) -> tuple[Tensor, LayerState]:
+        """Tokens [B, ..., C] after the block, shape and dtype kept, and what the layer keeps."""
+        constants = (
+            attend.known if isinstance(attend.known, LayerConstants) else self._constants(attend.known)
+        )
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = constants.modulation_T6C[attend.row].unbind()
-        dtype, residual = x_BlC.dtype, x_BlC.float()
-        heard, sink = self.self_attn(_modulated(residual, scale, shift).to(dtype), attend)
-        residual = torch.addcmul(residual, heard, gate)
-        heard = self.cross_attn.cross(
-            self.norm3(residual.to(dtype)), constants.text_k_BKHD, constants.text_v_BKHD
-        )
-        residual = residual + heard
-        fed = self.ffn(_modulated(residual, ffn_scale, ffn_shift).to(dtype))
-        state = LayerState(constants=constants, sink_k_BNHD=sink[0], sink_v_BNHD=sink[1])
-        return torch.addcmul(residual, fed, ffn_gate).to(dtype), state
+        residual_NC = x.flatten(0, -2).float()
+        heard, sink = self.self_attn(_modulated(residual_NC, scale, shift).to(x.dtype), len(x), attend)
+        residual_NC = torch.addcmul(residual_NC, heard, gate)
+        normed = self.norm3(residual_NC.to(x.dtype))
+        residual_NC = residual_NC + self.cross_attn(normed, constants.text_k_BHKD, constants.text_v_BHKD)
+        fed = self.ffn(_modulated(residual_NC, ffn_scale, ffn_shift).to(x.dtype))
+        state = LayerState(constants=constants, sink_k_BHSD=sink[0], sink_v_BHSD=sink[1])
+        return torch.addcmul(residual_NC, fed, ffn_gate).to(x.dtype).view(x.shape), state
 
-    def _constants(self, known: LayerConstants | Conditions) -> LayerConstants:
-        if isinstance(known, LayerConstants):
-            return known
-        modulation_T6C = self.modulation.float() + known.time_T6C
-        ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=modulation_T6C.device).unsqueeze(-1)
+    def _constants(self, conditions: Conditions) -> LayerConstants:
+        ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=conditions.time_T6C.device).unsqueeze(-1)
+        text_BKC = conditions.text_BKC
         with scopes.category("kv_cache"):
-            text_k_BKHD, text_v_BKHD = self.cross_attn.keys_values(known.text_BKC)
+            text_k_BHKD, text_v_BHKD = self.cross_attn.keys_values(text_BKC.flatten(0, 1), len(text_BKC))
         return LayerConstants(
-            modulation_T6C=modulation_T6C + ones, text_k_BKHD=text_k_BKHD, text_v_BKHD=text_v_BKHD
+            modulation_T6C=self.modulation.float() + conditions.time_T6C + ones,
+            text_k_BHKD=text_k_BHKD,
+            text_v_BHKD=text_v_BHKD,
         )
 
 
-def _modulated(x_BlC: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
+def _modulated(x_NC: Tensor, scale_C: Tensor, shift_C: Tensor) -> Tensor:
     """Layer norm whose weight and bias come from the timestep."""
-    return F.layer_norm(x_BlC, (x_BlC.shape[-1],), scale_C, shift_C, EPS)
+    return F.layer_norm(x_NC, (x_NC.shape[-1],), scale_C, shift_C, EPS)

@@ -1,6 +1,6 @@
 """Key-value caches: explicit objects, one a noise level. Any object with the methods of `Cache` can stand in.
 
-Legend: B batch, L tokens written, T tokens read, H heads of this rank, D head width.
+Legend: B batch, H heads of this rank, L tokens written, T tokens read, D head width.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ class Cache(Protocol):
     tokens: int
     """Capacity."""
 
-    def write(self, layer: int, k_BLHD: Tensor, v_BLHD: Tensor, start: int) -> None:
+    def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
         """Put keys and values of `layer` at tokens start .. start+L."""
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Keys and values of the first `tokens` tokens, each BTHD, on the device that computes."""
+        """Keys and values of the first `tokens` tokens, each BHTD, on the device that computes."""
 
 
 class KVCache:
     """Keys and values of every layer on the card; written in place, read as views."""
 
     def __init__(self, k_layers: list[Tensor], v_layers: list[Tensor]) -> None:
-        """One BTHD tensor a layer, T the capacity."""
+        """One BHTD tensor a layer, T the capacity."""
         self.k_layers, self.v_layers = k_layers, v_layers
-        self.tokens = k_layers[0].shape[1]
+        self.tokens = k_layers[0].shape[2]
 
     @classmethod
     def allocate(
@@ -46,23 +46,23 @@ class KVCache:
         device: torch.device | str,
     ) -> Self:
         """Empty cache for `tokens` tokens and `heads` heads (this rank's share of params.num_heads)."""
+        layers = range(params.num_layers)
         shape = (batch, tokens, heads, params.head_dim)
         with scopes.category("kv_cache"):
             k_layers, v_layers = (
-                [torch.zeros(shape, dtype=dtype, device=device) for _ in range(params.num_layers)]
-                for _ in "kv"
+                [torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2) for _ in layers] for _ in "kv"
             )
         return cls(k_layers, v_layers)
 
-    def write(self, layer: int, k_BLHD: Tensor, v_BLHD: Tensor, start: int) -> None:
+    def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
         """Put keys and values of `layer` at tokens start .. start+L."""
-        end = start + k_BLHD.shape[1]
-        self.k_layers[layer][:, start:end].copy_(k_BLHD)
-        self.v_layers[layer][:, start:end].copy_(v_BLHD)
+        end = start + k_BHLD.shape[2]
+        self.k_layers[layer][:, :, start:end].copy_(k_BHLD)
+        self.v_layers[layer][:, :, start:end].copy_(v_BHLD)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Views of the first `tokens` tokens."""
-        return self.k_layers[layer][:, :tokens], self.v_layers[layer][:, :tokens]
+        return self.k_layers[layer][:, :, :tokens], self.v_layers[layer][:, :, :tokens]
 
 
 class HostKVCache(KVCache):
@@ -83,7 +83,7 @@ class HostKVCache(KVCache):
         dtype: torch.dtype,
         device: torch.device | str,
     ) -> Self:
-        """Like KVCache.allocate; `device` is the card that computes, the storage stands in (pinned) host memory."""
+        """Like KVCache.allocate; `device` is the card that computes, the storage is (pinned) host memory."""
         card = torch.device(device)
         with scopes.place("host"):
             host = KVCache.allocate(params, batch, tokens, heads, dtype, "cpu")
@@ -93,7 +93,7 @@ class HostKVCache(KVCache):
         return cls(host.k_layers, host.v_layers, card)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Fresh copies on the card, also where card and host are the same device, so that their bytes are counted."""
+        """Fresh copies on the card, also where card and host are one device: their bytes are real there too."""
         with scopes.category("kv_cache"):
-            k_BTHD, v_BTHD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
-        return k_BTHD, v_BTHD
+            k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
+        return k_BHTD, v_BHTD

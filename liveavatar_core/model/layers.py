@@ -1,4 +1,4 @@
-"""Small layers that fix in which precision their product is computed."""
+"""Small layers that fix in which precision they compute."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _UPCAST_ROWS = 8192
 
 
 class Float32Linear(nn.Linear):
-    """Linear computed in float32 whatever its weights' dtype; a few thousand rows of the weight are upcast at a time."""
+    """Linear in float32, whatever its weights' dtype; a few thousand rows are upcast at a time."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., in_features] of any dtype to [..., out_features] float32."""
@@ -18,6 +18,15 @@ class Float32Linear(nn.Linear):
             return F.linear(x.float(), self.weight, self.bias)
         rows = zip(self.weight.split(_UPCAST_ROWS), self.bias.split(_UPCAST_ROWS), strict=True)
         return torch.cat([F.linear(x.float(), w.float(), b.float()) for w, b in rows], dim=-1)
+
+
+class Float32Conv1d(nn.Conv1d):
+    """1-D convolution computed in float32 whatever its weights' dtype."""
+
+    def forward(self, x_NCT: Tensor) -> Tensor:
+        """[N, in_channels, T] of any dtype to float32."""
+        bias = None if self.bias is None else self.bias.float()
+        return F.conv1d(x_NCT.float(), self.weight.float(), bias, self.stride)
 
 
 class RMSNorm(nn.Module):
@@ -30,7 +39,14 @@ class RMSNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape and dtype as `x`."""
-        return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        if x.is_cuda:
+            return F.rms_norm(x, (x.shape[-1],), self.weight, self.eps)
+        # F.rms_norm has no kernel here: it squares x into a tensor of its own and takes three times as long.
+        length = torch.linalg.vector_norm(x, dim=-1, keepdim=True, dtype=torch.float32)
+        mean_square = torch.rsub(length.square(), self.eps, alpha=-1 / x.shape[-1])  # eps + length² / C
+        normed = x * mean_square.rsqrt_()
+        weighted = normed * self.weight if torch.is_grad_enabled() else normed.mul_(self.weight)
+        return weighted.to(x.dtype)
 
 
 class PatchEmbedding(nn.Conv3d):
@@ -42,12 +58,3 @@ class PatchEmbedding(nn.Conv3d):
     def forward(self, x_BCFHW: Tensor) -> Tensor:
         """Latents to tokens [B, F, tokens of a frame, dim], order f, h, w."""
         return super().forward(x_BCFHW.to(self.weight.dtype)).flatten(3).permute(0, 2, 3, 1)
-
-
-class Float32Conv1d(nn.Conv1d):
-    """1-D convolution computed in float32 whatever its weights' dtype."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, T] of any dtype to float32."""
-        bias = None if self.bias is None else self.bias.float()
-        return F.conv1d(x.float(), self.weight.float(), bias, self.stride)

@@ -26,7 +26,7 @@ class FramePacker(nn.Module):
         self.proj_4x = PatchEmbedding(params.in_dim, params.dim, (4, 8, 8))
 
     def forward(self, motion_BCFHW: Tensor) -> Tensor:
-        """[B, in_dim, F, H, W], oldest first (zeros stand for what 19 frames lack), to tokens BNC, newest first."""
+        """Latents, oldest first, to tokens BNC, newest first; zeros stand for what 19 frames lack."""
         missing = max(0, MOTION_LATENT_FRAMES - motion_BCFHW.shape[2])
         padded = F.pad(motion_BCFHW[:, :, -MOTION_LATENT_FRAMES:], (0, 0, 0, 0, missing, 0))
         oldest, older, newest = padded.split((16, 2, 1), dim=2)

@@ -1,6 +1,7 @@
-"""What every attention of the model has: projections to queries, keys, values and back, with normed queries and keys.
+"""What every attention of the model has: queries, keys and values out of tokens, normed, and the way back.
 
-Legend: B batch, L query tokens, T key tokens, H heads, D head width, C token width.
+Legend: B batch, L query tokens, T key tokens, N = B*L or B*T tokens, H heads, D head width, C token width.
+Tokens are flat (NC) where a product follows: a matrix needs no reshaping around it.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ class AttentionProjections(nn.Module):
 
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
-        self.num_heads = params.num_heads
+        self.dim, self.num_heads = params.dim, params.num_heads
         self.q = nn.Linear(params.dim, params.dim)
         self.k = nn.Linear(params.dim, params.dim)
         self.v = nn.Linear(params.dim, params.dim)
@@ -25,15 +26,25 @@ class AttentionProjections(nn.Module):
         self.norm_q = RMSNorm(params.dim)
         self.norm_k = RMSNorm(params.dim)
 
-    def queries(self, x_BLC: Tensor) -> Tensor:
-        """Normed queries, BLHD."""
-        return self.norm_q(self.q(x_BLC)).unflatten(-1, (self.num_heads, -1))
+    def queries(self, x_NC: Tensor, batch: int) -> Tensor:
+        """Normed queries, BHLD."""
+        return self._heads(self.norm_q(self.q(x_NC)), batch)
 
-    def keys_values(self, x_BTC: Tensor) -> tuple[Tensor, Tensor]:
-        """Normed keys and values, each BTHD."""
-        k_BTHD = self.norm_k(self.k(x_BTC)).unflatten(-1, (self.num_heads, -1))
-        return k_BTHD, self.v(x_BTC).unflatten(-1, (self.num_heads, -1))
+    def keys_values(self, x_NC: Tensor, batch: int) -> tuple[Tensor, Tensor]:
+        """Normed keys and values, each BHTD."""
+        return self._heads(self.norm_k(self.k(x_NC)), batch), self._heads(self.v(x_NC), batch)
 
-    def cross(self, x_BLC: Tensor, k_BTHD: Tensor, v_BTHD: Tensor) -> Tensor:
-        """Attention of `x` over keys and values made before, projected back: BLC."""
-        return self.o(attention(self.queries(x_BLC), k_BTHD, v_BTHD).flatten(2))
+    def output(self, out_BHLD: Tensor) -> Tensor:
+        """Heads joined and projected, NC."""
+        return self.o(out_BHLD.transpose(1, 2).reshape(-1, self.dim))
+
+    def _heads(self, x_NC: Tensor, batch: int) -> Tensor:
+        return x_NC.view(batch, -1, self.num_heads, self.dim // self.num_heads).transpose(1, 2)
+
+
+class CrossAttention(AttentionProjections):
+    """Tokens attend to keys and values made before; the text's, by `keys_values`, in a prefill."""
+
+    def forward(self, x_NC: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
+        """What the tokens heard, NC."""
+        return self.output(attention(self.queries(x_NC, len(k_BHTD)), k_BHTD, v_BHTD))

@@ -1,88 +1,78 @@
 """Rotary position embedding over time, rows and columns.
 
-Legend: N tokens, C = D/2 pairs, D head width, B batch, L tokens, H heads.
+Legend: B batch, L or N tokens, H heads, D head width, C = D/2 pairs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 REFERENCE_TIME = 30
 """Rotary time of the reference image while the video is near its start."""
 BASE = 10000.0
 
-
-@dataclass(frozen=True, kw_only=True)
-class Rotary:
-    """Cosines and sines of N tokens, each pair's value written twice, ready for `rotate`."""
-
-    cos_N1D: Tensor
-    """cos of pair i at 2i and 2i+1; float32."""
-    sin_N1D: Tensor
-    """-sin of pair i at 2i, +sin at 2i+1; float32."""
+Positions = NDArray[np.float64]
+"""[N, 3]: time, row and column of each token."""
 
 
-def rotary_table(positions_N3: Tensor, head_dim: int, *, float16: bool) -> Rotary:
-    """Table for tokens at (time, row, column), float64 positions. `float16` rounds it as the original does.
+def rotary_table(positions_N3: Positions, head_dim: int, *, float16: bool, device: torch.device) -> Tensor:
+    """[N, C] complex64: cos + i sin of every pair's angle; angles are float64.
 
-    The D/2 pairs are split over the axes: a third each for rows and columns, what is left for time.
+    The C pairs are split over the axes: a third each for rows and columns, what is left for time. `float16` rounds
+    cosines and sines as the original does.
     """
     third = head_dim // 2 // 3
-    pairs = (head_dim // 2 - 2 * third, third, third)
-    angles_NC = torch.cat([_angles(positions_N3[:, axis], count) for axis, count in enumerate(pairs)], dim=-1)
-    cos_NC, sin_NC = angles_NC.cos(), angles_NC.sin()
+    counts = (head_dim // 2 - 2 * third, third, third)
+    frequencies_C = np.concatenate([BASE ** (-np.arange(count) / count) for count in counts])
+    angles_NC = np.repeat(positions_N3, counts, axis=1) * frequencies_C
+    parts_NC2 = np.stack([np.cos(angles_NC), np.sin(angles_NC)], axis=-1)
     if float16:
-        cos_NC, sin_NC = cos_NC.half(), sin_NC.half()
-    cos_NC, sin_NC = cos_NC.float(), sin_NC.float()
-    return Rotary(
-        cos_N1D=torch.stack([cos_NC, cos_NC], dim=-1).flatten(1).unsqueeze(1),
-        sin_N1D=torch.stack([-sin_NC, sin_NC], dim=-1).flatten(1).unsqueeze(1),
-    )
+        parts_NC2 = parts_NC2.astype(np.float16)
+    table_NC = parts_NC2.astype(np.float32).view(np.complex64).squeeze(-1)
+    return torch.tensor(table_NC, device=device)
 
 
-def _angles(positions_N: Tensor, count: int) -> Tensor:
-    exponents = torch.arange(count, dtype=torch.float64, device=positions_N.device) / count
-    return positions_N[:, None] * BASE**-exponents
+def rotate(x_BHLD: Tensor, table_LC: Tensor) -> Tensor:
+    """Turn each pair (2i, 2i+1) of `x` by its token's angle; computed in float32, returned in x's dtype.
+
+    Complex numbers, because their product is one pass over memory.
+    """
+    pairs_BHLC = torch.view_as_complex(x_BHLD.float().unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs_BHLC * table_LC).flatten(-2).to(x_BHLD.dtype)
 
 
-def rotate(x_BLHD: Tensor, rotary: Rotary) -> Tensor:
-    """Turn each pair (2i, 2i+1) of `x` by its token's angle; computed in float32, returned in x's dtype."""
-    swapped = x_BLHD.unflatten(-1, (-1, 2)).flip(-1).flatten(-2)
-    return (x_BLHD * rotary.cos_N1D).addcmul_(swapped, rotary.sin_N1D).to(x_BLHD.dtype)
+def noisy_positions(frame: int, frames: int, height: int, width: int) -> Positions:
+    """Of the tokens of a block that starts at latent frame `frame`; order f, h, w."""
+    return _grid(range(frame, frame + frames), range(height), range(width))
 
 
-def noisy_positions(frame: int, frames: int, height: int, width: int, device: torch.device) -> Tensor:
-    """[frames*height*width, 3] positions of a block that starts at latent frame `frame`; token order f, h, w."""
-    times = range(frame, frame + frames)
-    return _grid(list(times), list(range(height)), list(range(width)), device)
+def motion_positions(latent_height: int, latent_width: int) -> Positions:
+    """Of the motion tokens, newest first: 1 frame whole, then 2 halved and 16 quartered in every axis."""
+    whole = _grid([-1], range(latent_height // 2), range(latent_width // 2))
+    packed = [
+        _grid(
+            times,
+            _spread(latent_height // 2, latent_height // patch),
+            _spread(latent_width // 2, latent_width // patch),
+        )
+        for times, patch in (([-3], 4), ([-19, -14, -9, -4], 8))
+    ]
+    return np.concatenate([whole, *packed])
 
 
-def motion_positions(latent_height: int, latent_width: int, device: torch.device) -> Tensor:
-    """[N, 3] positions of the motion tokens, newest first: 1 frame whole, 2 halved, 16 quartered (in all axes)."""
-    height, width = latent_height // 2, latent_width // 2
-    post = _grid([-1], list(range(height)), list(range(width)), device)
-    return torch.cat(
-        [post]
-        + [
-            _grid(times, _spread(height, latent_height // cut), _spread(width, latent_width // cut), device)
-            for times, cut in (([-3], 4), ([-19, -14, -9, -4], 8))
-        ]
-    )
-
-
-def sink_positions(latent_height: int, latent_width: int, shift: int, device: torch.device) -> Tensor:
-    """[N, 3] positions of reference and motion tokens; the reference stands `shift` frames later than at the start."""
-    rows, columns = list(range(latent_height // 2)), list(range(latent_width // 2))
-    reference = _grid([REFERENCE_TIME + shift], rows, columns, device)
-    return torch.cat([reference, motion_positions(latent_height, latent_width, device)])
+def sink_positions(latent_height: int, latent_width: int, shift: int) -> Positions:
+    """Of reference and motion tokens; the reference stands `shift` frames later than at the start."""
+    reference = _grid([REFERENCE_TIME + shift], range(latent_height // 2), range(latent_width // 2))
+    return np.concatenate([reference, motion_positions(latent_height, latent_width)])
 
 
 def reference_shift(frame: int, relative_dist: int) -> int:
-    """Frames by which the reference follows a block at latent frame `frame`, to stay `relative_dist` away at most."""
+    """Frames that the reference moves for a block at latent frame `frame`, to stay at most `relative_dist` ahead."""
     return max(0, frame - (REFERENCE_TIME - relative_dist))
 
 
@@ -91,6 +81,6 @@ def _spread(length: int, count: int) -> list[int]:
     return [int(position) for position in np.linspace(0, length - 1, count)]
 
 
-def _grid(times: list[int], rows: list[int], columns: list[int], device: torch.device) -> Tensor:
-    axes = [torch.tensor(axis, dtype=torch.float64, device=device) for axis in (times, rows, columns)]
-    return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=-1).flatten(0, 2)
+def _grid(times: Sequence[int], rows: Sequence[int], columns: Sequence[int]) -> Positions:
+    axes = np.meshgrid(times, rows, columns, indexing="ij")
+    return np.stack(axes, axis=-1).reshape(-1, 3).astype(np.float64)

@@ -1,7 +1,7 @@
-"""How the tokens of a pass lie over ranks. Here the interface and the trivial layout; deploy/ulysses.py has the other.
+"""How the tokens of a pass lie over ranks: the interface and the trivial layout; deploy/ulysses.py has the other.
 
-Legend: B batch, F frames, S tokens of a frame, s this rank's part of S, L = F*S, l = F*s, H heads, h this rank's
-heads, D head or token width, C channels.
+Legend: B batch, F frames, S tokens of a frame, s this rank's part of S, L = F*S, l = F*s, H heads, h this
+rank's heads, D head or token width, C channels.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from torch import Tensor
 class SequenceLayout(Protocol):
     """Splits the S tokens of every frame over ranks; attention sees all tokens and this rank's heads.
 
-    Attention keeps tokens in the layout's own order (`order`), which only has to be the same for queries, keys and
-    rotary tables.
+    Attention keeps tokens in the layout's own order (`order`), which only has to be the same for queries, keys
+    and rotary tables.
     """
 
     def heads(self, num_heads: int) -> int:
-        """This rank's share of the heads."""
+        """How many of the heads this rank has."""
 
     def split(self, x_BFSD: Tensor) -> Tensor:
-        """This rank's tokens of every frame, BFsD."""
+        """Of every frame, the tokens of this rank: BFsD."""
 
-    def to_heads(self, x_BlHD: Tensor, frames: int, tokens: int) -> Tensor:
-        """From this rank's tokens and all heads to all tokens in layout order and this rank's heads, BLhD."""
+    def to_heads(self, x_BHlD: Tensor, frames: int, tokens: int) -> Tensor:
+        """From this rank's tokens and all heads to all tokens in layout order and this rank's heads, BhLD."""
 
-    def to_tokens(self, x_BLhD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
+    def to_tokens(self, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
         """The way back."""
 
     def order(self, table_LX: Tensor, frames: int) -> Tensor:
@@ -48,13 +48,13 @@ class WholeSequence:
         """All."""
         return x_BFSD
 
-    def to_heads(self, x_BlHD: Tensor, frames: int, tokens: int) -> Tensor:
+    def to_heads(self, x_BHlD: Tensor, frames: int, tokens: int) -> Tensor:
         """As it is."""
-        return x_BlHD
+        return x_BHlD
 
-    def to_tokens(self, x_BLhD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
+    def to_tokens(self, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
         """As it is."""
-        return x_BLhD
+        return x_BhLD
 
     def order(self, table_LX: Tensor, frames: int) -> Tensor:
         """As it is."""

@@ -1,7 +1,7 @@
 """What a run keeps between forwards: conditions that never change, and what the steps of one block share.
 
 Legend: B batch, T timesteps of the schedule and one row more for t = 0, C token width, H heads of this rank,
-D head width, N sink tokens, K text tokens, A audio layers, E audio width.
+D head width or its pairs, S sink tokens, L tokens of a block, K text tokens, A audio layers, E audio width.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from liveavatar_core.model.audio import AudioInjection
-from liveavatar_core.model.rope import Rotary
 from liveavatar_core.model.sequence import SequenceLayout
 
 
@@ -21,9 +20,9 @@ class LayerConstants:
 
     modulation_T6C: Tensor
     """shift, 1 + scale, gate of attention; shift, 1 + scale, gate of feed-forward; float32."""
-    text_k_BKHD: Tensor
+    text_k_BHKD: Tensor
     """Keys of the prompt, all heads."""
-    text_v_BKHD: Tensor
+    text_v_BHKD: Tensor
     """Values of the prompt, all heads."""
 
 
@@ -33,15 +32,15 @@ class LayerState:
 
     constants: LayerConstants
     """Prompt and schedule."""
-    sink_k_BNHD: Tensor
-    """Keys of reference and motion before rotation: the reference moves along with the video. This rank's heads."""
-    sink_v_BNHD: Tensor
+    sink_k_BHSD: Tensor
+    """Keys of reference and motion before rotation, since the reference moves along; this rank's heads."""
+    sink_v_BHSD: Tensor
     """Values of reference and motion, this rank's heads."""
 
 
 @dataclass(kw_only=True)
 class ConditionState:
-    """Everything prefilled. A second prefill replaces `layers` one by one, so that old and new never stand whole."""
+    """Everything prefilled. A second prefill replaces `layers` one by one: old and new never both stand whole."""
 
     timesteps: tuple[float, ...]
     """The schedule, 0..1000; row len(timesteps) of every table is t = 0."""
@@ -65,10 +64,10 @@ class ConditionState:
 
 
 class BlockContext:
-    """What all steps of one block share. The caller gives audio and frame; the first forward fills in the rest."""
+    """What all steps of one block share. The caller gives audio and frame; the first forward fills the rest."""
 
     def __init__(self, *, audio_BAET: Tensor, frame: int) -> None:
-        """`audio_BAET`: features of the block's video frames. `frame`: its first latent frame since the start."""
+        """`audio_BAET`: features of its video frames. `frame`: its first latent frame since the start."""
         self.audio_BAET = audio_BAET
         self.frame = frame
         self.rotary: BlockRotary | None = None
@@ -77,9 +76,9 @@ class BlockContext:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockRotary:
-    """Rotary tables of one block."""
+    """Rotary tables of one block, complex64."""
 
-    noisy: Rotary
-    """Of the block's own tokens, in the sequence layout's order."""
-    sink: Rotary
-    """Of the sink, whose reference follows the block."""
+    noisy_LD: Tensor
+    """Of the block's own tokens, in the sequence layout's order; D pairs."""
+    sink_SD: Tensor
+    """Of the sink, whose reference follows the block; D pairs."""

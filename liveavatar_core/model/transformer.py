@@ -14,13 +14,20 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.audio import AudioInjection, AudioInjector, CausalAudioEncoder
 from liveavatar_core.model.block import EPS, Conditions, NoisyAttend, SinkAttend, TransformerBlock
 from liveavatar_core.model.cache import Cache
 from liveavatar_core.model.layers import Float32Linear, PatchEmbedding
 from liveavatar_core.model.motion import FramePacker
 from liveavatar_core.model.params import TransformerParams
-from liveavatar_core.model.rope import noisy_positions, reference_shift, rotary_table, sink_positions
+from liveavatar_core.model.rope import (
+    Positions,
+    noisy_positions,
+    reference_shift,
+    rotary_table,
+    sink_positions,
+)
 from liveavatar_core.model.sequence import SequenceLayout, WholeSequence
 from liveavatar_core.model.state import BlockContext, BlockRotary, ConditionState
 
@@ -48,6 +55,13 @@ class Prefill:
     """Round rotary tables to float16; see config.Quirks."""
     sequence: SequenceLayout = field(default_factory=WholeSequence)
     """How tokens lie over ranks."""
+
+    def __post_init__(self) -> None:
+        if (self.text_BKE is None) == (self.state is None):
+            raise InvalidRecipe(
+                f"a prefill makes a state of a text or renews one, not {'neither' if self.state is None else 'both'}",
+                "give text_BKE and timesteps, or state",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,10 +97,10 @@ class Head(nn.Module):
 
 
 class LiveAvatarTransformer(nn.Module):
-    """Parameters named as in the published checkpoint. It keeps nothing between calls: state and caches are arguments.
+    """Parameters named as in the published checkpoint. Nothing is kept between calls: state and caches are arguments.
 
-    Every submodule reads its weights inside its own forward and casts its own inputs, so that each can be a unit of
-    FSDP (with cast_forward_inputs off).
+    Every submodule reads its weights inside its own forward and casts its own inputs, so that each can be a unit
+    of FSDP (with cast_forward_inputs off).
     """
 
     def __init__(self, params: TransformerParams) -> None:
@@ -120,13 +134,14 @@ class LiveAvatarTransformer(nn.Module):
     def _prefill(self, request: Prefill) -> ConditionState:
         tokens_B1ND = self._sink_tokens(request)
         state, conditions = self._begin(request, tokens_B1ND.dtype)
-        positions = sink_positions(*state.latent_size, 0, tokens_B1ND.device)
-        rotary = rotary_table(positions, self.params.head_dim, float16=state.float16_rotary_tables)
-        x_BnD = state.sequence.split(tokens_B1ND).flatten(1, 2)
+        rotary = self._rotary(sink_positions(*state.latent_size, shift=0), state, tokens_B1ND.device)
+        x_B1nD = state.sequence.split(tokens_B1ND)
         for index, block in enumerate(self.blocks):
             known = conditions or state.layers[index].constants
-            attend = SinkAttend(known=known, row=len(state.timesteps), rotary=rotary, sequence=state.sequence)
-            x_BnD, layer = block(x_BnD, attend)
+            attend = SinkAttend(
+                known=known, row=len(state.timesteps), rotary_SD=rotary, sequence=state.sequence
+            )
+            x_B1nD, layer = block(x_B1nD, attend)
             state.layers[index : index + 1] = [layer]
         return state
 
@@ -143,13 +158,14 @@ class LiveAvatarTransformer(nn.Module):
         """The state to fill, and what layers make their constants of unless they have them."""
         if request.state is not None:
             return request.state, None
+        assert request.text_BKE is not None  # by __post_init__
         time_TD = self.time_embedding(self._sinusoids(request))
         text_BKD = self.text_embedding(request.text_BKE.to(dtype))
         time_T6D = self.time_projection(time_TD).unflatten(-1, (6, -1))
         state = ConditionState(
             timesteps=request.timesteps,
             time_TC=time_TD,
-            latent_size=tuple(request.reference_BCFHW.shape[-2:]),
+            latent_size=(request.reference_BCFHW.shape[-2], request.reference_BCFHW.shape[-1]),
             sequence=request.sequence,
             relative_dist=request.relative_dist,
             float16_rotary_tables=request.float16_rotary_tables,
@@ -165,26 +181,24 @@ class LiveAvatarTransformer(nn.Module):
         return torch.cat([angles.cos(), angles.sin()], dim=-1).float()
 
     def _denoise(self, request: Denoise) -> Tensor:
-        state, context, cache = request.state, request.block, request.cache
+        state, context = request.state, request.block
         x_BFsD = self._noisy_tokens(request)
-        self._fill(context, state, x_BFsD)
-        frames, tokens = x_BFsD.shape[1], state.frame_tokens
-        start = context.frame * tokens % cache.tokens
-        visible = min((context.frame + frames) * tokens, cache.tokens)
+        rotary, injections = self._shared(context, state, x_BFsD)
+        frames, tokens, capacity = x_BFsD.shape[1], state.frame_tokens, request.cache.tokens
         for index, block in enumerate(self.blocks):
             attend = NoisyAttend(
                 layer=index,
                 state=state.layers[index],
-                cache=cache,
+                cache=request.cache,
                 row=request.step,
                 frames=frames,
-                start=start,
-                visible=visible,
-                rotary=context.rotary,
+                start=context.frame * tokens % capacity,
+                visible=min((context.frame + frames) * tokens, capacity),
+                rotary=rotary,
                 sequence=state.sequence,
             )
-            x_BlD, _ = block(x_BFsD.flatten(1, 2), attend)
-            x_BFsD = self._inject(index, x_BlD.unflatten(1, (frames, -1)), context)
+            x_BFsD, _ = block(x_BFsD, attend)
+            x_BFsD = self._inject(index, x_BFsD, injections)
         patches_BFsP = self.head(x_BFsD, state.time_TC[request.step])
         return _unpatch(state.sequence.gather(patches_BFsP, tokens), state.latent_size)
 
@@ -196,38 +210,44 @@ class LiveAvatarTransformer(nn.Module):
         x_BFSD = x_BFSD + self.cond_encoder(pose) + self._role(NOISY, x_BFSD)
         return request.state.sequence.split(x_BFSD)
 
-    def _inject(self, index: int, x_BFsD: Tensor, context: BlockContext) -> Tensor:
+    def _inject(self, index: int, x_BFsD: Tensor, injections: list[AudioInjection]) -> Tensor:
         layers = self.params.audio_inject_layers
         if index not in layers:
             return x_BFsD
         number = layers.index(index)
-        return self.audio_injector.injector[number](x_BFsD, context.injections[number])
+        return self.audio_injector.injector[number](x_BFsD, injections[number])
 
-    def _fill(self, context: BlockContext, state: ConditionState, x_BFsD: Tensor) -> None:
-        """Make, on the first step of a block, what its steps share."""
-        if context.rotary is not None:
-            return
-        frames, device = x_BFsD.shape[1], x_BFsD.device
+    def _shared(
+        self, context: BlockContext, state: ConditionState, x_BFsD: Tensor
+    ) -> tuple[BlockRotary, list[AudioInjection]]:
+        """What the steps of a block share; made on its first step."""
+        if context.rotary is None:
+            context.rotary = self._block_rotary(context.frame, x_BFsD.shape[1], state, x_BFsD.device)
+            context.injections = self._injections(context.audio_BAET, x_BFsD.dtype)
+        return context.rotary, context.injections
+
+    def _block_rotary(
+        self, frame: int, frames: int, state: ConditionState, device: torch.device
+    ) -> BlockRotary:
         height, width = state.latent_size
-        noisy = noisy_positions(context.frame, frames, height // 2, width // 2, device)
-        shift = reference_shift(context.frame, state.relative_dist)
-        sink = sink_positions(height, width, shift, device)
-        tables = [
-            rotary_table(positions, self.params.head_dim, float16=state.float16_rotary_tables)
-            for positions in (state.sequence.order(noisy, frames), sink)
-        ]
-        context.rotary = BlockRotary(noisy=tables[0], sink=tables[1])
-        context.injections = self._injections(context.audio_BAET, x_BFsD.dtype)
+        noisy = self._rotary(noisy_positions(frame, frames, height // 2, width // 2), state, device)
+        shift = reference_shift(frame, state.relative_dist)
+        sink = self._rotary(sink_positions(height, width, shift), state, device)
+        return BlockRotary(noisy_LD=state.sequence.order(noisy, frames), sink_SD=sink)
+
+    def _rotary(self, positions: Positions, state: ConditionState, device: torch.device) -> Tensor:
+        float16 = state.float16_rotary_tables
+        return rotary_table(positions, self.params.head_dim, float16=float16, device=device)
 
     def _injections(self, audio_BAET: Tensor, dtype: torch.dtype) -> list[AudioInjection]:
         """The audio restarts with every block: what came before counts as its first frame, held.
 
-        One copy of that frame has the effect of any number of them, since the convolutions repeat their first input.
+        One copy of that frame acts like any number of them, since the convolutions hold their first input.
         """
         held = torch.cat([audio_BAET[..., :1], audio_BAET], dim=-1)
         global_BF1D, local_BFKD = (x[:, 1:].to(dtype) for x in self.casual_audio_encoder(held))
         return [
-            AudioInjection(local_BFKD.flatten(0, 1), *norm(global_BF1D))
+            AudioInjection(local_BFKD, *norm(global_BF1D))
             for norm in self.audio_injector.injector_adain_layers
         ]
 

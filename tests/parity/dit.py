@@ -113,7 +113,7 @@ def hidden_states(model: LiveAvatarTransformer) -> Iterator[dict[int, Tensor]]:
     seen: dict[int, Tensor] = {}
     hooks = [
         block.register_forward_hook(
-            lambda _module, _args, out, index=index: seen.update({index: out[0].clone()})
+            lambda _module, _args, out, index=index: seen.update({index: out[0].flatten(1, 2).clone()})
         )
         for index, block in enumerate(model.blocks)
     ]

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
+from dit import DitCase, assert_near
 
 from liveavatar_core.sampling import denoise_block, euler_step, schedule
-
-sys.path.insert(0, str(Path(__file__).parent))
-from dit import DitCase, assert_near
 
 
 def test_schedule(golden: Path):
