@@ -261,12 +261,12 @@ def test_the_bar_keeps_to_a_narrow_terminal(capsys, monkeypatch, width):
     monkeypatch.setenv("TTY_COMPATIBLE", "1")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", str(width))
-    with show_progress(2, 4) as advance:
-        for _ in range(8):
+    with show_progress(12, 4) as advance:
+        for _ in range(47):
             advance()
     text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", capsys.readouterr().err)
     lines = re.split(r"[\r\n]+", text)
-    assert any(line.startswith("clip 2/2 ") for line in lines)
+    assert any(line.startswith("clip 12/12 ") for line in lines)
     assert max(map(len, lines)) <= width
 
 
