@@ -231,10 +231,16 @@ class RunRecord:
 
     def write(self, report_dir: Path) -> Path:
         """Write it, whole or not at all, as `report_dir`/records/TIER.CASE.MODE.json; return the path."""
-        name = ".".join(_file_word(word) for word in (self.tier, self.case, self.hardware))
-        path = report_dir / "records" / f"{name}.json"
-        write_atomically(path, self.to_json())
+        name = run_name(self.tier, self.case, self.hardware)
+        path, text = report_dir / "records" / f"{name}.json", self.to_json()
+        RunRecord.from_json(text, str(path))  # what could not be read back is refused where it was made
+        write_atomically(path, text)
         return path
+
+
+def run_name(*words: str) -> str:
+    """Tier, case and hardware mode as one word, fit for a file name."""
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]", lambda match: f"%{ord(match[0]):02x}", word) for word in words)
 
 
 def read_record(path: Path) -> RunRecord:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,7 +12,7 @@ from liveavatar_core.errors import LiveAvatarError
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.judge import Judgement, judge
 from suites.harness.options import AUTO, Settings
-from suites.harness.record import HARDWARE_MODES, RunRecord
+from suites.harness.record import HARDWARE_MODES, RunRecord, run_name
 from suites.harness.tiers import Case, Tier
 from suites.harness.verdict import Verdict
 
@@ -38,10 +39,10 @@ class TierRunner:
         """
         try:
             case = self.tier.case(case) if isinstance(case, str) else case
-            record = self._mode().run(self.tier, case)
+            record = self._run(case)
             judgement = judge(record, case.expect, self._settings)
             if judgement.verdict is Verdict.INCONCLUSIVE:
-                record = _pooled(record, self._mode().run(self.tier, case))
+                record = _pooled(record, self._run(case))
                 judgement = judge(record, case.expect, self._settings)
             self._keep(record, judgement)
         except LiveAvatarError as error:
@@ -49,6 +50,13 @@ class TierRunner:
         if judgement.failing:
             pytest.fail(judgement.explanation, pytrace=False)
         return record
+
+    def _run(self, case: Case) -> RunRecord:
+        mode = self._mode()
+        folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        return mode.run(self.tier, case, folder)
 
     def _mode(self) -> HardwareMode:
         """The mode to run in; the test ends here if this machine has none."""

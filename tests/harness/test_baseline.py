@@ -21,7 +21,7 @@ from suites.harness.baseline import (
     render,
 )
 from suites.harness.baseline_update import updated_case, with_new_metrics, write_case
-from suites.harness.machine import IDENTITY, machine_identity, machine_profile_name
+from suites.harness.machine import machine_identity, machine_profile_name
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
 NUMBER = st.floats(min_value=1e-6, max_value=1e9)
@@ -197,12 +197,15 @@ def test_a_broken_file_is_refused_in_two_lines_that_name_it(tmp_path, old, new, 
     assert "\nnext: " in str(caught.value)
 
 
-def test_machines_that_differ_in_anything_have_different_baselines():
-    identity = machine_identity(physical(clips=(1.0,)))
-    names = {machine_profile_name(identity)}
-    for key in IDENTITY:
-        names.add(machine_profile_name(identity | {key: 7}))
-    assert len(names) == 1 + len(IDENTITY)
+def test_machines_that_differ_in_anything_have_different_baselines(tmp_path):
+    record = physical(clips=(1.0,))
+    parts = {"card": "NVIDIA GeForce RTX 4090 D", "cards": 4, "card_memory_bytes": 1, "driver": "570.2"}
+    parts |= {"cuda": "13.0", "torch": "2.14.0", "link": "pcie3", "allocator": "expandable_segments:True"}
+    parts |= {"attention_backend": "cudnn", "imitated_card": "RTX 3090", "imitated_cards": 4}
+    names = {baseline_path(tmp_path, record)}
+    for name, value in parts.items():
+        names.add(baseline_path(tmp_path, replace(record, machine=replace(record.machine, **{name: value}))))
+    assert len(names) == 1 + len(parts)
 
 
 def test_hardware_modes_have_different_baselines():

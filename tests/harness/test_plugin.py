@@ -37,7 +37,9 @@ def install(mode_name):
         name = mode_name
         def why_not(self, tier):
             return None if (FOLDER / f"{mode_name}.ok").exists() else f"no {mode_name} cards"
-        def run(self, tier, case):
+        def run(self, tier, case, folder):
+            assert folder.is_dir() and not list(folder.iterdir())
+            (folder / "log").write_text("log")
             runs = FOLDER / f"{tier.name}.{case.name}.runs"
             with runs.open("a") as file:
                 file.write("x")

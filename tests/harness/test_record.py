@@ -114,3 +114,10 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path):
     Path(tmp_path / "file").write_text("")
     with pytest.raises(BadData, match="cannot be written"):
         passed().write(tmp_path / "file")
+
+
+def test_what_could_not_be_read_back_is_not_written(tmp_path):
+    record = failed("crash")
+    with pytest.raises(BadData, match="phase"):
+        replace(record, failure=replace(record.failure, phase="nap")).write(tmp_path)
+    assert not list(tmp_path.iterdir())

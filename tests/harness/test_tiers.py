@@ -71,6 +71,7 @@ def test_a_lab_adds_a_tier_and_changes_a_recipe_without_code(tmp_path):
         ('"pass"', '"oom"', "phases and category"),
         ('"pass"', '"oom", phases = ["nap"], category = "kv_cache"', "phase 'nap'"),
         ('"pass"', '"oom", phases = ["load"], category = "nap"', "category 'nap'"),
+        ('storage_dtype = "bfloat16"', "num_gpus_dit = 3, ulysses_size = 3", "takes 3 cards, the tier has 2"),
         ("num_clip = 3", "num_clips = 3", "unknown key 'num_clips'"),
         ("num_clip = 3", "num_clip = 0", "num_clip 0"),
         ('"bfloat16"', '"float16"', "storage_dtype"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import Protocol
 
 from liveavatar_core.errors import BadInput
@@ -19,8 +20,11 @@ class HardwareMode(Protocol):
     def why_not(self, tier: Tier) -> str | None:
         """Why `tier` cannot run in this mode on this machine; None if it can. Cheap, and takes nothing."""
 
-    def run(self, tier: Tier, case: Case) -> RunRecord:
-        """Run `case` on `tier`. Failures of the run are outcomes of the record, never exceptions."""
+    def run(self, tier: Tier, case: Case, folder: Path) -> RunRecord:
+        """Run `case` on `tier`; logs and videos go to `folder`, which is there and empty.
+
+        Failures of the run are outcomes of the record, never exceptions.
+        """
 
 
 def mode_named(name: str) -> HardwareMode:
