@@ -85,6 +85,9 @@ class FeatureCache:
             with category(self._kind):
                 self._slots[slot] = value.clone()
 
+    def __len__(self) -> int:
+        return len(self._slots)
+
     @property
     def nbytes(self) -> int:
         """Bytes that the cached frames take."""
