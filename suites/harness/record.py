@@ -296,9 +296,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value.isoformat() if isinstance(value, date) else value
-
-
-def _file_word(text: str) -> str:
-    """`text` fit for a file name, and different for different texts."""
-    safe = re.sub(r"[^A-Za-z0-9_-]", lambda match: f"%{ord(match[0]):02x}", text)
-    return safe[:80]

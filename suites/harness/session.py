@@ -81,12 +81,9 @@ def check_data(settings: Settings) -> None:
 
 
 def _check_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadData(f"{folder}: {error.strerror}", "give a folder that can be written") from error
-    if not os.access(folder, os.W_OK):
-        raise BadData(f"{folder} cannot be written", "give a folder that can be written")
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir() or not os.access(there, os.W_OK):
+        raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
 
 
 def _history_line(result: Result) -> str:

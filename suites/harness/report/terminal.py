@@ -13,8 +13,8 @@ from suites.harness.stats import summarise
 from suites.harness.verdict import Verdict, printable
 
 MIB = 1024**2
-SILENT = (Verdict.PASS, Verdict.UPDATED)
-"""Verdicts that need no decision."""
+SEPARATE = (Verdict.PASS, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
+"""Verdicts that need no decision, or one for many cases."""
 
 
 def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> list[str]:
@@ -26,7 +26,7 @@ def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> l
         width: columns of the terminal.
     """
     ordered = sorted(results, key=lambda each: (each.record.tier, each.record.case, each.record.hardware))
-    decisions = [line for result in ordered for line in _decision(result)]
+    decisions = [line for result in ordered for line in _decision(result)] + _missing_baselines(ordered)
     decisions += [line for text in unused for line in text.split("\n")]
     return [*_table(ordered, width), *(["", *decisions] if decisions else [])]
 
@@ -113,10 +113,25 @@ def _seconds(record: RunRecord) -> str:
     return "-"
 
 
+def _missing_baselines(results: Sequence[Result]) -> list[str]:
+    """Two lines for all that one update would settle."""
+    groups: dict[str, list[str]] = {}
+    for result in results:
+        for finding in result.judgement.findings:
+            if finding.verdict is Verdict.NEEDS_BASELINE:
+                name = f"{result.record.case} {finding.metric or ''}".strip()
+                groups.setdefault(finding.next_step, []).append(printable(name))
+    return [
+        line
+        for step, names in groups.items()
+        for line in (f"{Verdict.NEEDS_BASELINE}: {', '.join(names)}", f"next: {printable(step)}")
+    ]
+
+
 def _decision(result: Result) -> list[str]:
     lines = []
     for finding in result.judgement.findings:
-        if finding.verdict not in SILENT:
+        if finding.verdict not in SEPARATE:
             prefix = "waived, " if result.judgement.waived and finding.fails else ""
             lines += [
                 f"{prefix}{finding.verdict}: {printable(finding.what)}",

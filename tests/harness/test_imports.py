@@ -1,0 +1,52 @@
+"""What only compares numbers, and collecting tests, never loads torch."""
+
+import os
+import subprocess
+import sys
+import time
+
+from lab import ROOT
+
+
+def test_collecting_is_quick_and_free_of_torch(tmp_path):
+    probe = tmp_path / "probe.py"
+    probe.write_text(
+        "import sys\n"
+        "def pytest_sessionfinish():\n"
+        "    heavy = ('torch', 'transformers', 'hypothesis')\n"
+        "    print('loaded:', [name for name in heavy if name in sys.modules])\n"
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "probe",
+        "--collect-only",
+        "-q",
+        "-m",
+        "gpu5x24",
+        "suites",
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    before = time.perf_counter()
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    seconds = time.perf_counter() - before
+    assert "loaded: []" in done.stdout
+    assert done.returncode == 0
+    assert seconds < 8, "1.5 s where nothing else runs; this catches what doubles it on a busy machine"
+
+
+MODULES = (
+    *("record", "measures", "stats", "baseline", "baseline_update", "compare", "waivers", "verdict", "judge"),
+    *("machine", "session", "tiers", "options", "tier_runner", "plugin", "report.terminal", "hardware"),
+)
+
+
+def test_what_only_compares_numbers_never_imports_torch():
+    lines = [f"import suites.harness.{module}" for module in MODULES]
+    code = "\n".join(
+        ["import sys", *(f"{line}; assert 'torch' not in sys.modules, {line!r}" for line in lines)]
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
