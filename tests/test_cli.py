@@ -52,6 +52,7 @@ def arguments(folder: Path, **changed: str) -> list[str]:
         "prompt": "A face that speaks.",
         "size": "64*96",
         "infer_frames": "12",
+        "sample_steps": "1",
         "seeded_weights": "tiny",
         "device": "cpu",
         "compute_dtype": "float32",
@@ -91,6 +92,9 @@ def refusal(given: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) 
         ({"num_gpus_dit": "5", "ulysses_size": "5"}, "takes 5 processes; 1 started"),
         ({"offload_model": "maybe"}, "'maybe' is neither True nor False"),
         ({"shard": "half"}, "argument --shard: invalid choice: 'half'"),
+        ({"seeded_weights": "huge"}, "argument --seeded_weights: invalid choice: 'huge'"),
+        ({"ckpt_dir": "."}, "argument --ckpt_dir: not allowed with argument --seeded_weights"),
+        ({"lora_path_dmd": "lora.safetensors"}, "lora.safetensors belongs to a checkpoint"),
         ({"no_such_option": "1"}, "unrecognized arguments: --no_such_option=1"),
         ({"num_cli": "1"}, "unrecognized arguments: --num_cli=1"),
     ],
@@ -114,6 +118,19 @@ def test_an_unusable_voice_is_refused_by_name(folder, capsys, name):
 @pytest.mark.parametrize("name", ["out.avi", "nowhere/out.mp4", "out"])
 def test_a_file_that_could_not_be_written_is_refused_before_the_work(folder, capsys, name):
     assert name.split("/")[0] in refusal(arguments(folder, save_file=str(folder / name)), folder, capsys)
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({"ckpt_dir": "nowhere", "lora": "none"}, "nowhere/config.json cannot be read"),
+        ({"ckpt_dir": "nowhere"}, "lora merged wants a LoRA file; none was given"),
+        ({"ckpt_dir": "nowhere", "lora": "none", "lora_path_dmd": "l.safetensors"}, "would not be used"),
+    ],
+)
+def test_weights_that_are_not_there_are_refused(folder, capsys, changed, expected):
+    given = [option for option in arguments(folder, **changed) if "seeded_weights" not in option]
+    assert expected in refusal(given, folder, capsys)
 
 
 def test_more_ranks_than_cards_are_refused(folder, capsys, monkeypatch):
@@ -312,3 +329,20 @@ def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
         _, err = running.communicate(timeout=200)
     assert (running.returncode, err) == (130, "stopped\n")
     assert set(folder.iterdir()) == before
+
+
+def test_a_checkpoint_makes_a_video_and_a_damaged_one_is_refused(folder, capsys):
+    from liveavatar_core.deploy.system import seeded_weights
+    from liveavatar_core.recipes import TINY, miniature, single
+    from liveavatar_core.weights.checkpoint import write_checkpoint
+
+    write_checkpoint(folder / "ckpt", TINY, seeded_weights(miniature(single(1))))
+    given = arguments(folder, ckpt_dir=str(folder / "ckpt"), lora="none")
+    given = [option for option in given if "seeded_weights" not in option]
+    assert main(given) == 0
+    assert decoded(folder / "out.mp4") == 12
+
+    vae = folder / "ckpt" / "Wan2.1_VAE.pth"
+    vae.write_bytes(vae.read_bytes()[:1000])
+    capsys.readouterr()
+    assert "Wan2.1_VAE.pth" in refusal(given, folder, capsys)

@@ -16,19 +16,15 @@ from liveavatar_core.commands.progress import show_progress
 from liveavatar_core.commands.ranks import check_ranks, is_first_rank, join_ranks
 from liveavatar_core.commands.recording import FrameWriter, Recorded, record
 from liveavatar_core.commands.stopping import StopSignals
-from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, ModelParams, Recipe
+from liveavatar_core.commands.weights import add_model_options, check_lora, open_weights, read_model
+from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput
-from liveavatar_core.recipes import TINY
 from liveavatar_core.sizing import num_clips_in
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
 
     from liveavatar_core.pipeline import Avatar, Inputs
-
-SEEDED_MODELS = {"tiny": TINY, "14b": ModelParams()}
-"""Models that can be tried without a checkpoint."""
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -44,7 +40,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         "--prompt", required=True, metavar="TEXT", help="What the video shows, in a sentence or two."
     )
     add_fields(make, ClipSpec, without=("quirks",))
-    _add_model_options(parser.add_argument_group("with which model"))
+    add_model_options(parser.add_argument_group("with which model"))
     layout = parser.add_argument_group("laid out how")
     layout.add_argument(
         "--device",
@@ -63,29 +59,22 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _add_model_options(group: argparse._ArgumentGroup) -> None:
-    weights = group.add_mutually_exclusive_group(required=True)
-    weights.add_argument(
-        "--ckpt_dir", type=Path, metavar="FOLDER", help="Checkpoint in the published layout."
-    )
-    weights.add_argument(
-        "--seeded_weights",
-        choices=tuple(SEEDED_MODELS),
-        help="Random weights of that model instead: tries the whole chain, shows no face.",
-    )
-    group.add_argument("--lora_path_dmd", type=Path, metavar="FILE", help="Live Avatar's LoRA (safetensors).")
-
-
 def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Make the video. Everything that a person can get wrong is looked at before anything is loaded."""
     recipe = read_recipe(options)
     check_target(options.save_file)
     inputs = read_inputs(options)
     check_ranks(recipe.deployment, options.device)
+    weights = open_weights(options, recipe)
     if is_first_rank():
         print("loading the model", file=sys.stderr)
-    with join_ranks(recipe.deployment, options.device) as device:
-        recorded = make_video(options, recipe, inputs, device, signals)
+    from liveavatar_core.pipeline import open_avatar
+
+    with (
+        join_ranks(recipe.deployment, options.device) as device,
+        open_avatar(recipe, device=device, **weights) as avatar,
+    ):
+        recorded = write_video(avatar, inputs, options.save_file, signals)
     if recorded.frames:
         print(summary(options.save_file, recorded))
     if recorded.stopped:
@@ -94,13 +83,11 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
-    """The recipe that the options declare. Raises InvalidRecipe."""
-    return Recipe(
-        name="command line",
-        clip=ClipSpec(**read_fields(options, ClipSpec, without=("quirks",))),
-        model=SEEDED_MODELS[options.seeded_weights],
-        deployment=Deployment(**read_fields(options, Deployment)),
-    )
+    """The recipe that the options declare. Raises InvalidRecipe, BadInput and CheckpointError."""
+    clip = ClipSpec(**read_fields(options, ClipSpec, without=("quirks",)))
+    deployment = Deployment(**read_fields(options, Deployment))
+    check_lora(options, deployment)
+    return Recipe(name="command line", clip=clip, model=read_model(options), deployment=deployment)
 
 
 def check_target(path: Path) -> None:
@@ -126,21 +113,16 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     return Inputs(image=image, waveform=waveform, prompt=options.prompt)
 
 
-def make_video(
-    options: argparse.Namespace, recipe: Recipe, inputs: Inputs, device: torch.device, signals: StopSignals
-) -> Recorded:
-    """Load the model, generate, write."""
+def write_video(avatar: Avatar, inputs: Inputs, path: Path, signals: StopSignals) -> Recorded:
+    """Generate and write, showing how far it is. Raises OutOfMemory, and BadInput where the disk is full."""
     from liveavatar_core.media import VideoWriter
-    from liveavatar_core.pipeline import open_avatar
 
     def open_writer(height: int, width: int) -> AbstractContextManager[FrameWriter]:
-        return VideoWriter(options.save_file, height, width, fps=FRAMES_PER_SECOND, audio=inputs.waveform)
+        return VideoWriter(path, height, width, fps=FRAMES_PER_SECOND, audio=inputs.waveform)
 
-    clips = min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
-    with (
-        open_avatar(recipe, device=device) as avatar,
-        show_progress(clips, recipe.clip.blocks_per_clip) as advance,
-    ):
+    clip = avatar.system.recipe.clip
+    clips = min(clip.num_clip, num_clips_in(len(inputs.waveform), clip.infer_frames))
+    with show_progress(clips, clip.blocks_per_clip) as advance:
         return record(frames_to_write(avatar, inputs), open_writer, advance, signals)
 
 
