@@ -192,6 +192,14 @@ class TestVideoWriter:
         assert numbers_in(tmp_path / "out.mp4") == list(range(20))
         assert [path.name for path in tmp_path.iterdir()] == ["out.mp4"]
 
+    def test_colours_keep_their_places(self, tmp_path: Path):
+        red_green_blue = np.array([200, 40, 90], dtype=np.uint8)
+        with VideoWriter(tmp_path / "out.mp4", HEIGHT, WIDTH) as writer:
+            writer.write(np.broadcast_to(red_green_blue, (3, HEIGHT, WIDTH, 3)))
+        with av.open(str(tmp_path / "out.mp4")) as container:
+            frame = next(container.decode(video=0)).to_ndarray(format="rgb24")
+        np.testing.assert_allclose(frame.mean(axis=(0, 1)), red_green_blue, atol=4)
+
     def test_rate_and_codecs(self, tmp_path: Path):
         with VideoWriter(tmp_path / "out.mp4", HEIGHT, WIDTH, audio=tone(1.0, 16000)) as writer:
             writer.write(numbered(0, 25))

@@ -39,6 +39,14 @@ def assert_fitted(image: np.ndarray, expected: np.ndarray) -> None:
     np.testing.assert_array_equal(np.asarray(fitted), expected)
 
 
+@pytest.mark.parametrize(("width", "first"), [(65, 0), (66, 1), (67, 2), (68, 2), (69, 2), (71, 4)])
+def test_an_odd_rest_is_cut_as_the_reference_cuts_it(width: int, first: int):
+    """Half a pixel is rounded to the even side."""
+    columns = np.broadcast_to(np.arange(width, dtype=np.uint8)[None, :, None], (64, width, 3))
+    fitted = np.asarray(fit_portrait(Image.fromarray(columns.copy()), 64, 64, letterbox=True))
+    np.testing.assert_array_equal(fitted[0, :, 0], np.arange(first, first + 64))
+
+
 @pytest.mark.parametrize("portrait", [(40, 300), (300, 40), (64, 64), (7, 9), (1000, 999), (1, 1)])
 @pytest.mark.parametrize("target", [(128, 64), (64, 128), (192, 192)])
 def test_without_letterbox_nothing_is_left_black(portrait: tuple[int, int], target: tuple[int, int]):
