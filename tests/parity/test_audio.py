@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+import soundfile
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -19,6 +20,7 @@ from liveavatar_core.encoders.audio import (
     to_video_frames,
 )
 from liveavatar_core.encoders.params import AudioEncoderParams
+from liveavatar_core.media import read_audio
 from liveavatar_core.sizing import audio_frame_of, num_clips_in, num_clips_of
 from liveavatar_core.weights.names import module_name, published_name
 
@@ -110,8 +112,6 @@ def test_frames_behind_the_end_are_silent():
 
 def test_resampling(case: AudioCase, tmp_path: Path):
     """Files of other rates and channel counts, as written by soundfile, give librosa's samples."""
-    import soundfile
-    from liveavatar_core.media import read_audio
 
     voice = tmp_path / "voice.wav"
     for name, rate in {"8k_mono": 8000, "24k_mono": 24000, "44k1_stereo": 44100}.items():

@@ -8,9 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import PreTrainedTokenizerFast
 
 from liveavatar_core.encoders.params import TextEncoderParams
-from liveavatar_core.encoders.text import ByteTokenizer, TextEncoder, Tokens, clean, encode_text
+from liveavatar_core.encoders.text import (
+    ByteTokenizer,
+    PublishedTokenizer,
+    TextEncoder,
+    Tokens,
+    clean,
+    encode_text,
+)
 from liveavatar_core.errors import CheckpointError, InvalidRecipe
 from liveavatar_core.weights.names import module_name, published_name
 
@@ -97,15 +106,11 @@ def test_a_small_vocabulary_has_no_byte_tokenizer():
 
 
 def test_a_missing_tokenizer_is_named(tmp_path: Path):
-    from liveavatar_core.encoders.text import PublishedTokenizer
-
     with pytest.raises(CheckpointError, match=str(tmp_path)):
         PublishedTokenizer(tmp_path, 8)
 
 
 def test_a_published_tokenizer_is_read_from_its_folder(tmp_path: Path):
-    from liveavatar_core.encoders.text import PublishedTokenizer
-
     write_tokenizer(tmp_path)
     tokens = PublishedTokenizer(tmp_path, 5)(" a &amp; b")
     assert tokens.ids_BL.tolist() == [[3, 2, 4, 1, 0]]
@@ -115,9 +120,6 @@ def test_a_published_tokenizer_is_read_from_its_folder(tmp_path: Path):
 
 def write_tokenizer(folder: Path) -> None:
     """A word tokenizer in the published files' format: <pad> </s> <unk> a b."""
-    from tokenizers import Tokenizer, models, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
     vocabulary = {"<pad>": 0, "</s>": 1, "<unk>": 2, "a": 3, "b": 4}
     words = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     words.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
