@@ -2,9 +2,9 @@
 
     python benchmarks/denoise_forward.py [--rounds 9] [--threads 2]
 
-The yardstick model is small enough for a laptop and large enough that products dominate. Each round times one forward
-and, right after it, the recorded products and attention calls alone, on the same operands; the median of the ratios
-is printed.
+The yardstick model is small enough for a laptop and large enough that products dominate. Each round times one
+forward and, right after it, its products and attention calls alone, on the same operands; the median of the
+ratios is printed.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ PRODUCTS = {
 
 
 class Meter(TorchDispatchMode):
-    """Counts operations and the bytes they write into storages that they did not get, and keeps the products."""
+    """Counts operations and the bytes of the tensors that they make; keeps the products on request."""
 
     def __init__(self, *, keep_products: bool = False) -> None:
         super().__init__()
@@ -73,7 +73,7 @@ class Meter(TorchDispatchMode):
 
 @torch.no_grad()
 def prepare_forward() -> Callable[[], Tensor]:
-    """One noisy forward of the yardstick with a full cache, as a call: the first step of a block, audio included."""
+    """One noisy forward with a full cache, as a call: the first step of a block, audio encoder included."""
     torch.manual_seed(0)
     model = LiveAvatarTransformer(YARDSTICK).eval().requires_grad_(False)
     size = (LATENT_HEIGHT, LATENT_WIDTH)
@@ -123,10 +123,9 @@ def main() -> None:
         forwards.append(_seconds(forward))
         ratios.append(forwards[-1] / _seconds(lambda: [product() for product in meter.products]))
     print(f"operations {meter.operations.total()}  written {meter.bytes_written / 1e9:.3f} GB")
-    print(
-        f"forward {statistics.median(forwards):.3f} s  {statistics.median(ratios):.3f} x bare products (median)"
-    )
-    print("all rounds: " + " ".join(f"{ratio:.3f}" for ratio in ratios))
+    seconds, ratio = statistics.median(forwards), statistics.median(ratios)
+    print(f"forward {seconds:.3f} s  {ratio:.3f} x bare products (medians)")
+    print("all rounds: " + " ".join(f"{value:.3f}" for value in ratios))
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Schedule and denoising of one block.
 
-Legend: B batch, C latent channels, F latent frames, H W latent height and width, A audio layers, E audio width,
-T video frames.
+Legend: B batch, C latent channels, F latent frames, H W latent height and width, A audio layers, E audio
+width, T video frames.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ KINDS = {
     "pipeline_case": ("conditioning.safetensors", "offline.safetensors"),
     "pipeline_tpp_case": ("tpp.safetensors",),
 }
-"""Fixture -> what a folder holds that is such a case: files, or `config:KEY`, a key of its meta.json's config."""
+"""Fixture -> what such a case holds: files, or `config:KEY`, a key of its meta.json's config."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

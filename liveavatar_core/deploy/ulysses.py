@@ -1,7 +1,7 @@
 """Sequence parallelism: each rank holds a part of every frame's tokens; attention exchanges tokens for heads.
 
-Legend: R ranks, B batch, F frames, S tokens of a frame, s this rank's part of S, L = F*S, l = F*s, H heads, h this
-rank's heads, D head or token width, C channels.
+Legend: R ranks, B batch, F frames, S tokens of a frame, s this rank's part of S, L = F*S, l = F*s, H heads,
+h this rank's heads, D head or token width, C channels.
 """
 
 from __future__ import annotations
@@ -14,15 +14,16 @@ from liveavatar_core.errors import InvalidRecipe
 
 
 def shares(total: int, ranks: int) -> list[int]:
-    """`total` things over ranks, as even as can be; the first ranks take one more: 40 over 3 is 14, 13, 13."""
+    """`total` things over ranks, as even as can be, the first ranks having more: 40 over 3 is 14, 13, 13."""
     least, more = divmod(total, ranks)
     return [least + (rank < more) for rank in range(ranks)]
 
 
 class Ulysses:
-    """A SequenceLayout over the ranks of a process group, for any number of heads and tokens not below the ranks.
+    """A SequenceLayout over the ranks of a process group, for any numbers of heads and tokens.
 
-    Layout order is rank by rank, within a rank frame by frame. Inference only: the exchanges carry no gradient.
+    Layout order is rank by rank, within a rank frame by frame. Inference only: the exchanges
+    carry no gradient.
     """
 
     def __init__(self, group: dist.ProcessGroup | None = None) -> None:
@@ -31,11 +32,11 @@ class Ulysses:
         self.rank, self.ranks = dist.get_rank(group), dist.get_world_size(group)
 
     def heads(self, num_heads: int) -> int:
-        """This rank's share of the heads."""
+        """How many of the heads this rank has."""
         return self._shares(num_heads, "attention heads")[self.rank]
 
     def split(self, x_BFSD: Tensor) -> Tensor:
-        """This rank's tokens of every frame, BFsD."""
+        """Of every frame, the tokens of this rank: BFsD."""
         sizes = self._shares(x_BFSD.shape[2], "tokens of a frame")
         return x_BFSD.split(sizes, dim=2)[self.rank].contiguous()
 

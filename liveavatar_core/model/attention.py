@@ -1,6 +1,6 @@
 """Scaled dot-product attention, and its exact merging over two parts by their log-sum-exp.
 
-Legend: B batch, H heads, L query tokens, T key tokens, D head width. Tensors are BHLD views of memory in which
+Legend: B batch, H heads, L query tokens, T key tokens, D head width. Tensors are BHLD views of memory where
 tokens come before heads, so that neither projections nor kernels need a copy.
 """
 

@@ -85,7 +85,7 @@ class AudioAdaptiveNorm(nn.Module):
 
 
 class AudioInjection:
-    """What one injector needs of a block's audio; keys and values, each [B*F, H, K, D], come with its first use."""
+    """What one injector needs of a block's audio; keys and values [B*F, H, K, D] come with its first use."""
 
     def __init__(self, local_BFKC: Tensor, shift_BF1C: Tensor, scale_BF1C: Tensor) -> None:
         self.local_BFKC = local_BFKC

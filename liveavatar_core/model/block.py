@@ -20,7 +20,7 @@ from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.projections import AttentionProjections, CrossAttention
 from liveavatar_core.model.rope import rotate
 from liveavatar_core.model.sequence import SequenceLayout
-from liveavatar_core.model.state import BlockRotary, LayerConstants, LayerState
+from liveavatar_core.model.state import BlockRotary, LayerConstants, LayerState, Modulation
 
 EPS = 1e-6
 
@@ -79,7 +79,7 @@ class SinkAttend:
 
 @dataclass(frozen=True, kw_only=True)
 class NoisyAttend:
-    """Noisy tokens attend to the sink and, through the cache of their noise level, to their own and earlier blocks."""
+    """Noisy tokens attend to the sink and, through the cache of their noise level, to all blocks so far."""
 
     layer: int
     """Number of the layer in the cache."""
@@ -150,23 +150,28 @@ class TransformerBlock(nn.Module):
         constants = (
             attend.known if isinstance(attend.known, LayerConstants) else self._constants(attend.known)
         )
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = constants.modulation_T6C[attend.row].unbind()
+        modulation = constants.modulations[attend.row]
         residual_NC = x.flatten(0, -2).float()
-        heard, sink = self.self_attn(_modulated(residual_NC, scale, shift).to(x.dtype), len(x), attend)
-        residual_NC = torch.addcmul(residual_NC, heard, gate)
+        heard, sink = self.self_attn(
+            _modulated(residual_NC, modulation.scale, modulation.shift).to(x.dtype), len(x), attend
+        )
+        residual_NC = torch.addcmul(residual_NC, heard, modulation.gate)
         normed = self.norm3(residual_NC.to(x.dtype))
         residual_NC = residual_NC + self.cross_attn(normed, constants.text_k_BHKD, constants.text_v_BHKD)
-        fed = self.ffn(_modulated(residual_NC, ffn_scale, ffn_shift).to(x.dtype))
+        fed = self.ffn(_modulated(residual_NC, modulation.ffn_scale, modulation.ffn_shift).to(x.dtype))
         state = LayerState(constants=constants, sink_k_BHSD=sink[0], sink_v_BHSD=sink[1])
-        return torch.addcmul(residual_NC, fed, ffn_gate).to(x.dtype).view(x.shape), state
+        return torch.addcmul(residual_NC, fed, modulation.ffn_gate).to(x.dtype).view(x.shape), state
 
     def _constants(self, conditions: Conditions) -> LayerConstants:
-        ones = torch.tensor([0.0, 1.0, 0.0, 0.0, 1.0, 0.0], device=conditions.time_T6C.device).unsqueeze(-1)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
+            self.modulation.float() + conditions.time_T6C
+        ).unbind(dim=1)
+        rows = zip(shift, scale + 1, gate, ffn_shift, ffn_scale + 1, ffn_gate, strict=True)
         text_BKC = conditions.text_BKC
         with scopes.category("kv_cache"):
             text_k_BHKD, text_v_BHKD = self.cross_attn.keys_values(text_BKC.flatten(0, 1), len(text_BKC))
         return LayerConstants(
-            modulation_T6C=self.modulation.float() + conditions.time_T6C + ones,
+            modulations=tuple(Modulation(*row) for row in rows),
             text_k_BHKD=text_k_BHKD,
             text_v_BHKD=text_v_BHKD,
         )

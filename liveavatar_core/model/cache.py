@@ -93,7 +93,7 @@ class HostKVCache(KVCache):
         return cls(host.k_layers, host.v_layers, card)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
-        """Fresh copies on the card, also where card and host are one device: their bytes are real there too."""
+        """Copies on the card, also where card and host are one device: their bytes are real there too."""
         with scopes.category("kv_cache"):
             k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
         return k_BHTD, v_BHTD

@@ -50,11 +50,26 @@ class RMSNorm(nn.Module):
 
 
 class PatchEmbedding(nn.Conv3d):
-    """Cuts latents into patches and embeds each; its weights' dtype is the dtype of the tokens."""
+    """Cuts latents into patches and embeds each; its weights' dtype is the dtype of the tokens.
+
+    A product of cut-out patches, not a convolution: the CPU's bfloat16 convolution adds up in bfloat16.
+    """
 
     def __init__(self, channels: int, dim: int, patch: tuple[int, int, int]) -> None:
         super().__init__(channels, dim, kernel_size=patch, stride=patch)
+        self.patch = patch
 
-    def forward(self, x_BCFHW: Tensor) -> Tensor:
-        """Latents to tokens [B, F, tokens of a frame, dim], order f, h, w."""
-        return super().forward(x_BCFHW.to(self.weight.dtype)).flatten(3).permute(0, 2, 3, 1)
+    def forward(self, x_BCFHW: Tensor | None) -> Tensor:
+        """Latents to tokens [B, F, tokens of a frame, dim], order f, h, w; what fills no patch is left out.
+
+        None stands for zeros, of which only the bias [dim] remains.
+        """
+        assert self.bias is not None
+        if x_BCFHW is None:
+            return self.bias
+        (frames, height, width), (batch, channels) = self.patch, x_BCFHW.shape[:2]
+        f, h, w = (size // cut for size, cut in zip(x_BCFHW.shape[2:], self.patch, strict=True))
+        whole = x_BCFHW[:, :, : f * frames, : h * height, : w * width]
+        cut = whole.reshape(batch, channels, f, frames, h, height, w, width).permute(0, 2, 4, 6, 1, 3, 5, 7)
+        patches_BFSP = cut.reshape(batch, f, h * w, -1).to(self.weight.dtype)
+        return F.linear(patches_BFSP, self.weight.flatten(1), self.bias)

@@ -23,8 +23,8 @@ Positions = NDArray[np.float64]
 def rotary_table(positions_N3: Positions, head_dim: int, *, float16: bool, device: torch.device) -> Tensor:
     """[N, C] complex64: cos + i sin of every pair's angle; angles are float64.
 
-    The C pairs are split over the axes: a third each for rows and columns, what is left for time. `float16` rounds
-    cosines and sines as the original does.
+    The C pairs are split over the axes: a third each for rows and columns, what is left for time. `float16`
+    rounds cosines and sines as the original does.
     """
     third = head_dim // 2 // 3
     counts = (head_dim // 2 - 2 * third, third, third)
@@ -72,7 +72,7 @@ def sink_positions(latent_height: int, latent_width: int, shift: int) -> Positio
 
 
 def reference_shift(frame: int, relative_dist: int) -> int:
-    """Frames that the reference moves for a block at latent frame `frame`, to stay at most `relative_dist` ahead."""
+    """Frames that the reference moves, to stay at most `relative_dist` ahead of a block at `frame`."""
     return max(0, frame - (REFERENCE_TIME - relative_dist))
 
 

@@ -1,4 +1,4 @@
-"""How the tokens of a pass lie over ranks: the interface and the trivial layout; deploy/ulysses.py has the other.
+"""How the tokens of a pass lie over ranks: the interface and the trivial layout; see deploy/ulysses.py.
 
 Legend: B batch, F frames, S tokens of a frame, s this rank's part of S, L = F*S, l = F*s, H heads, h this
 rank's heads, D head or token width, C channels.
@@ -14,8 +14,7 @@ from torch import Tensor
 class SequenceLayout(Protocol):
     """Splits the S tokens of every frame over ranks; attention sees all tokens and this rank's heads.
 
-    Attention keeps tokens in the layout's own order (`order`), which only has to be the same for queries, keys
-    and rotary tables.
+    Attention keeps tokens in the layout's own order (`order`), the same for queries, keys and rotary tables.
     """
 
     def heads(self, num_heads: int) -> int:

@@ -7,6 +7,7 @@ D head width or its pairs, S sink tokens, L tokens of a block, K text tokens, A 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from torch import Tensor
 
@@ -14,12 +15,23 @@ from liveavatar_core.model.audio import AudioInjection
 from liveavatar_core.model.sequence import SequenceLayout
 
 
+class Modulation(NamedTuple):
+    """How one noise level shifts, scales and gates a layer's tokens; each C, float32."""
+
+    shift: Tensor
+    scale: Tensor
+    gate: Tensor
+    ffn_shift: Tensor
+    ffn_scale: Tensor
+    ffn_gate: Tensor
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerConstants:
     """What a layer makes of prompt and schedule, once a run."""
 
-    modulation_T6C: Tensor
-    """shift, 1 + scale, gate of attention; shift, 1 + scale, gate of feed-forward; float32."""
+    modulations: tuple[Modulation, ...]
+    """One a row of the schedule; scales have their 1 added."""
     text_k_BHKD: Tensor
     """Keys of the prompt, all heads."""
     text_v_BHKD: Tensor
@@ -40,7 +52,7 @@ class LayerState:
 
 @dataclass(kw_only=True)
 class ConditionState:
-    """Everything prefilled. A second prefill replaces `layers` one by one: old and new never both stand whole."""
+    """Everything prefilled. A second prefill replaces layer by layer: old and new never both stand whole."""
 
     timesteps: tuple[float, ...]
     """The schedule, 0..1000; row len(timesteps) of every table is t = 0."""
@@ -64,7 +76,7 @@ class ConditionState:
 
 
 class BlockContext:
-    """What all steps of one block share. The caller gives audio and frame; the first forward fills the rest."""
+    """What the steps of one block share. Audio and frame are given, the first forward fills the rest."""
 
     def __init__(self, *, audio_BAET: Tensor, frame: int) -> None:
         """`audio_BAET`: features of its video frames. `frame`: its first latent frame since the start."""

@@ -59,7 +59,8 @@ class Prefill:
     def __post_init__(self) -> None:
         if (self.text_BKE is None) == (self.state is None):
             raise InvalidRecipe(
-                f"a prefill makes a state of a text or renews one, not {'neither' if self.state is None else 'both'}",
+                "a prefill makes a state of a text or renews one;"
+                f" this asks for {'neither' if self.state is None else 'both'}",
                 "give text_BKE and timesteps, or state",
             )
 
@@ -97,10 +98,10 @@ class Head(nn.Module):
 
 
 class LiveAvatarTransformer(nn.Module):
-    """Parameters named as in the published checkpoint. Nothing is kept between calls: state and caches are arguments.
+    """Parameters named as in the published checkpoint. It keeps nothing: state and caches are arguments.
 
-    Every submodule reads its weights inside its own forward and casts its own inputs, so that each can be a unit
-    of FSDP (with cast_forward_inputs off).
+    Every submodule reads its weights inside its own forward and casts its own inputs, so that each can be a
+    unit of FSDP (with cast_forward_inputs off).
     """
 
     def __init__(self, params: TransformerParams) -> None:
@@ -204,10 +205,7 @@ class LiveAvatarTransformer(nn.Module):
 
     def _noisy_tokens(self, request: Denoise) -> Tensor:
         x_BFSD = self.patch_embedding(request.latents_BCFHW)
-        pose = (
-            request.pose_BCFHW if request.pose_BCFHW is not None else torch.zeros_like(request.latents_BCFHW)
-        )
-        x_BFSD = x_BFSD + self.cond_encoder(pose) + self._role(NOISY, x_BFSD)
+        x_BFSD = x_BFSD + self.cond_encoder(request.pose_BCFHW) + self._role(NOISY, x_BFSD)
         return request.state.sequence.split(x_BFSD)
 
     def _inject(self, index: int, x_BFsD: Tensor, injections: list[AudioInjection]) -> Tensor:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from dit import DitCase, assert_near, hidden_states, read_params
 
+from liveavatar_core.model.cache import KVCache
 from liveavatar_core.model.rope import motion_positions, noisy_positions, rotary_table, sink_positions
 from liveavatar_core.model.state import ConditionState
 from liveavatar_core.model.transformer import LiveAvatarTransformer
@@ -172,3 +173,17 @@ def test_rotary_tables_stay_exact_far_into_a_long_video():
     far = noisy_positions(44_997, 3, 1, 1)
     table = rotary_table(far, 24, float16=False, device=CPU)
     assert_near(table[:, 0].real.double(), torch.from_numpy(far[:, 0]).cos(), 1e-7)
+
+
+def test_bfloat16_stays_near(case: DitCase):
+    """The yardstick is the reference with bfloat16 products emulated: 0.6 % relative RMS a flow."""
+    golden, half = case.file("inference"), DitCase(case.folder)
+    half.model.to(torch.bfloat16)
+    cache = KVCache.allocate(
+        case.params, 1, case.meta["kv_cache_size"], case.params.num_heads, torch.bfloat16, "cpu"
+    )
+    state = half.prefill()
+    for call in case.meta["calls"]:
+        flow = half.denoise(call, state=state, cache=cache)
+        expected = golden[f"call{call['call']}.out"]
+        assert ((flow - expected).square().mean().sqrt() / expected.std()) < 0.008
