@@ -16,6 +16,7 @@ from torch.nn import functional as F  # noqa: N812
 from liveavatar_core import scopes
 from liveavatar_core.model.attention import attention, attention_over_both
 from liveavatar_core.model.cache import Cache
+from liveavatar_core.model.layers import GeluTanh
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.projections import AttentionProjections, CrossAttention
 from liveavatar_core.model.rope import rotate
@@ -140,9 +141,7 @@ class TransformerBlock(nn.Module):
         self.self_attn = SelfAttention(params)
         self.norm3 = nn.LayerNorm(dim, eps=EPS)
         self.cross_attn = CrossAttention(params)
-        self.ffn = nn.Sequential(
-            nn.Linear(dim, params.ffn_dim), nn.GELU(approximate="tanh"), nn.Linear(params.ffn_dim, dim)
-        )
+        self.ffn = nn.Sequential(nn.Linear(dim, params.ffn_dim), GeluTanh(), nn.Linear(params.ffn_dim, dim))
         self.modulation = nn.Parameter(torch.zeros(1, 6, dim))
 
     def forward(self, x: Tensor, attend: SelfAttend) -> tuple[Tensor, LayerState]:

@@ -46,12 +46,8 @@ class KVCache:
         device: torch.device | str,
     ) -> Self:
         """Empty cache for `tokens` tokens and `heads` heads (this rank's share of params.num_heads)."""
-        layers = range(params.num_layers)
         shape = (batch, tokens, heads, params.head_dim)
-        with scopes.category("kv_cache"):
-            k_layers, v_layers = (
-                [torch.zeros(shape, dtype=dtype, device=device).transpose(1, 2) for _ in layers] for _ in "kv"
-            )
+        k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, device) for _ in "kv")
         return cls(k_layers, v_layers)
 
     def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
@@ -84,16 +80,23 @@ class HostKVCache(KVCache):
         device: torch.device | str,
     ) -> Self:
         """Like KVCache.allocate; `device` is the card that computes, the storage is (pinned) host memory."""
-        card = torch.device(device)
+        card, shape = torch.device(device), (batch, tokens, heads, params.head_dim)
+        pinned = card.type == "cuda"
         with scopes.place("host"):
-            host = KVCache.allocate(params, batch, tokens, heads, dtype, "cpu")
-            if card.type == "cuda":
-                host.k_layers = [k.pin_memory() for k in host.k_layers]
-                host.v_layers = [v.pin_memory() for v in host.v_layers]
-        return cls(host.k_layers, host.v_layers, card)
+            k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu", pinned) for _ in "kv")
+        return cls(k_layers, v_layers, card)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Copies on the card, also where card and host are one device: their bytes are real there too."""
         with scopes.category("kv_cache"):
             k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
         return k_BHTD, v_BHTD
+
+
+def _zeros(
+    layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, pinned: bool = False
+) -> list[Tensor]:
+    """A BHTD view for each layer of memory shaped BTHD."""
+    with scopes.category("kv_cache"):
+        made = [torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned) for _ in range(layers)]
+    return [x.transpose(1, 2) for x in made]

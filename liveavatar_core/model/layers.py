@@ -29,6 +29,16 @@ class Float32Conv1d(nn.Conv1d):
         return F.conv1d(x_NCT.float(), self.weight.float(), bias, self.stride)
 
 
+class GeluTanh(nn.Module):
+    """GELU, tanh approximation; takes its input's memory where no gradient is wanted."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Same shape and dtype as `x`, the fresh output of a linear."""
+        if torch.is_grad_enabled():
+            return F.gelu(x, approximate="tanh")
+        return torch.ops.aten.gelu_(x, approximate="tanh")
+
+
 class RMSNorm(nn.Module):
     """Root-mean-square norm over the last axis, statistics in float32."""
 
