@@ -43,7 +43,7 @@ class TransformerParams:
     def __post_init__(self) -> None:
         if self.dim % self.num_heads or (self.dim // self.num_heads) % 2:
             raise InvalidRecipe(
-                f"dim {self.dim} over {self.num_heads} heads gives {self.dim / self.num_heads:g}; it must be even",
+                f"dim {self.dim} over {self.num_heads} heads is {self.dim / self.num_heads:g}; must be even",
                 "choose num_heads so that dim / num_heads is an even number",
             )
         if any(not 0 <= layer < self.num_layers for layer in self.audio_inject_layers):
