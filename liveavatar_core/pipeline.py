@@ -24,10 +24,11 @@ from liveavatar_core.config import (
     ClipSpec,
     Recipe,
 )
+from liveavatar_core.deploy.collectives import released_after
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.system import System, Weights, load_system, seeded_weights
 from liveavatar_core.deploy.ulysses import Ulysses
-from liveavatar_core.deploy.world import join_world
+from liveavatar_core.deploy.world import World, join_world
 from liveavatar_core.encoders.audio import encode_audio
 from liveavatar_core.encoders.text import ByteTokenizer, Tokenizer, Tokens, encode_text
 from liveavatar_core.encoders.vae import PIXELS_PER_LATENT, StreamingDecoder, encode_video
@@ -133,8 +134,12 @@ def open_avatar(
     Several ranks need torch.distributed to be initialised. Raises OutOfMemory where a card is too small.
     """
     world = join_world(recipe.deployment, Memory(card=torch.device(device)))
-    system = load_system(recipe, world, weights or seeded_weights(recipe))
-    yield Avatar(system=system, tokenizer=tokenizer or byte_tokenizer(recipe))
+    yield load_avatar(recipe, world, weights or seeded_weights(recipe), tokenizer)
+
+
+def load_avatar(recipe: Recipe, world: World, weights: Weights, tokenizer: Tokenizer | None = None) -> Avatar:
+    """Load what a rank of `world` holds."""
+    return Avatar(system=load_system(recipe, world, weights), tokenizer=tokenizer or byte_tokenizer(recipe))
 
 
 def byte_tokenizer(recipe: Recipe) -> ByteTokenizer:
@@ -184,7 +189,8 @@ def _portrait_latents(system: System, image: Image.Image) -> tuple[Tensor, Tenso
         latents = tuple(torch.empty(1, channels, n, *size, device=world.memory.card) for n in (1, frames))
     if world.role != "whole":
         for latent in latents:
-            dist.broadcast(latent, src=world.decode_rank)
+            with released_after(latent):
+                dist.broadcast(latent, src=world.decode_rank)
     return latents
 
 
@@ -204,7 +210,8 @@ def denoise(system: System, conditioning: Conditioning) -> Iterator[LatentBlock]
         return
     for block in _denoised(system, conditioning):
         if system.world.role == "transformer" and system.world.rank == 0:
-            dist.send(block.latents_BCTHW, dst=system.world.decode_rank)
+            with released_after(block.latents_BCTHW):
+                dist.send(block.latents_BCTHW, dst=system.world.decode_rank)
         yield block
 
 
@@ -213,7 +220,8 @@ def _received(system: System, conditioning: Conditioning) -> Iterator[LatentBloc
     for clip, index in _places(system.recipe.clip, conditioning):
         with scopes.phase("denoise"):
             latents = torch.empty(shape, device=system.world.memory.card)
-            dist.recv(latents, src=0)
+            with released_after(latents):
+                dist.recv(latents, src=0)
         yield LatentBlock(clip=clip, index=index, latents_BCTHW=latents)
 
 

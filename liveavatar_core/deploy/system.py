@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -82,6 +83,7 @@ def _load_part(name: str, recipe: Recipe, world: World, source: WeightSource) ->
         module = _shard(name, build_part(name, recipe, stored_dtype(name, recipe)), recipe, world)
         _materialise(module, world.memory.device(place))
         fill(module, source)
+    gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
     return module.eval().requires_grad_(False)
 
 

@@ -10,6 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar_core.deploy.collectives import released_after
 from liveavatar_core.errors import InvalidRecipe
 
 
@@ -102,5 +103,6 @@ class Ulysses:
                 f"a sequence split over {self.ranks} ranks carries no gradient", "train with ulysses_size 1"
             )
         out = x.new_empty(sum(received))
-        dist.all_to_all_single(out, x, received, sent, group=self.group)
+        with released_after(x, out):
+            dist.all_to_all_single(out, x, received, sent, group=self.group)
         return out

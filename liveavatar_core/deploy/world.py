@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
-
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
 from liveavatar_core.config import Deployment
 from liveavatar_core.deploy.memory import Memory
+from liveavatar_core.deploy.roles import Role, decode_rank, role_of
 from liveavatar_core.errors import InvalidRecipe
-
-Role = Literal["transformer", "decode", "whole"]
-
 
 @dataclass(frozen=True, kw_only=True)
 class World:
@@ -31,11 +27,8 @@ class World:
     """Every rank; None alone."""
     transformer_ranks: DeviceMesh | None = None
     """The ranks that compute the transformer; None alone, or where it is not one of them."""
-
-    @property
-    def decode_rank(self) -> int:
-        """The rank whose frames are the video: the last of several, or the first where every rank decodes."""
-        return self.size - 1 if self.role != "whole" else 0
+    decode_rank: int = 0
+    """The rank whose frames are the video; see `decode_rank`."""
 
     @property
     def computes_transformer(self) -> bool:
@@ -46,24 +39,6 @@ class World:
     def decodes(self) -> bool:
         """Whether this rank turns latents into frames."""
         return self.role != "transformer"
-
-
-def role_of(deployment: Deployment, rank: int) -> Role:
-    """What a rank does in a deployment."""
-    if not deployment.enable_vae_parallel:
-        return "whole"
-    return "decode" if rank == deployment.num_gpus_dit else "transformer"
-
-
-def distinct_ranks(deployment: Deployment) -> dict[int, tuple[int, ...]]:
-    """The lowest rank of each role, with all the ranks that it stands for.
-
-    It is the fullest of its role: shards and heads that do not divide give the first ranks one more.
-    """
-    roles: dict[Role, list[int]] = {}
-    for rank in range(deployment.num_cards):
-        roles.setdefault(role_of(deployment, rank), []).append(rank)
-    return {ranks[0]: tuple(ranks) for ranks in roles.values()}
 
 
 def join_world(deployment: Deployment, memory: Memory) -> World:
@@ -82,6 +57,7 @@ def join_world(deployment: Deployment, memory: Memory) -> World:
         size=size,
         role=role_of(deployment, rank),
         memory=memory,
+        decode_rank=decode_rank(deployment),
         all_ranks=mesh,
         transformer_ranks=_transformer_mesh(deployment, mesh, rank),
     )

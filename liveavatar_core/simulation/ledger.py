@@ -7,15 +7,17 @@ One device may play card and host: `scopes.place` tells which memory a tensor st
 
 from __future__ import annotations
 
+import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
 from torch.distributed.tensor import DTensor
+from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_core import scopes
@@ -68,21 +70,24 @@ class Ledger(TorchDispatchMode):
     def __init__(
         self, *, rank: int = 0, capacity: Capacity = Capacity(), work: WorkCounter | None = None, trace: bool = False
     ) -> None:
-        """`work` counts FLOPs and traffic of the same operations; `trace` keeps every birth and death."""
+        """`work` counts FLOPs and traffic of the same operations; `trace` keeps every birth and death. `on_phase`, if set, hears of each phase
+        when its first tensor is born."""
         super().__init__()
         self.rank, self.capacity, self.work = rank, capacity, work
         self.totals = {place: dict.fromkeys(scopes.CATEGORIES, 0) for place in scopes.PLACES}
         self.allocated = dict.fromkeys(scopes.PLACES, 0)
         self.peaks: dict[str, PhasePeak] = {}
         self.trace: list[tuple[int, int]] | None = [] if trace else None
-        self.timeline: list[tuple[str, dict[str, int]]] = []
+        self.on_phase: Callable[[str], None] = lambda phase: None
         self._living: dict[int, tuple[Holding, weakref.ref]] = {}
-        self._births = 0
+        self._births, self._paused = 0, False
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if DTensor in types:
             return NotImplemented  # let it desugar into operations on the local shard, seen one by one
         out = func(*args, **(kwargs or {}))
+        if self._paused:
+            return out
         if isinstance(out, torch.Tensor):
             self.see(out)
         elif isinstance(out, list | tuple):
@@ -149,6 +154,7 @@ class Ledger(TorchDispatchMode):
         peak = self.peaks.get(phase)
         if peak is None:
             peak = self.peaks[phase] = PhasePeak()
+            self.on_phase(phase)
         if holding.place == "host":
             peak.host_allocated = max(peak.host_allocated, self.allocated["host"])
             return
@@ -159,13 +165,32 @@ class Ledger(TorchDispatchMode):
             peak.by_category = dict(self.totals["card"])
 
     def __enter__(self) -> Ledger:
+        gc.collect()
+        gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
         self._unpatch = _watch_resizes(self._resized)
+        # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
+        ShardingPropagator._fake_mode_lock = _Pause(self)
         super().__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
         super().__exit__(*exc)
         self._unpatch()
+        ShardingPropagator._fake_mode_lock = nullcontext()
+        gc.enable()
+
+
+class _Pause:
+    """A context that can be entered again and again, inside of which a ledger counts nothing."""
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+
+    def __enter__(self) -> None:
+        self._ledger._paused = True
+
+    def __exit__(self, *exc: object) -> None:
+        self._ledger._paused = False
 
 
 def _watch_resizes(told: Callable[[torch.UntypedStorage, int], None]) -> Callable[[], None]:
@@ -182,10 +207,3 @@ def _watch_resizes(told: Callable[[torch.UntypedStorage, int], None]) -> Callabl
         torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
 
     return unpatch
-
-
-@contextmanager
-def unmetered() -> Iterator[None]:
-    """Run without any ledger: for the meter's own tensors."""
-    with torch.utils._python_dispatch._disable_current_modes():
-        yield

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
-from liveavatar_core.deploy.system import PARTS, build_part, load_system, stored_dtype
+from liveavatar_core.deploy.system import PARTS, build_part, stored_dtype
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
+from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
 from liveavatar_core.simulation.roofline import Operation
 from liveavatar_core.simulation.work import WorkCounter
@@ -37,19 +37,22 @@ class SimulatedRank:
     """Operations that were executed."""
 
 
-def simulate_rank(recipe: Recipe, rank: int, capacity: Capacity) -> SimulatedRank:
-    """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size."""
+def simulate_rank(
+    recipe: Recipe, rank: int, capacity: Capacity, inputs: Inputs | None = None
+) -> SimulatedRank:
+    """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
+
+    `inputs`: what a person would give; by default something of the size that the recipe asks for.
+    """
     ledger = Ledger(rank=rank, capacity=capacity)
     ledger.work = work = WorkCounter(ledger.place_of)
-    inputs = simulated_inputs(recipe)
     clips, failure = 0, None
     with fake_world(recipe.deployment, rank) as world:
         weights = {name: _hollow(name, recipe) for name in PARTS}
         try:
             with ledger:
-                system = load_system(recipe, world, weights)
-                avatar = Avatar(system=system, tokenizer=byte_tokenizer(recipe))
-                for block in avatar.generate(inputs):
+                avatar = load_avatar(recipe, world, weights)
+                for block in avatar.generate(inputs or simulated_inputs(recipe)):
                     clips += block.index == recipe.clip.blocks_per_clip - 1
         except OutOfMemory as error:
             failure = error

@@ -1,0 +1,94 @@
+"""A run record from what ranks answered. Free of torch."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from suites.harness.failures import GroupError
+from suites.harness.record import (
+    Failure,
+    MachineProfile,
+    OutOfMemoryDetails,
+    PhaseMemory,
+    RunRecord,
+)
+
+PRELOAD = ("torch", "suites.harness.worker")
+"""Imported once for all groups of ranks: starting them would take longer than what they do."""
+NO_ALLOCATOR = "the ledger counts tensors; there is no allocator to keep memory in reserve"
+NO_CARD = "there is no card"
+
+
+def phase_memory(readings: Iterable[dict[str, Any]]) -> tuple[PhaseMemory, ...]:
+    """Readings of a ledger, in the record's form."""
+    return tuple(
+        PhaseMemory(
+            **reading,
+            reserved_bytes=None,
+            device_used_bytes=None,
+            missing={"reserved_bytes": NO_ALLOCATOR, "device_used_bytes": NO_CARD},
+        )
+        for reading in sorted(readings, key=lambda reading: reading["rank"])
+    )
+
+
+def failure_of(error: GroupError) -> dict[str, Any]:
+    """Outcome and explanation of a group that failed, as fields of a record."""
+    lead = error.lead
+    if lead.kind == "oom" and lead.error is not None:
+        others = tuple(failure.rank for failure in error.failures[1:] if failure.kind == "oom")
+        return {"outcome": "oom", "out_of_memory": OutOfMemoryDetails.of(lead.error, others)}
+    failure = Failure(
+        message=lead.message.splitlines()[0],
+        rank=lead.rank,
+        phase=lead.phase or None,
+        next_step=error.next_step,
+        detail=lead.detail,
+    )
+    return {"outcome": lead.kind, "failure": failure}
+
+
+def host_machine(card: str, cards: int, torch: str | None, **values: Any) -> MachineProfile:
+    """A machine without cards that imitates some."""
+    return MachineProfile(
+        card=card,
+        cards=cards,
+        torch=torch,
+        allocator="ledger",
+        host_cpu=platform.processor() or platform.machine(),
+        host_cores=os.cpu_count(),
+        **values,
+    )
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, date and runner, as fields of a record."""
+    return {
+        "commit": _commit(),
+        "date": datetime.now(UTC).date(),
+        "run": os.environ.get("LIVEAVATAR_RUN", "local"),
+    }
+
+
+def _commit() -> str | None:
+    """The commit of the working tree, with `+` where that has changes; None outside of git."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
+        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
+
+
+
+
+def torch_of(replies: list[dict[str, Any]]) -> str | None:
+    """The version of torch that ranks told of."""
+    return next((reply["torch"] for reply in replies if "torch" in reply), None)
