@@ -49,9 +49,7 @@ def _between(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
     """The point at `t` of the way from b to c; a and d are their neighbours."""
 
     def axis(p: float, q: float, r: float, s: float) -> float:
-        return 0.5 * (
-            2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - s) * t**2 + (3 * q - p - 3 * r + s) * t**3
-        )
+        return 0.5 * (2 * q + (r - p) * t + (2 * p - 5 * q + 4 * r - s) * t**2 + (3 * q - p - 3 * r + s) * t**3)
 
     return axis(a[0], b[0], c[0], d[0]), axis(a[1], b[1], c[1], d[1])
 
@@ -147,9 +145,7 @@ FACE = symmetric(parse_points("256,172 304,182 340,222 352,282 348,336 336,386 3
 NECK = symmetric(parse_points("256,400 300,410 303,460 308,498 330,522 316,560 256,580"))
 BODY = symmetric(parse_points("256,534 320,524 384,548 450,578 490,642 516,790 256,800"))
 COLLAR = symmetric(parse_points("256,556 296,546 322,514 337,524 312,570 256,587"))
-HAIR_BEHIND = symmetric(
-    parse_points("256,112 326,124 376,176 394,262 398,352 404,440 388,512 338,524 256,480")
-)
+HAIR_BEHIND = symmetric(parse_points("256,112 326,124 376,176 394,262 398,352 404,440 388,512 338,524 256,480"))
 FRINGE = smooth(
     parse_points(
         "256,110 318,120 366,164 388,236 396,330 400,420 388,500 362,512 348,440 352,352 350,300 340,256 "
@@ -158,9 +154,7 @@ FRINGE = smooth(
     )
 )
 EYE = smooth(parse_points("282,318 294,306 310,302 325,307 334,317 322,325 306,328 292,325"))
-UPPER_LIP = smooth(
-    parse_points("219,418 236,411 248,406 256,409 264,406 276,411 293,418 274,421 256,422 238,421")
-)
+UPPER_LIP = smooth(parse_points("219,418 236,411 248,406 256,409 264,406 276,411 293,418 274,421 256,422 238,421"))
 LOWER_LIP = smooth(parse_points("221,419 238,421 256,422 274,421 291,419 278,432 256,438 234,432"))
 
 
@@ -177,20 +171,14 @@ def draw_body(painting: Painting) -> None:
     painting.fill(ellipse(110, 612, 80, 60), JUMPER_LIGHT, blur=30, opacity=0.8, within=BODY)
     painting.fill(ellipse(440, 730, 110, 100), JUMPER_DARK, blur=34, opacity=0.9, within=BODY)
     for side in (list, mirrored):
-        painting.stroke(
-            side([(372, 612), (356, 680), (372, 780)]), JUMPER_DARK, 12, blur=6, opacity=0.6, within=BODY
-        )
-        painting.stroke(
-            side([(312, 600), (290, 690), (292, 780)]), JUMPER_DARK, 9, blur=7, opacity=0.35, within=BODY
-        )
+        painting.stroke(side([(372, 612), (356, 680), (372, 780)]), JUMPER_DARK, 12, blur=6, opacity=0.6, within=BODY)
+        painting.stroke(side([(312, 600), (290, 690), (292, 780)]), JUMPER_DARK, 9, blur=7, opacity=0.35, within=BODY)
     painting.fill(NECK, SKIN)
     painting.fill(ellipse(260, 462, 84, 46), SKIN_DEEP, blur=13, opacity=0.95, within=NECK)
     painting.fill(ellipse(312, 520, 34, 70), SKIN_SHADE, blur=16, opacity=0.8, within=NECK)
     for side in (list, mirrored):
         painting.stroke(side([(262, 546), (282, 538), (306, 530)]), SKIN_SHADE, 7, blur=3, opacity=0.7)
-    painting.stroke(
-        [(178, 520), (200, 574), (256, 592), (312, 574), (334, 520)], JUMPER_DARK, 12, blur=4, within=BODY
-    )
+    painting.stroke([(178, 520), (200, 574), (256, 592), (312, 574), (334, 520)], JUMPER_DARK, 12, blur=4, within=BODY)
     painting.fill(COLLAR, JUMPER)
     painting.stroke([(184, 526), (206, 562), (256, 576), (290, 568)], JUMPER_LIGHT, 9, blur=4, within=COLLAR)
     painting.stroke([(188, 522), (212, 550), (256, 559), (300, 550), (324, 522)], JUMPER_DARK, 4, blur=1.6)
@@ -226,9 +214,7 @@ def draw_eye(painting: Painting, *, left: bool) -> None:
     painting.fill(ellipse(x - 4, y - 5, 2.6, 2.6), WHITE, blur=0.5)
     painting.stroke(side([(281, 319), (294, 306), (310, 301), (326, 306), (338, 314)]), HAIR_DARK, 4.6)
     painting.stroke(side([(286, 322), (306, 329), (330, 321)]), SKIN_DEEP, 1.8, opacity=0.7)
-    painting.stroke(
-        side([(284, 306), (298, 294), (314, 291), (332, 298)]), SKIN_DEEP, 2.6, blur=1, opacity=0.7
-    )
+    painting.stroke(side([(284, 306), (298, 294), (314, 291), (332, 298)]), SKIN_DEEP, 2.6, blur=1, opacity=0.7)
     painting.stroke(side([(290, 336), (306, 340), (324, 335)]), SKIN_SHADE, 3, blur=2, opacity=0.6)
     brow = side([(274, 280), (294, 269), (316, 266), (343, 279)])
     painting.stroke(brow, HAIR, 9, blur=1.6, opacity=0.85)
@@ -236,9 +222,7 @@ def draw_eye(painting: Painting, *, left: bool) -> None:
 
 def draw_nose(painting: Painting) -> None:
     """Nose by its shadows and lights only."""
-    painting.fill(
-        smooth([(262, 300), (268, 330), (278, 372), (270, 386), (262, 360)]), SKIN_SHADE, blur=6, opacity=0.6
-    )
+    painting.fill(smooth([(262, 300), (268, 330), (278, 372), (270, 386), (262, 360)]), SKIN_SHADE, blur=6, opacity=0.6)
     painting.fill(smooth([(250, 300), (258, 300), (260, 366), (250, 368)]), SKIN_LIGHT, blur=5, opacity=0.85)
     painting.fill(ellipse(254, 371, 12, 9), SKIN_LIGHT, blur=5, opacity=0.85)
     painting.fill(ellipse(257, 391, 24, 5), SKIN_SHADE, blur=4, opacity=0.75)

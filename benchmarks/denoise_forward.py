@@ -60,11 +60,7 @@ class Meter(TorchDispatchMode):
         out = func(*args, **kwargs)
         self.operations[str(func)] += 1
         given = {x.untyped_storage().data_ptr() for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-        fresh = [
-            x
-            for x in tree_leaves(out)
-            if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in given
-        ]
+        fresh = [x for x in tree_leaves(out) if isinstance(x, Tensor) and x.untyped_storage().data_ptr() not in given]
         self.bytes_written += sum(x.numel() * x.element_size() for x in fresh)
         if self.keep_products and func in PRODUCTS:
             self.products.append(lambda: func(*args, **kwargs))
@@ -108,9 +104,7 @@ def _seconds(call: Callable[[], Any]) -> float:
 @torch.no_grad()
 def main() -> None:
     """Print operations, bytes and the ratio of times."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=9, help="rounds to time (9)")
     parser.add_argument("--threads", type=int, default=2, help="threads of torch (2)")
     options = parser.parse_args()

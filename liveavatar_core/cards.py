@@ -62,9 +62,7 @@ class Card:
             if isinstance(value, float) and not 0 < value < float("inf"):
                 raise ValueError(f"{item.name} is {value}")
         if self.usable_gib >= self.capacity_gib:
-            raise ValueError(
-                f"usable_gib {self.usable_gib} is not less than capacity_gib {self.capacity_gib}"
-            )
+            raise ValueError(f"usable_gib {self.usable_gib} is not less than capacity_gib {self.capacity_gib}")
 
     @property
     def usable_bytes(self) -> int:
@@ -127,8 +125,6 @@ def _card(name: str, table: Any, where: str) -> Card:
             values["sources"][key] = figure.source
             value = figure.value
         elif not isinstance(value, str):
-            raise BadData(
-                f"{where}.{key}: {value!r} has no source", f"write {key} = {{ value = …, source = … }}"
-            )
+            raise BadData(f"{where}.{key}: {value!r} has no source", f"write {key} = {{ value = …, source = … }}")
         values[key] = value
     return strict.build(Card, values, where)

@@ -227,7 +227,8 @@ class Recipe:
         heads, width = self.model.transformer.num_heads, self.deployment.ulysses_size
         if width > heads:
             raise InvalidRecipe(
-                f"ulysses_size {width} is more than the {heads} attention heads", f"give --ulysses_size {heads} or less"
+                f"ulysses_size {width} is more than the {heads} attention heads",
+                f"give --ulysses_size {heads} or less",
             )
 
     @property

@@ -54,16 +54,12 @@ def read_image(path: Path | str) -> Image.Image:
     except BadInput:
         raise
     except Exception as error:  # Pillow's plugins raise what their format's parser happens to meet
-        raise BadInput(
-            f"{path} is not a picture that can be read: {error}", "give a PNG, JPEG or WebP file"
-        ) from error
+        raise BadInput(f"{path} is not a picture that can be read: {error}", "give a PNG, JPEG or WebP file") from error
 
 
 def _to_rgb(image: Image.Image, path: Path) -> Image.Image:
     if image.mode == "F":
-        raise BadInput(
-            f"{path} holds floating-point pixels, whose white is unknown", "save it with 8 or 16 bits"
-        )
+        raise BadInput(f"{path} holds floating-point pixels, whose white is unknown", "save it with 8 or 16 bits")
     if image.mode.startswith("I"):  # Pillow would clip 16 bits to 8 instead of scaling
         levels = np.asarray(image, dtype=np.float64) / 257
         return Image.fromarray(levels.round().clip(0, 255).astype(np.uint8)).convert("RGB")
@@ -92,9 +88,7 @@ def read_audio(path: Path | str) -> Samples:
     if not math.isfinite(peak):
         raise BadInput(f"{path} has samples that are not finite", "export the recording again")
     if peak < SILENCE:
-        raise BadInput(
-            f"{path} is silent: its peak is {_decibels(peak)}; -80 dBFS is the least", "give a voice"
-        )
+        raise BadInput(f"{path} is silent: its peak is {_decibels(peak)}; -80 dBFS is the least", "give a voice")
     return _resample(mono, rate)
 
 
@@ -119,9 +113,7 @@ def _decode_with_ffmpeg(path: Path) -> tuple[Samples, int]:
             raise BadInput(f"{path} has no sound", "give a recording, or a video with sound")
         stream = container.streams.audio[0]
         resampler = AudioResampler(format="fltp")
-        pieces = [
-            piece.to_ndarray() for frame in container.decode(stream) for piece in resampler.resample(frame)
-        ]
+        pieces = [piece.to_ndarray() for frame in container.decode(stream) for piece in resampler.resample(frame)]
         samples_CS = np.concatenate(pieces, axis=1) if pieces else np.zeros((1, 0))
         return samples_CS.T.astype(np.float32), stream.rate
 

@@ -185,8 +185,12 @@ def _portrait_latents(system: System, image: Image.Image) -> tuple[Tensor, Tenso
         latents = _encode_portrait(system, fitted)
     else:
         frames = 1 + (clip.quirks.motion_frames - 1) // VIDEO_FRAMES_PER_LATENT
-        channels, size = system.recipe.model.vae.z_dim, (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
-        latents = tuple(torch.empty(1, channels, n, *size, device=world.memory.card) for n in (1, frames))
+        channels, size = (
+            system.recipe.model.vae.z_dim,
+            (height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT),
+        )
+        empty = [torch.empty(1, channels, n, *size, device=world.memory.card) for n in (1, frames)]
+        latents = empty[0], empty[1]
     if world.role != "whole":
         for latent in latents:
             with released_after(latent):
@@ -226,28 +230,40 @@ def _received(system: System, conditioning: Conditioning) -> Iterator[LatentBloc
 
 
 def _denoised(system: System, conditioning: Conditioning) -> Iterator[LatentBlock]:
-    assert system.transformer is not None
     clip = system.recipe.clip
     state, caches = prefill(system, conditioning)
-    for number, index in _places(clip, conditioning):
-        if number == 1 and index == 0:
-            _renew(system, conditioning, state, first)
-        if index == 0:
-            noise = _noise(system, conditioning, number)
-        start = LATENT_FRAMES_PER_BLOCK * index
-        video_frame = number * clip.infer_frames + index * FRAMES_PER_BLOCK
-        with scopes.phase("denoise"):
-            latents = denoise_block(
-                system.transformer,
-                state,
-                caches,
-                conditioning.audio_BAEJ[..., video_frame : video_frame + FRAMES_PER_BLOCK],
-                noise[:, :, start : start + LATENT_FRAMES_PER_BLOCK],
-                number * clip.latent_frames_per_clip + start,
-            )
-            if number == 0 and index == 0:
-                first = latents[:, :, :1].clone()
-        yield LatentBlock(clip=number, index=index, latents_BCTHW=latents)
+    for number in range(conditioning.num_clip):
+        noise = _noise(system, conditioning, number)
+        for index in range(clip.blocks_per_clip):
+            latents = _denoise_one(system, conditioning, state, caches, noise, number, index)
+            if number == 0 and index == 0 and conditioning.num_clip > 1:
+                reference = latents[:, :, :1]
+            yield LatentBlock(clip=number, index=index, latents_BCTHW=latents)
+        if number == 0 and conditioning.num_clip > 1:
+            _renew(system, conditioning, state, reference)
+
+
+def _denoise_one(
+    system: System,
+    conditioning: Conditioning,
+    state: ConditionState,
+    caches: list[KVCache],
+    noise_BCTHW: Tensor,
+    number: int,
+    index: int,
+) -> Tensor:
+    clip, start = system.recipe.clip, LATENT_FRAMES_PER_BLOCK * index
+    video_frame = number * clip.infer_frames + index * FRAMES_PER_BLOCK
+    assert conditioning.audio_BAEJ is not None
+    with scopes.phase("denoise"):
+        return denoise_block(
+            system.transformer,
+            state,
+            caches,
+            conditioning.audio_BAEJ[..., video_frame : video_frame + FRAMES_PER_BLOCK],
+            noise_BCTHW[:, :, start : start + LATENT_FRAMES_PER_BLOCK],
+            number * clip.latent_frames_per_clip + start,
+        )
 
 
 def _places(clip: ClipSpec, conditioning: Conditioning) -> Iterator[tuple[int, int]]:

@@ -23,9 +23,7 @@ TINY = ModelParams(
         audio_dim=32,
         audio_inject_layers=(0, 4, 8),
     ),
-    text_encoder=TextEncoderParams(
-        vocab_size=3584, d_model=128, d_kv=16, d_ff=320, num_layers=8, num_heads=8
-    ),
+    text_encoder=TextEncoderParams(vocab_size=3584, d_model=128, d_kv=16, d_ff=320, num_layers=8, num_heads=8),
     audio_encoder=AudioEncoderParams(
         hidden_size=32,
         num_attention_heads=4,
@@ -58,7 +56,7 @@ def published_sharded(cards: int) -> Recipe:
 
 
 def published_replicated(cards: int) -> Recipe:
-    """The original's multi-card script: flat shards of the transformer over all cards but one, the rest on every card."""
+    """The original's multi-card script: the transformer in flat shards over all cards but one, all else on each."""
     return Recipe(
         name="published_replicated",
         clip=ClipSpec(size="688*368"),
@@ -75,9 +73,7 @@ def published_replicated(cards: int) -> Recipe:
 def single(cards: int) -> Recipe:
     """One card holds everything in bfloat16; the parts that rest stand in host memory."""
     if cards != 1:
-        raise InvalidRecipe(
-            f"recipe single runs on 1 card, not {cards}", "choose published_sharded or a remedy"
-        )
+        raise InvalidRecipe(f"recipe single runs on 1 card, not {cards}", "choose published_sharded or a remedy")
     return Recipe(name="single", clip=ClipSpec(size="704*384"), deployment=Deployment(offload_model=True))
 
 

@@ -7,7 +7,7 @@ asks `current()`. Nothing in the core reads it.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
 
@@ -55,16 +55,16 @@ def _within(**changes: str) -> Iterator[None]:
         leave(token)
 
 
-def phase(name: str):  # noqa: ANN201 - a context manager
+def phase(name: str) -> AbstractContextManager[None]:
     """Everything born inside belongs to this phase."""
     return _within(phase=name)
 
 
-def category(name: str):  # noqa: ANN201
+def category(name: str) -> AbstractContextManager[None]:
     """Everything born inside is for this."""
     return _within(category=name)
 
 
-def place(name: str):  # noqa: ANN201
+def place(name: str) -> AbstractContextManager[None]:
     """Everything born inside stands in this memory."""
     return _within(place=name)

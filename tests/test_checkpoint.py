@@ -131,9 +131,7 @@ class TestRoundTrip:
 
     def test_an_older_audio_file_is_read_too(self, folder: Path, weights: dict):
         path = folder / layout.AUDIO_ENCODER / "model.safetensors"
-        torch.save(
-            {**load_file(path), "lm_head.weight": torch.zeros(3, 3)}, path.with_name("pytorch_model.bin")
-        )
+        torch.save({**load_file(path), "lm_head.weight": torch.zeros(3, 3)}, path.with_name("pytorch_model.bin"))
         path.unlink()
         read = open_checkpoint(folder, MODEL)["audio_encoder"]
         assert all(torch.equal(read.read(name), weights["audio_encoder"].read(name)) for name in read.names())
@@ -212,9 +210,7 @@ class TestRefusal:
         bias[3] = value
         change_torch_file(folder / layout.VAE, **{"conv1.bias": bias})
         source = open_checkpoint(folder, MODEL)["vae"]
-        with pytest.raises(
-            CheckpointError, match=rf"{layout.VAE}: conv1\.bias holds values that are not finite"
-        ):
+        with pytest.raises(CheckpointError, match=rf"{layout.VAE}: conv1\.bias holds values that are not finite"):
             source.read("quant_conv.bias")
         source.read("quant_conv.bias", slice(4, 8))
 
@@ -297,9 +293,7 @@ class TestSeededSource:
     def source(self, seed: int = 0, dtype: torch.dtype = torch.float32) -> SeededSource:
         return SeededSource(SHAPES, seed, dtype)
 
-    @pytest.mark.parametrize(
-        "rows", [slice(0, 1), slice(207, 300), slice(13, 250), slice(5, 5), slice(290, 400)]
-    )
+    @pytest.mark.parametrize("rows", [slice(0, 1), slice(207, 300), slice(13, 250), slice(5, 5), slice(290, 400)])
     def test_rows_are_those_of_the_whole(self, rows: slice):
         for name in SHAPES:
             assert torch.equal(self.source().read(name, rows), self.source().read(name)[rows])

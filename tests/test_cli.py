@@ -145,9 +145,7 @@ def test_missing_arguments_are_refused(tmp_path, capsys, given):
 
 
 def test_wrong_options_are_reported_without_loading_torch(folder):
-    run = (
-        "import sys; from liveavatar_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
-    )
+    run = "import sys; from liveavatar_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", run, *arguments(folder, num_clip="0")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -249,9 +247,7 @@ def test_a_signal_while_the_file_is_written_waits_until_that_is_done(tmp_path, a
 def test_an_error_on_the_way_leaves_no_file(tmp_path):
     def blocks():
         yield frames(12, 50)
-        raise OutOfMemory(
-            rank=0, phase="denoise", category="activations", requested=2**30, free=2**20, capacity=2**34
-        )
+        raise OutOfMemory(rank=0, phase="denoise", category="activations", requested=2**30, free=2**20, capacity=2**34)
 
     with StopSignals() as signals, pytest.raises(OutOfMemory):
         record(blocks(), open_writer_at(tmp_path / "out.mp4"), lambda: None, signals)

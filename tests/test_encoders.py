@@ -114,9 +114,7 @@ def test_the_real_size_runs_on_fake_tensors(dtype: torch.dtype):
 
 
 def assert_fake_shapes(text: TextEncoder, audio: AudioEncoder, vae: VideoVae, dtype: torch.dtype) -> None:
-    tokens = Tokens(
-        ids_BL=torch.empty(1, 512, dtype=torch.int64), mask_BL=torch.empty(1, 512, dtype=torch.bool)
-    )
+    tokens = Tokens(ids_BL=torch.empty(1, 512, dtype=torch.int64), mask_BL=torch.empty(1, 512, dtype=torch.bool))
     assert encode_text(text, tokens, "cpu").shape == (1, 512, 4096)
     voice = torch.empty(96_000, dtype=torch.float32)
     assert encode_audio(audio, voice, 48, dtype).shape == (1, 25, 1024, 192)

@@ -63,9 +63,7 @@ class TestReadImage:
         assert two_lines(error)
 
     def test_a_truncated_picture_is_refused(self, tmp_path: Path):
-        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(
-            tmp_path / "a.png"
-        )
+        Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)).save(tmp_path / "a.png")
         whole = (tmp_path / "a.png").read_bytes()
         (tmp_path / "a.png").write_bytes(whole[: len(whole) // 2])
         with pytest.raises(BadInput):
@@ -154,9 +152,7 @@ def write_with_ffmpeg(path: Path, codec: str, samples: np.ndarray, rate: int) ->
         stream = container.add_stream(codec, rate=rate, layout="mono")
         frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
         frame.rate = rate
-        resampler = av.AudioResampler(
-            format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size
-        )
+        resampler = av.AudioResampler(format=stream.format, layout="mono", rate=rate, frame_size=stream.frame_size)
         for piece in [*resampler.resample(frame), *resampler.resample(None)]:
             container.mux(stream.encode(piece))
         container.mux(stream.encode(None))
@@ -210,9 +206,7 @@ class TestVideoWriter:
             assert video.codec_context.pix_fmt == "yuv420p"
             assert float(video.duration * video.time_base) == pytest.approx(1.0, abs=0.001)
 
-    @pytest.mark.parametrize(
-        ("voice", "frames", "expected"), [(10.0, 30, 1.2), (0.7, 30, 0.7), (1.2, 30, 1.2)]
-    )
+    @pytest.mark.parametrize(("voice", "frames", "expected"), [(10.0, 30, 1.2), (0.7, 30, 0.7), (1.2, 30, 1.2)])
     def test_sound_is_cut_to_the_video(self, tmp_path: Path, voice: float, frames: int, expected: float):
         with VideoWriter(tmp_path / "out.mp4", HEIGHT, WIDTH, audio=tone(voice, 16000)) as writer:
             for frame in range(frames):

@@ -30,15 +30,9 @@ if TYPE_CHECKING:
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Inputs, the checkpoint, every field of ClipSpec and Deployment, and the file to write."""
     make = parser.add_argument_group("what to make")
-    make.add_argument(
-        "--image", type=Path, required=True, metavar="FILE", help="Portrait: png, jpeg, webp, ..."
-    )
-    make.add_argument(
-        "--audio", type=Path, required=True, metavar="FILE", help="Voice: wav, flac, mp3, m4a, ..."
-    )
-    make.add_argument(
-        "--prompt", required=True, metavar="TEXT", help="What the video shows, in a sentence or two."
-    )
+    make.add_argument("--image", type=Path, required=True, metavar="FILE", help="Portrait: png, jpeg, webp, ...")
+    make.add_argument("--audio", type=Path, required=True, metavar="FILE", help="Voice: wav, flac, mp3, m4a, ...")
+    make.add_argument("--prompt", required=True, metavar="TEXT", help="What the video shows, in a sentence or two.")
     add_fields(make, ClipSpec, without=("quirks",))
     add_model_options(parser.add_argument_group("with which model"))
     layout = parser.add_argument_group("laid out how")
@@ -96,9 +90,7 @@ def check_target(path: Path) -> None:
     if path.suffix.lower() != ".mp4":
         raise BadInput(f"{path} is not named .mp4, and mp4 is what is written", "give --save_file out.mp4")
     if not folder.is_dir():
-        raise BadInput(
-            f"{folder} is not a folder, so {path.name} cannot be written there", f"mkdir -p {folder}"
-        )
+        raise BadInput(f"{folder} is not a folder, so {path.name} cannot be written there", f"mkdir -p {folder}")
     if path.is_dir() or not os.access(folder, os.W_OK):
         raise BadInput(f"{path} cannot be written", "give --save_file in a folder of your own")
 

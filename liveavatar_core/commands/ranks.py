@@ -48,11 +48,7 @@ def join_ranks(deployment: Deployment, device: str) -> Iterator[torch.device]:
     import torch
     import torch.distributed as dist
 
-    mine = (
-        torch.device(device, int(os.environ.get("LOCAL_RANK", "0")))
-        if device == "cuda"
-        else torch.device(device)
-    )
+    mine = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
     if deployment.num_cards == 1:
         yield mine
         return

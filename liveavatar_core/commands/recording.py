@@ -64,9 +64,7 @@ def record(
     return Recorded(frames=frames, height=size[0], width=size[1], stopped=stopped)
 
 
-def _open(
-    stack: ExitStack, open_writer: OpenWriter, size: tuple[int, int], signals: StopSignals
-) -> FrameWriter:
+def _open(stack: ExitStack, open_writer: OpenWriter, size: tuple[int, int], signals: StopSignals) -> FrameWriter:
     writer = stack.enter_context(open_writer(*size))
     stack.callback(signals.hold)  # runs before the writer closes: closing is not interrupted
     return writer

@@ -17,9 +17,7 @@ SEEDED_MODELS = {"tiny": TINY, "14b": ModelParams()}
 def add_model_options(group: argparse._ArgumentGroup) -> None:
     """Declare where weights come from."""
     weights = group.add_mutually_exclusive_group(required=True)
-    weights.add_argument(
-        "--ckpt_dir", type=Path, metavar="FOLDER", help="Wan2.2-S2V-14B, in its published layout."
-    )
+    weights.add_argument("--ckpt_dir", type=Path, metavar="FOLDER", help="Wan2.2-S2V-14B, in its published layout.")
     weights.add_argument(
         "--seeded_weights",
         choices=tuple(SEEDED_MODELS),
@@ -36,9 +34,7 @@ def check_lora(options: argparse.Namespace, deployment: Deployment) -> None:
     if options.seeded_weights and given:
         raise BadInput(f"{given} belongs to a checkpoint, not to seeded weights", "leave --lora_path_dmd out")
     if deployment.lora == "none" and given:
-        raise BadInput(
-            f"{given} would not be used with lora none", "leave out --lora none, or --lora_path_dmd"
-        )
+        raise BadInput(f"{given} would not be used with lora none", "leave out --lora none, or --lora_path_dmd")
     if options.ckpt_dir and deployment.lora != "none" and not given:
         raise BadInput(
             f"lora {deployment.lora} wants a LoRA file; none was given",

@@ -18,8 +18,12 @@ def released_after(*buffers: Tensor) -> Iterator[None]:
     Gloo's thread lets go of them a moment after it has said that it is done. Freed at a moment of its own, a buffer
     would make the same run hold more memory one time than another. NCCL and fake groups hold nothing.
     """
-    before = [buffer._use_count() for buffer in buffers]
+    before = _holders(buffers)
     yield
     deadline = time.monotonic() + PATIENCE_SECONDS
-    while [buffer._use_count() for buffer in buffers] > before and time.monotonic() < deadline:
+    while _holders(buffers) > before and time.monotonic() < deadline:
         time.sleep(0)
+
+
+def _holders(buffers: tuple[Tensor, ...]) -> list[int]:
+    return [buffer._use_count() for buffer in buffers]  # type: ignore[attr-defined]

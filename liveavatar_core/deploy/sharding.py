@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextvars import Token
 from typing import Any
 
@@ -10,6 +9,7 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
+    FSDPModule,
     FullyShardedDataParallel,
     MixedPrecisionPolicy,
     ShardingStrategy,
@@ -46,6 +46,20 @@ def shard_per_parameter(
         scope = GatherScope()
         unit.register_forward_pre_hook(scope.begin, prepend=True)
         unit.register_forward_pre_hook(scope.end)
+
+
+def adopt_shards(module: nn.Module) -> None:
+    """Let `fully_shard` take up the shards that were put in place, now: the last ranks' are padded to a full share.
+
+    Its first forward would do it otherwise, and the copies would seem to be gathered weights.
+    """
+    for unit in module.modules():
+        group = unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
+        if group is not None:
+            for parameter in group.fsdp_params:
+                parameter.reset_sharded_param()
+                parameter._init_extensions()
+            group._reset_sharded_params = True
 
 
 def shard_flat(module: nn.Module, mesh: DeviceMesh, *, granularity: str, device: torch.device) -> nn.Module:

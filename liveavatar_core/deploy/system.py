@@ -6,6 +6,7 @@ import gc
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import nn
@@ -14,7 +15,7 @@ from torch.distributed.tensor import DTensor
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.fill import fill
-from liveavatar_core.deploy.sharding import shard_flat, shard_per_parameter
+from liveavatar_core.deploy.sharding import adopt_shards, shard_flat, shard_per_parameter
 from liveavatar_core.deploy.world import World
 from liveavatar_core.encoders.audio import AudioEncoder
 from liveavatar_core.encoders.text import TextEncoder
@@ -41,14 +42,18 @@ class System:
     """What was asked for."""
     world: World
     """Which rank this is."""
-    transformer: nn.Module | None
-    """The diffusion transformer; None on a decode rank."""
-    text_encoder: nn.Module
-    """umt5."""
-    audio_encoder: nn.Module
-    """wav2vec2."""
-    vae: nn.Module
-    """The video VAE; its encoder and decoder are called one by one."""
+    parts: Mapping[str, nn.Module]
+    """What it holds of PARTS; a decode rank has no transformer."""
+
+    @property
+    def transformer(self) -> LiveAvatarTransformer:
+        """The diffusion transformer, bare or wrapped."""
+        return cast(LiveAvatarTransformer, self.parts["transformer"])
+
+    @property
+    def vae(self) -> VideoVae:
+        """The video VAE; its encoder and decoder are called one by one."""
+        return cast(VideoVae, self.parts["vae"])
 
     @property
     def compute_dtype(self) -> torch.dtype:
@@ -58,7 +63,7 @@ class System:
     @contextmanager
     def on_card(self, part: str) -> Iterator[nn.Module]:
         """The part, in card memory while inside; a part that rests in host memory goes back there."""
-        module, moves = getattr(self, part), part in _resting(self.recipe) and part != "transformer"
+        module, moves = self.parts[part], part in _resting(self.recipe) and part != "transformer"
         if moves:
             self.world.memory.move_module(module, "card")
         yield module
@@ -70,7 +75,7 @@ def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
     """Load every part that this rank holds. Phase load; bytes are parameters."""
     with scopes.phase("load"), scopes.category("parameters"), torch.no_grad():
         parts = {name: _load_part(name, recipe, world, weights[name]) for name in PARTS if _holds(world, name)}
-    return System(recipe=recipe, world=world, **{"transformer": None, **parts})
+    return System(recipe=recipe, world=world, parts=parts)
 
 
 def _holds(world: World, part: str) -> bool:
@@ -83,6 +88,7 @@ def _load_part(name: str, recipe: Recipe, world: World, source: WeightSource) ->
         module = _shard(name, build_part(name, recipe, stored_dtype(name, recipe)), recipe, world)
         _materialise(module, world.memory.device(place))
         fill(module, source)
+        adopt_shards(module)
     gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
     return module.eval().requires_grad_(False)
 
@@ -148,7 +154,7 @@ def _shard(name: str, module: nn.Module, recipe: Recipe, world: World) -> nn.Mod
 
 
 def _materialise(module: nn.Module, device: torch.device) -> None:
-    """Give memory to what is still on meta, and to this rank's shards alone: DTensor's own way forms the whole first."""
+    """Give memory to what is still on meta: to this rank's shards alone, where DTensor's own way forms the whole."""
     for owner in module.modules():
         for name, parameter in owner.named_parameters(recurse=False):
             if parameter.is_meta:
@@ -160,14 +166,10 @@ def _empty(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
         return torch.empty_like(tensor, device=device)
     local = torch.empty_like(tensor.to_local(), device=device)
     mesh, placements = tensor.device_mesh, tensor.placements
-    return DTensor.from_local(
-        local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride()
-    )
+    return DTensor.from_local(local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
 
 def seeded_weights(recipe: Recipe) -> Weights:
     """Random values for every part, the same for the same recipe seed on every machine."""
     seed = recipe.clip.base_seed
-    return {
-        name: SeededSource.for_module(build_part(name, recipe, torch.float32), seed) for name in PARTS
-    }
+    return {name: SeededSource.for_module(build_part(name, recipe, torch.float32), seed) for name in PARTS}

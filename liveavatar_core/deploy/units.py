@@ -25,7 +25,7 @@ def units_of(module: nn.Module, granularity: str) -> list[nn.Module]:
 
     granularity: `blocks` takes every transformer block, `fine` every injector and embedding as well.
     """
-    if hasattr(module, "post_quant_conv"):
+    if hasattr(module, "post_quant_conv"):  # noqa: SIM108
         patterns = [VAE]
     else:
         patterns = [BLOCKS, FINE] if granularity == "fine" else [BLOCKS]

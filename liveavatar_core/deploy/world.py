@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 
@@ -10,6 +11,7 @@ from liveavatar_core.config import Deployment
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.roles import Role, decode_rank, role_of
 from liveavatar_core.errors import InvalidRecipe
+
 
 @dataclass(frozen=True, kw_only=True)
 class World:

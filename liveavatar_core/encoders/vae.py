@@ -42,8 +42,7 @@ class VideoVae(nn.Module):
         self.latents_std = tuple(params.latents_std or wan.config.latents_std)
         if not len(self.latents_mean) == len(self.latents_std) == params.z_dim:
             raise InvalidRecipe(
-                f"{len(self.latents_mean)} latents_mean, {len(self.latents_std)} latents_std for"
-                f" z_dim {params.z_dim}",
+                f"{len(self.latents_mean)} latents_mean, {len(self.latents_std)} latents_std for z_dim {params.z_dim}",
                 "give one value of each for every latent channel",
             )
         self.encoder: nn.Module = wan.encoder

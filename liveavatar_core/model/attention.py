@@ -20,9 +20,7 @@ def attention(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
     return _attention_lse(q_BHLD, k_BHTD, v_BHTD)[0]
 
 
-def attention_over_both(
-    q_BHLD: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]
-) -> Tensor:
+def attention_over_both(q_BHLD: Tensor, first: tuple[Tensor, Tensor], second: tuple[Tensor, Tensor]) -> Tensor:
     """Attention over keys and values (BHTD) of both parts, which are not joined in memory. Returns BHLD.
 
     Where gradients are wanted the parts are joined: no kernel differentiates its log-sum-exp.

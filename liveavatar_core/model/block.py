@@ -47,9 +47,7 @@ class SelfAttend(Protocol):
     def known(self) -> LayerConstants | Conditions:
         """What the layer made before, or what to make it of."""
 
-    def __call__(
-        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def __call__(self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """The attention's output BHlD, and keys and values of the sink."""
 
 
@@ -66,9 +64,7 @@ class SinkAttend:
     sequence: SequenceLayout
     """How tokens lie over ranks."""
 
-    def __call__(
-        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def __call__(self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See SelfAttend."""
         num_heads, tokens = q_BHlD.shape[1], len(self.rotary_SD)
         q_BhSD, k_BhSD, v_BhSD = (self.sequence.to_heads(x, 1, tokens) for x in (q_BHlD, k_BHlD, v_BHlD))
@@ -106,9 +102,7 @@ class NoisyAttend:
         """See SelfAttend."""
         return self.state.constants
 
-    def __call__(
-        self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor
-    ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def __call__(self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """See SelfAttend."""
         num_heads, frames, table_LD = q_BHlD.shape[1], self.frames, self.rotary.noisy_LD
         tokens = len(table_LD) // frames
@@ -146,9 +140,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, attend: SelfAttend) -> tuple[Tensor, LayerState]:
         """Tokens [B, ..., C] after the block, shape and dtype kept, and what the layer keeps."""
-        constants = (
-            attend.known if isinstance(attend.known, LayerConstants) else self._constants(attend.known)
-        )
+        constants = attend.known if isinstance(attend.known, LayerConstants) else self._constants(attend.known)
         modulation = constants.modulations[attend.row]
         residual_NC = x.flatten(0, -2).float()
         heard, sink = self.self_attn(
@@ -162,9 +154,9 @@ class TransformerBlock(nn.Module):
         return torch.addcmul(residual_NC, fed, modulation.ffn_gate).to(x.dtype).view(x.shape), state
 
     def _constants(self, conditions: Conditions) -> LayerConstants:
-        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (
-            self.modulation.float() + conditions.time_T6C
-        ).unbind(dim=1)
+        shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + conditions.time_T6C).unbind(
+            dim=1
+        )
         rows = zip(shift, scale + 1, gate, ffn_shift, ffn_scale + 1, ffn_gate, strict=True)
         text_BKC = conditions.text_BKC
         with scopes.category("kv_cache"):

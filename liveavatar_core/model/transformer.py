@@ -115,9 +115,7 @@ class LiveAvatarTransformer(nn.Module):
         self.text_embedding = nn.Sequential(
             nn.Linear(params.text_dim, dim), nn.GELU(approximate="tanh"), nn.Linear(dim, dim)
         )
-        self.time_embedding = nn.Sequential(
-            Float32Linear(params.freq_dim, dim), nn.SiLU(), Float32Linear(dim, dim)
-        )
+        self.time_embedding = nn.Sequential(Float32Linear(params.freq_dim, dim), nn.SiLU(), Float32Linear(dim, dim))
         self.time_projection = nn.Sequential(nn.SiLU(), Float32Linear(dim, 6 * dim))
         self.casual_audio_encoder = CausalAudioEncoder(params)
         self.audio_injector = AudioInjector(params)
@@ -139,9 +137,7 @@ class LiveAvatarTransformer(nn.Module):
         x_B1nD = state.sequence.split(tokens_B1ND)
         for index, block in enumerate(self.blocks):
             known = conditions or state.layers[index].constants
-            attend = SinkAttend(
-                known=known, row=len(state.timesteps), rotary_SD=rotary, sequence=state.sequence
-            )
+            attend = SinkAttend(known=known, row=len(state.timesteps), rotary_SD=rotary, sequence=state.sequence)
             x_B1nD, layer = block(x_B1nD, attend)
             state.layers[index : index + 1] = [layer]
         return state
@@ -224,9 +220,7 @@ class LiveAvatarTransformer(nn.Module):
             context.injections = self._injections(context.audio_BAET, x_BFsD.dtype)
         return context.rotary, context.injections
 
-    def _block_rotary(
-        self, frame: int, frames: int, state: ConditionState, device: torch.device
-    ) -> BlockRotary:
+    def _block_rotary(self, frame: int, frames: int, state: ConditionState, device: torch.device) -> BlockRotary:
         height, width = state.latent_size
         noisy = self._rotary(noisy_positions(frame, frames, height // 2, width // 2), state, device)
         shift = reference_shift(frame, state.relative_dist)
@@ -244,10 +238,7 @@ class LiveAvatarTransformer(nn.Module):
         """
         held = torch.cat([audio_BAET[..., :1], audio_BAET], dim=-1)
         global_BF1D, local_BFKD = (x[:, 1:].to(dtype) for x in self.casual_audio_encoder(held))
-        return [
-            AudioInjection(local_BFKD, *norm(global_BF1D))
-            for norm in self.audio_injector.injector_adain_layers
-        ]
+        return [AudioInjection(local_BFKD, *norm(global_BF1D)) for norm in self.audio_injector.injector_adain_layers]
 
 
 def _unpatch(patches_BFSP: Tensor, latent_size: tuple[int, int]) -> Tensor:

@@ -68,10 +68,17 @@ class Ledger(TorchDispatchMode):
     """Counts bytes of one rank while it is entered. Raises OutOfMemory at the card's capacity."""
 
     def __init__(
-        self, *, rank: int = 0, capacity: Capacity = Capacity(), work: WorkCounter | None = None, trace: bool = False
+        self,
+        *,
+        rank: int = 0,
+        capacity: Capacity = Capacity(),
+        work: WorkCounter | None = None,
+        trace: bool = False,
     ) -> None:
-        """`work` counts FLOPs and traffic of the same operations; `trace` keeps every birth and death. `on_phase`, if set, hears of each phase
-        when its first tensor is born."""
+        """Count for `rank`; raise at `capacity`.
+
+        `work` counts FLOPs and traffic of the same operations. `trace` keeps every birth and death.
+        """
         super().__init__()
         self.rank, self.capacity, self.work = rank, capacity, work
         self.totals = {place: dict.fromkeys(scopes.CATEGORIES, 0) for place in scopes.PLACES}
@@ -79,6 +86,7 @@ class Ledger(TorchDispatchMode):
         self.peaks: dict[str, PhasePeak] = {}
         self.trace: list[tuple[int, int]] | None = [] if trace else None
         self.on_phase: Callable[[str], None] = lambda phase: None
+        """Told of each phase when its first tensor is born."""
         self._living: dict[int, tuple[Holding, weakref.ref]] = {}
         self._births, self._paused = 0, False
 
@@ -169,7 +177,7 @@ class Ledger(TorchDispatchMode):
         gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
         self._unpatch = _watch_resizes(self._resized)
         # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
-        ShardingPropagator._fake_mode_lock = _Pause(self)
+        ShardingPropagator._fake_mode_lock = _Pause(self)  # type: ignore[assignment]
         super().__enter__()
         return self
 

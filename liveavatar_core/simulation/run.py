@@ -37,9 +37,7 @@ class SimulatedRank:
     """Operations that were executed."""
 
 
-def simulate_rank(
-    recipe: Recipe, rank: int, capacity: Capacity, inputs: Inputs | None = None
-) -> SimulatedRank:
+def simulate_rank(recipe: Recipe, rank: int, capacity: Capacity, inputs: Inputs | None = None) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     `inputs`: what a person would give; by default something of the size that the recipe asks for.
@@ -56,9 +54,7 @@ def simulate_rank(
                     clips += block.index == recipe.clip.blocks_per_clip - 1
         except OutOfMemory as error:
             failure = error
-    return SimulatedRank(
-        rank=rank, peaks=ledger.peaks, out_of_memory=failure, clips=clips, work=work.operations
-    )
+    return SimulatedRank(rank=rank, peaks=ledger.peaks, out_of_memory=failure, clips=clips, work=work.operations)
 
 
 def _hollow(name: str, recipe: Recipe) -> HollowSource:

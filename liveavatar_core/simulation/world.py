@@ -1,4 +1,4 @@
-"""A world without cards or peers: fake tensors that have no memory, a process group whose collectives return at once."""
+"""A world without cards or peers: tensors that have no memory, a process group whose collectives return at once."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class HollowSource:
         """Its full shape."""
         return self._shapes[name]
 
-    def dtype(self, name: str) -> torch.dtype:  # noqa: ARG002 - one type for all
+    def dtype(self, name: str) -> torch.dtype:
         """Its type."""
         return self._dtype
 

@@ -16,5 +16,5 @@ def add_adapters(transformer: nn.Module, rank: int) -> None:
 
     The layer's own weights move to `<name>.base_layer`, the factors are `<name>.lora_{A,B}.default.weight`.
     """
-    config = LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, target_modules=list(TARGETS))
+    config = LoraConfig(r=rank, lora_alpha=ALPHA_PER_RANK * rank, target_modules=list(TARGETS))  # type: ignore[arg-type]
     inject_adapter_in_model(config, transformer)

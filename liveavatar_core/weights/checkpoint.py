@@ -97,15 +97,11 @@ def write_checkpoint(
     if directory.exists():
         raise CheckpointError(f"{directory} exists already", "give a new folder, or remove that one")
     if model.vae.latents_mean is not None or model.vae.latents_std is not None:
-        raise CheckpointError(
-            "the published layout has no place for latents_mean and latents_std", "leave them out"
-        )
+        raise CheckpointError("the published layout has no place for latents_mean and latents_std", "leave them out")
     partial = directory.with_name(f".{directory.name}.part")
     (partial / layout.AUDIO_ENCODER).mkdir(parents=True)
     _write_json(partial / layout.CONFIG, layout.transformer_config(model.transformer))
-    _write_json(
-        partial / layout.AUDIO_ENCODER / layout.CONFIG, layout.audio_encoder_config(model.audio_encoder)
-    )
+    _write_json(partial / layout.AUDIO_ENCODER / layout.CONFIG, layout.audio_encoder_config(model.audio_encoder))
     _write_transformer(partial, weights["transformer"], shard_bytes)
     torch.save(_published("text_encoder", weights), partial / layout.TEXT_ENCODER)
     torch.save(_published("vae", weights), partial / layout.VAE)

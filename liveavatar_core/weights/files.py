@@ -114,15 +114,11 @@ def require_finite(tensor: Tensor, path: Path, name: str) -> Tensor:
     if tensor.is_floating_point() and tensor.numel():
         extremes = torch.stack(tensor.aminmax()).float() if tensor.itemsize > 1 else tensor.float().aminmax()
         if not all(math.isfinite(value) for value in extremes):
-            raise CheckpointError(
-                f"{path}: {name} holds values that are not finite (NaN or infinity)", _FETCH_AGAIN
-            )
+            raise CheckpointError(f"{path}: {name} holds values that are not finite (NaN or infinity)", _FETCH_AGAIN)
     return tensor
 
 
-_FETCH_AGAIN = (
-    "fetch this file again and compare its SHA-256: python -m liveavatar_core inspect --ckpt_dir DIR"
-)
+_FETCH_AGAIN = "fetch this file again and compare its SHA-256: python -m liveavatar_core inspect --ckpt_dir DIR"
 
 
 def _open_safetensors(path: Path) -> Any:
@@ -146,9 +142,7 @@ def _load_state_dict(path: Path) -> dict[str, Tensor]:
     try:  # files older than torch 1.6 are no zip archives, and cannot be mapped
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a broken archive fails in whatever its bytes happen to mean
-        raise CheckpointError(
-            f"{path} is damaged, truncated or no plain state dict: {error}", _FETCH_AGAIN
-        ) from error
+        raise CheckpointError(f"{path} is damaged, truncated or no plain state dict: {error}", _FETCH_AGAIN) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path} is no plain state dict of tensors", _FETCH_AGAIN)
     return loaded

@@ -91,16 +91,12 @@ def _text_encoder_of(source: WeightSource, path: Path) -> TextEncoderParams:
             num_heads=num_heads,
         )
     except KeyError as error:
-        raise CheckpointError(
-            f"{path} has no {error}, so it is no umt5 encoder", f"give {TEXT_ENCODER}"
-        ) from error
+        raise CheckpointError(f"{path} has no {error}, so it is no umt5 encoder", f"give {TEXT_ENCODER}") from error
 
 
 def _vae_of(source: WeightSource, path: Path) -> VaeParams:
     try:
-        return VaeParams(
-            base_dim=source.shape("encoder.conv1.weight")[0], z_dim=source.shape("conv2.weight")[0]
-        )
+        return VaeParams(base_dim=source.shape("encoder.conv1.weight")[0], z_dim=source.shape("conv2.weight")[0])
     except KeyError as error:
         raise CheckpointError(f"{path} has no {error}, so it is no Wan2.1 VAE", f"give {VAE}") from error
 
@@ -115,9 +111,7 @@ def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error}", "give the folder of Wan2.2-S2V-14B"
-        ) from error
+        raise CheckpointError(f"{path} cannot be read: {error}", "give the folder of Wan2.2-S2V-14B") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is no table of settings", "fetch this file again")
     return config

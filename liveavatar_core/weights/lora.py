@@ -62,9 +62,7 @@ def lora_of(source: WeightSource, where: str) -> Lora:
     has_prefix = next(iter(source.names()), "").startswith(_PREFIX)
     factors = RenamedSource(source, (lambda name: name.removeprefix(_PREFIX)) if has_prefix else str)
     found = {name: _FACTOR.fullmatch(name) for name in factors.names()}
-    strangers = sorted(
-        name for name, match in found.items() if match is None or not _is_target(match["layer"])
-    )
+    strangers = sorted(name for name, match in found.items() if match is None or not _is_target(match["layer"]))
     if strangers or not found:
         raise CheckpointError(
             f"{where}: {len(strangers)} of {len(found)} keys name no LoRA factor of this model"
@@ -90,9 +88,7 @@ def _common_rank(factors: WeightSource, layers: Collection[str], where: str) -> 
                 raise CheckpointError(f"{where}: {name} is missing", "fetch the LoRA file again")
             ranks.add(factors.shape(name)[dimension])
     if len(ranks) > 1:
-        raise CheckpointError(
-            f"{where}: factors of ranks {sorted(ranks)} in one file", "fetch the LoRA file again"
-        )
+        raise CheckpointError(f"{where}: factors of ranks {sorted(ranks)} in one file", "fetch the LoRA file again")
     return ranks.pop()
 
 
@@ -102,9 +98,7 @@ def check_fits(lora: Lora, base: WeightSource, rank: int | None = None) -> None:
     Raises CheckpointError naming file and key.
     """
     if rank is not None and lora.rank != rank:
-        raise CheckpointError(
-            f"{lora.where} has rank {lora.rank}, not {rank}", f"give --lora_rank {lora.rank}"
-        )
+        raise CheckpointError(f"{lora.where} has rank {lora.rank}, not {rank}", f"give --lora_rank {lora.rank}")
     for layer in sorted(lora.layers):
         weight = f"{layer}.weight"
         if weight not in base.names():

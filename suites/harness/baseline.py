@@ -127,9 +127,7 @@ def find_case(folder: Path, record: RunRecord) -> CaseBaseline | None:
         return None
     found = read_baseline(path)
     if found.machine != machine_identity(record):
-        raise BadData(
-            f"{path}: table 'machine' is of another machine", "move the file, or run --baseline-update"
-        )
+        raise BadData(f"{path}: table 'machine' is of another machine", "move the file, or run --baseline-update")
     return found.cases.get(record.case)
 
 

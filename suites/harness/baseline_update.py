@@ -83,13 +83,9 @@ def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
 
 def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
     if record.commit is None:
-        raise BadData(
-            "the record has no commit: nobody could tell what was measured", "run in a git checkout"
-        )
+        raise BadData("the record has no commit: nobody could tell what was measured", "run in a git checkout")
     if record.outcome not in ("pass", "oom") or record.case == MACHINE:
-        raise BadData(
-            f"{record.case} ended in {record.outcome}: no baseline", "update from a run that ended well"
-        )
+        raise BadData(f"{record.case} ended in {record.outcome}: no baseline", "update from a run that ended well")
     entries = {}
     for name, metric in metrics(record).items():
         entries[name] = _entry(metric, record, old.metrics.get(name) if old else None)
@@ -108,9 +104,7 @@ def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
 def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> MetricBaseline:
     summary, name = metric.summary, metric.name
     if not math.isfinite(summary.value) or name in OWN_KEYS:
-        raise BadData(
-            f"{name} is {summary.value} ({metric.reason or 'as measured'})", "measure it, then update"
-        )
+        raise BadData(f"{name} is {summary.value} ({metric.reason or 'as measured'})", "measure it, then update")
     value, spread = rounded(name, summary.value), rounded(name, summary.spread)
     if old is not None:
         return replace(old, value=value, spread=spread, n=summary.n)

@@ -182,7 +182,5 @@ def _redirect_output(log: Path) -> None:
     for stream in (sys.stdout, sys.stderr):
         os.dup2(descriptor, stream.fileno())
         if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(
-                line_buffering=True
-            )  # so that the last lines of a rank that is killed are there
+            stream.reconfigure(line_buffering=True)  # so that the last lines of a rank that is killed are there
     os.close(descriptor)

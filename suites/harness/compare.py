@@ -39,15 +39,11 @@ def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, upda
         result = compare_metric(metric, baseline.metrics.get(name), update)
         if result is not None:
             verdict, what, step = result
-            found.append(
-                Finding(verdict=verdict, what=f"{where}: {name} {what}", next_step=step, metric=name)
-            )
+            found.append(Finding(verdict=verdict, what=f"{where}: {name} {what}", next_step=step, metric=name))
     return found
 
 
-def compare_metric(
-    metric: Metric, baseline: MetricBaseline | None, update: str
-) -> tuple[Verdict, str, str] | None:
+def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str) -> tuple[Verdict, str, str] | None:
     """Verdict, what and next step (`update`: the command that takes it over); None if nothing is to be said.
 
     A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
@@ -69,9 +65,7 @@ def compare_metric(
     return _change(metric, value, baseline, update)
 
 
-def _change(
-    metric: Metric, value: float, baseline: MetricBaseline, update: str
-) -> tuple[Verdict, str, str] | None:
+def _change(metric: Metric, value: float, baseline: MetricBaseline, update: str) -> tuple[Verdict, str, str] | None:
     change = value - baseline.value
     allowed = max(baseline.rel * abs(baseline.value), baseline.abs)
     if abs(change) <= allowed:

@@ -165,9 +165,7 @@ def hung(silent: list[Rank], stacks: dict[int, str], doing: str, seconds: float)
     stuck = [rank for rank in silent if not _waits_in_collective(stacks[rank.index])]
     blamed = sorted(stuck or silent, key=lambda rank: rank.last_event_at)[: None if stuck else 1]
     message = f"did not answer {doing!r} within {seconds:g} s"
-    return GroupError(
-        [_failure(rank, "hang", message) for rank in blamed], f"see its stack in {blamed[0].log}"
-    )
+    return GroupError([_failure(rank, "hang", message) for rank in blamed], f"see its stack in {blamed[0].log}")
 
 
 def _waits_in_collective(stacks: str) -> bool:

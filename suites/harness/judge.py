@@ -115,16 +115,12 @@ def _waive(judgement: Judgement, record: RunRecord, settings: Settings) -> Judge
     if not judgement.failing:
         return judgement
     failures = [finding.verdict for finding in judgement.findings if finding.fails]
-    valid = [
-        waiver for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE) if applies(waiver, record)
-    ]
+    valid = [waiver for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE) if applies(waiver, record)]
     valid = [waiver for waiver in valid if record.date <= waiver.expires]
     if not valid or not WAIVABLE.issuperset(failures):
         return judgement
     waiver = valid[0]
-    return replace(
-        judgement, failing=False, waived=f"{waiver.reason} ({waiver.link}, until {waiver.expires})"
-    )
+    return replace(judgement, failing=False, waived=f"{waiver.reason} ({waiver.link}, until {waiver.expires})")
 
 
 def _of(findings: list[Finding], *, failing: bool) -> Judgement:

@@ -83,9 +83,7 @@ class Job:
         for name in ("env", "rank_names"):
             count = len(getattr(self, name))
             if count not in (0, self.world_size):
-                raise BadInput(
-                    f"{count} {name} for {self.world_size} ranks", f"give {self.world_size}, or none"
-                )
+                raise BadInput(f"{count} {name} for {self.world_size} ranks", f"give {self.world_size}, or none")
 
 
 class RankGroup:
@@ -148,9 +146,7 @@ class RankGroup:
                 rank.stopping = True
                 rank.send(None)
             if not self._gather(lambda rank: rank.process.ended, time.monotonic() + self._job.stop_seconds):
-                raise self._hang(
-                    [rank for rank in self._ranks if not rank.process.ended], self._job.stop_seconds
-                )
+                raise self._hang([rank for rank in self._ranks if not rank.process.ended], self._job.stop_seconds)
         self._end()
 
     def __enter__(self) -> Self:
@@ -169,9 +165,7 @@ class RankGroup:
             try:
                 process = server.fork(deadline)
             except ForkServerError as error:
-                failure = RankFailure(
-                    kind="infrastructure", rank=index, name=name, message=error.what, error=error
-                )
+                failure = RankFailure(kind="infrastructure", rank=index, name=name, message=error.what, error=error)
                 raise GroupError([failure]) from error
             self._ranks.append(Rank(index, name, process, log))
             self._ranks[-1].send(self._spec(index, log))
@@ -187,9 +181,7 @@ class RankGroup:
             rendezvous=f"file://{(self._folder / 'rendezvous').resolve()}",
             log=str(log.resolve()),
             directory=str(Path.cwd()),
-            environ={"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": str(threads)}
-            | dict(os.environ)
-            | dict(own),
+            environ={"GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": str(threads)} | dict(os.environ) | dict(own),
             sys_path=list(sys.path),
         )
 

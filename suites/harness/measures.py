@@ -10,9 +10,7 @@ from liveavatar_core.errors import GIB
 from suites.harness.record import RunRecord
 from suites.harness.stats import Summary, summarise
 
-HIGHER_IS_BETTER = frozenset(
-    {"latent_cosine", "identity_cosine", "sync_confidence", "sharpness", "psnr_db", "ssim"}
-)
+HIGHER_IS_BETTER = frozenset({"latent_cosine", "identity_cosine", "sync_confidence", "sharpness", "psnr_db", "ssim"})
 """Metrics of which more is better, by name or by the end of a name; of all others less is."""
 
 

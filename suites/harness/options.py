@@ -72,9 +72,7 @@ def read_settings(config: pytest.Config) -> Settings:
     """The options of this run, relative paths taken from the root folder; BadInput if they don't fit."""
     update, new_only = config.getoption("--baseline-update"), config.getoption("--baseline-update-new-only")
     if update and new_only:
-        raise BadInput(
-            "--baseline-update and --baseline-update-new-only exclude each other", "give one of them"
-        )
+        raise BadInput("--baseline-update and --baseline-update-new-only exclude each other", "give one of them")
     history = config.getoption("--history")
     return Settings(
         hardware=_hardware(config.getoption("--hardware")),
@@ -93,7 +91,5 @@ def _hardware(text: str) -> tuple[str, ...]:
     modes = tuple(dict.fromkeys(text.split(",")))
     for mode in modes:
         if mode not in (AUTO, *HARDWARE_MODES):
-            raise BadInput(
-                f"no hardware mode {mode!r}", f"give --hardware={'|'.join((AUTO, *HARDWARE_MODES))}"
-            )
+            raise BadInput(f"no hardware mode {mode!r}", f"give --hardware={'|'.join((AUTO, *HARDWARE_MODES))}")
     return modes

@@ -66,9 +66,7 @@ class RankServer:
         pid = os.fork()
         if pid == 0:
             self._become_rank(channel, status)
-        with contextlib.suppress(
-            ProcessLookupError, PermissionError
-        ):  # the rank does it too; whoever is first
+        with contextlib.suppress(ProcessLookupError, PermissionError):  # the rank does it too; whoever is first
             os.setpgid(pid, pid)
         os.close(channel)
         self._status_of[pid] = status

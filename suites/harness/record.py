@@ -195,9 +195,7 @@ class RunRecord:
         if self.schema != SCHEMA:
             raise BadData(f"record of schema {self.schema}, this is {SCHEMA}", "run the case again")
         if (self.outcome == "oom") != (self.out_of_memory is not None):
-            raise BadData(
-                f"outcome {self.outcome} and out_of_memory {self.out_of_memory} disagree", "run again"
-            )
+            raise BadData(f"outcome {self.outcome} and out_of_memory {self.out_of_memory} disagree", "run again")
         if (self.outcome in ("pass", "oom")) != (self.failure is None):
             raise BadData(f"outcome {self.outcome} and failure {self.failure} disagree", "run the case again")
 
@@ -278,9 +276,7 @@ def _check_missing(reading: Any, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(reading, name)
         if value is None and not reading.missing.get(name):
-            raise BadData(
-                f"{type(reading).__name__}.{name} is null without a reason", f"say why in missing[{name!r}]"
-            )
+            raise BadData(f"{type(reading).__name__}.{name} is null without a reason", f"say why in missing[{name!r}]")
         if isinstance(value, int) and value < 0:
             raise BadData(f"{type(reading).__name__}.{name} is {value}", "give bytes, or None with a reason")
 

@@ -63,9 +63,7 @@ class Session:
 
     def unused(self) -> list[str]:
         """Baseline entries, of what ran, that belong to no case; expired or idle waivers. Two lines each."""
-        return _unused_entries(self.results, self.tiers, self.settings) + _idle_waivers(
-            self.results, self.settings
-        )
+        return _unused_entries(self.results, self.tiers, self.settings) + _idle_waivers(self.results, self.settings)
 
 
 def check_data(settings: Settings) -> None:
@@ -106,9 +104,7 @@ def _unused_entries(results: list[Result], tiers: dict[str, Tier], settings: Set
         defined = {case.name for case in tiers[path.stem].cases} if path.stem in tiers else set()
         known = defined | {case for other, case in ran if other == path}
         unknown = read_baseline(path).cases.keys() - known if path.exists() else set()
-        lines += [
-            f"{path}: {name!r} belongs to no case of {path.stem}\nnext: delete it" for name in sorted(unknown)
-        ]
+        lines += [f"{path}: {name!r} belongs to no case of {path.stem}\nnext: delete it" for name in sorted(unknown)]
     return lines
 
 

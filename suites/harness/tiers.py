@@ -92,18 +92,14 @@ class Tier:
         for case in self.cases:
             if case.name == name:
                 return case
-        raise BadInput(
-            f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}"
-        )
+        raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
 
     def recipe(self, case: Case) -> Recipe:
         """The recipe of `case` for this many cards, its changes applied."""
         recipe = named_recipe(case.recipe, self.cards)
         where = f"{self.name}.cases.{case.name}"
         clip = strict.build(ClipSpec, asdict(recipe.clip) | case.clip, f"{where}.clip")
-        deployment = strict.build(
-            Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment"
-        )
+        deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
         return replace(recipe, clip=clip, deployment=deployment)
 
 
@@ -165,6 +161,4 @@ def _check_case(tier: Tier, case: Case, where: str) -> None:
     except (BadInput, InvalidRecipe, BadData) as error:
         raise BadData(f"{where}: {error.what}", error.next_step) from error
     if needed != tier.cards:
-        raise BadData(
-            f"{where}: the recipe takes {needed} cards, the tier has {tier.cards}", "make them equal"
-        )
+        raise BadData(f"{where}: the recipe takes {needed} cards, the tier has {tier.cards}", "make them equal")

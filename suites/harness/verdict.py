@@ -88,34 +88,26 @@ def judge_outcome(record: RunRecord, expected: Expectation) -> Finding | None:
     Where running out of memory is expected no other failure will do, nor will another phase or category.
     """
     if record.outcome == "infrastructure":
-        return _finding(
-            record, "the machine, not the run, failed", _failure_step(record), Verdict.INFRASTRUCTURE
-        )
+        return _finding(record, "the machine, not the run, failed", _failure_step(record), Verdict.INFRASTRUCTURE)
     if record.outcome != expected.outcome:
         return _other_outcome(record, expected)
     details = record.out_of_memory
     if details is None or (details.phase in expected.phases and details.category == expected.category):
         return None
     wanted = f"{expected.category} in {' or '.join(expected.phases)}"
-    return _finding(
-        record, f"ran out of memory for {details.category} in {details.phase}, not for {wanted}", "see why"
-    )
+    return _finding(record, f"ran out of memory for {details.category} in {details.phase}, not for {wanted}", "see why")
 
 
 def _other_outcome(record: RunRecord, expected: Expectation) -> Finding:
     if record.outcome == "pass":
-        step = (
-            f'promote this tier: set outcome = "pass" for {record.tier}.cases.{record.case} in its tiers file'
-        )
+        step = f'promote this tier: set outcome = "pass" for {record.tier}.cases.{record.case} in its tiers file'
         return _finding(record, "it fits now, and was expected to run out of memory", step)
     if record.outcome == "oom" and record.out_of_memory is not None:
         details = record.out_of_memory
         short = (details.requested - details.free) / 2**30
         where = f"rank {details.rank} ran out of memory in {details.phase}"
         what = f"{where}, {short:.2f} GiB short, and was expected to pass"
-        return _finding(
-            record, what, "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
-        )
+        return _finding(record, what, "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
     why = f"ended in {record.outcome} ({_message(record)}), and {expected.outcome} was expected"
     return _finding(record, why, _failure_step(record))
 

@@ -55,7 +55,7 @@ def simulate(link: ChildLink) -> None:
 def _details(result: SimulatedRank) -> dict[str, Any] | None:
     error = result.out_of_memory
     names = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
-    return error and {name: getattr(error, name) for name in names}
+    return {name: getattr(error, name) for name in names} if error else None
 
 
 def memory_of(rank: int, peaks: dict[str, PhasePeak]) -> list[dict[str, Any]]:
@@ -75,9 +75,7 @@ def run(link: ChildLink) -> None:
     ledger = Ledger(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]))
     ledger.on_phase = lambda phase: _tell(link, ledger, phase)
     if link.world_size > 1:
-        dist.init_process_group(
-            "gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size
-        )
+        dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     inputs = _inputs(link.payload)
     link.next_command()
     try:

@@ -28,14 +28,11 @@ def memory(rank: int, phase: str, gib: float | None) -> PhaseMemory:
         reserved_bytes=None,
         device_used_bytes=None,
         by_category=None if size is None else {"parameters": size},
-        missing=UNREAD
-        | ({"allocated_bytes": "no reading", "by_category": "no reading"} if gib is None else {}),
+        missing=UNREAD | ({"allocated_bytes": "no reading", "by_category": "no reading"} if gib is None else {}),
     )
 
 
-def passed(
-    *, tier: str = "gpu5x24", case: str = "published_sharded", peak: float = 20.0, **changes
-) -> RunRecord:
+def passed(*, tier: str = "gpu5x24", case: str = "published_sharded", peak: float = 20.0, **changes) -> RunRecord:
     """Two ranks that passed on imitated 24 GB cards."""
     record = RunRecord(
         tier=tier,
@@ -46,9 +43,7 @@ def passed(
         machine=MachineProfile(card="RTX 4090", cards=5, torch="2.13.0", allocator="ledger"),
         limit_bytes=int(22.15 * GIB),
         outcome="pass",
-        memory=tuple(
-            memory(rank, *at) for rank in (0, 1) for at in (("load", 17.2), ("denoise", peak - rank))
-        ),
+        memory=tuple(memory(rank, *at) for rank in (0, 1) for at in (("load", 17.2), ("denoise", peak - rank))),
         timing=Timing(predicted_seconds_per_clip=8.125),
         commit="1f0c2ab",
         date=date(2026, 11, 20),
@@ -59,9 +54,7 @@ def passed(
 def physical(*, clips: tuple[float, ...], **changes) -> RunRecord:
     """Measured on real cards; time may be compared."""
     timing = Timing(clip_seconds=clips, first_frame_seconds=3.0, comparable=True)
-    machine = MachineProfile(
-        card="NVIDIA GeForce RTX 4090", cards=5, driver="570.1", torch="2.13.0", link="pcie4"
-    )
+    machine = MachineProfile(card="NVIDIA GeForce RTX 4090", cards=5, driver="570.1", torch="2.13.0", link="pcie4")
     return passed(hardware="physical", emulated=False, machine=machine, timing=timing, **changes)
 
 
@@ -82,6 +75,4 @@ def ran_out(*, phase: str = "encode", category: str = "unsharded_parameters", **
 
 def failed(outcome: str, **changes) -> RunRecord:
     """Ended in neither a pass nor an expected lack of memory."""
-    return passed(
-        outcome=outcome, failure=Failure(message=f"rank 1 ended in {outcome}", rank=1), memory=(), **changes
-    )
+    return passed(outcome=outcome, failure=Failure(message=f"rank 1 ended in {outcome}", rank=1), memory=(), **changes)

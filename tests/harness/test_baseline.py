@@ -50,9 +50,7 @@ CASE = st.builds(
     history=st.lists(TEXT, max_size=3).map(tuple),
 )
 MACHINE = st.dictionaries(TEXT, TEXT | st.integers(-(2**60), 2**60))
-FILE = st.builds(
-    BaselineFile, machine=MACHINE, cases=st.dictionaries(TEXT.filter("machine".__ne__), CASE, max_size=3)
-)
+FILE = st.builds(BaselineFile, machine=MACHINE, cases=st.dictionaries(TEXT.filter("machine".__ne__), CASE, max_size=3))
 
 
 @given(FILE)
@@ -209,9 +207,7 @@ def test_machines_that_differ_in_anything_have_different_baselines(tmp_path):
 
 
 def test_hardware_modes_have_different_baselines():
-    profiles = {
-        machine_profile_name(machine_identity(passed(hardware=mode))) for mode in ("simulated", "miniature")
-    }
+    profiles = {machine_profile_name(machine_identity(passed(hardware=mode))) for mode in ("simulated", "miniature")}
     assert profiles == {"simulated-rtx4090x5", "miniature"}
 
 

@@ -68,9 +68,7 @@ def test_seconds_of_imitated_cards_are_not_compared():
 def test_a_metric_without_a_reading_is_missing_not_passed():
     unread = passed(memory=(memory(0, "load", 17.2), memory(0, "denoise", None)))
     assert verdicts(unread, passed())["peak_vram_gib"] is Verdict.MISSING_METRIC
-    assert (
-        verdicts(passed(), passed(quality={"latent_cosine": 0.99}))["latent_cosine"] is Verdict.MISSING_METRIC
-    )
+    assert verdicts(passed(), passed(quality={"latent_cosine": 0.99}))["latent_cosine"] is Verdict.MISSING_METRIC
     assert verdicts(physical(clips=()), physical(clips=(1.0,)))["seconds_per_clip"] is Verdict.MISSING_METRIC
 
 

@@ -45,8 +45,6 @@ MODULES = (
 
 def test_what_only_compares_numbers_never_imports_torch():
     lines = [f"import suites.harness.{module}" for module in MODULES]
-    code = "\n".join(
-        ["import sys", *(f"{line}; assert 'torch' not in sys.modules, {line!r}" for line in lines)]
-    )
+    code = "\n".join(["import sys", *(f"{line}; assert 'torch' not in sys.modules, {line!r}" for line in lines)])
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

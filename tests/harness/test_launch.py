@@ -56,9 +56,7 @@ def test_answers_come_in_order_of_rank(tmp_path: Path):
     with RankGroup.start(job("echo", world_size=5, payload={"frames": 48}), tmp_path) as group:
         for command in ("load", "clip", "clip"):
             replies = group.command(command)
-            assert replies == [
-                {"command": command, "rank": rank, "payload": {"frames": 48}} for rank in range(5)
-            ]
+            assert replies == [{"command": command, "rank": rank, "payload": {"frames": 48}} for rank in range(5)]
         assert group.last_events == [{"phase": "clip"}] * 5
 
 
@@ -186,9 +184,7 @@ def test_traceback_of_a_fault_is_in_the_detail(tmp_path: Path):
 
 
 def test_hang_names_the_rank_that_the_others_wait_for(tmp_path: Path):
-    given = job(
-        "barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sleep"}, command_seconds=3
-    )
+    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sleep"}, command_seconds=3)
     [failure] = fail(given, tmp_path, within=3 + SOON).failures
     assert (failure.kind, failure.rank, failure.phase) == ("hang", 1, "denoise")
     assert "in sleep" in failure.detail, "its stack says where it hangs"

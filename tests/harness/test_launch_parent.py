@@ -35,9 +35,7 @@ def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[sub
     """A process whose ranks do not answer, each kind more stubborn; and the session of its ranks."""
     env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)])}
     command = [sys.executable, "-c", PARENT, request.param, str(tmp_path)]
-    with subprocess.Popen(
-        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         session = int(process.stdout.readline())
         await_count(session, at_least=PROCESSES)
         yield process, session

@@ -46,16 +46,10 @@ FAILURES = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("record", "verdict", "words"), FAILURES, ids=lambda value: getattr(value, "value", "")
-)
+@pytest.mark.parametrize(("record", "verdict", "words"), FAILURES, ids=lambda value: getattr(value, "value", ""))
 def test_each_kind_of_failure_has_a_verdict_and_an_exit_code_of_its_own(lab, record, verdict, words):
     lab.baseline(passed(quality={"latent_cosine": 0.99}))
-    quality = (
-        record.quality
-        if verdict in (Verdict.MISSING_METRIC, Verdict.INVALID_METRIC)
-        else {"latent_cosine": 0.99}
-    )
+    quality = record.quality if verdict in (Verdict.MISSING_METRIC, Verdict.INVALID_METRIC) else {"latent_cosine": 0.99}
     lab.put(replace(record, quality=quality))
     result = lab.run()
     assert result.ret == EXIT_CODES[verdict]
@@ -83,14 +77,10 @@ def test_where_lack_of_memory_is_expected_it_passes_with_its_numbers(lab):
     lab.put(ran_out())
     result = lab.run("-m", "gpu4x24")
     assert result.ret == 0
-    result.stdout.fnmatch_lines(
-        ["gpu4x24 simulated*oom*20.0, 19.0*22.15 GiB*", "*published_sharded*encode*-3.26*"]
-    )
+    result.stdout.fnmatch_lines(["gpu4x24 simulated*oom*20.0, 19.0*22.15 GiB*", "*published_sharded*encode*-3.26*"])
 
 
-@pytest.mark.parametrize(
-    "record", [failed("crash"), failed("hang"), failed("unsupported"), ran_out(phase="load")]
-)
+@pytest.mark.parametrize("record", [failed("crash"), failed("hang"), failed("unsupported"), ran_out(phase="load")])
 def test_where_lack_of_memory_is_expected_no_other_end_will_do(lab, record):
     lab.tests("gpu4x24", "published_sharded")
     lab.put(replace(record, tier="gpu4x24"))

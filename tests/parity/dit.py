@@ -61,9 +61,7 @@ class DitCase:
         return self.model(Prefill(**request | changes))
 
     def cache(self) -> KVCache:
-        return KVCache.allocate(
-            self.params, 1, self.meta["kv_cache_size"], self.params.num_heads, torch.float32, "cpu"
-        )
+        return KVCache.allocate(self.params, 1, self.meta["kv_cache_size"], self.params.num_heads, torch.float32, "cpu")
 
     def noise(self, call: dict[str, Any]) -> Tensor:
         """The noisy block of an entry of meta.json's calls."""

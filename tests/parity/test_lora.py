@@ -91,9 +91,7 @@ RENAMED = {
 
 
 @pytest.mark.parametrize("variant", RENAMED)
-def test_what_the_original_ignores_is_an_error_here(
-    case: LoraCase, dit_case: Path, tmp_path: Path, variant: str
-):
+def test_what_the_original_ignores_is_an_error_here(case: LoraCase, dit_case: Path, tmp_path: Path, variant: str):
     base = case.base(dit_case, torch.float32)
     changed = case.meta["loader_variants"][variant]["changed_tensors"]
     path = tmp_path / "lora.safetensors"
@@ -108,9 +106,7 @@ def test_what_the_original_ignores_is_an_error_here(
 def changed(case: LoraCase, **changes: Tensor | None) -> Lora:
     """The case's LoRA with keys replaced or, where None, left out."""
     keys = {**case.keys, **{name: x for name, x in changes.items() if x is not None}}
-    return lora_of(
-        TensorSource({name: x for name, x in keys.items() if changes.get(name, x) is not None}), "it"
-    )
+    return lora_of(TensorSource({name: x for name, x in keys.items() if changes.get(name, x) is not None}), "it")
 
 
 def test_half_a_pair_is_an_error(case: LoraCase):

@@ -95,9 +95,7 @@ def test_sink(case: DitCase, state: ConditionState):
 @pytest.mark.parametrize(
     ("float16", "atol"), [(True, FLOW), (False, EXACT_TABLES_FLOW)], ids=["float16_tables", "exact_tables"]
 )
-@pytest.mark.parametrize(
-    ("file", "distance"), [("inference", "relative_dist"), ("inference_rel10", "relative_dist_B")]
-)
+@pytest.mark.parametrize(("file", "distance"), [("inference", "relative_dist"), ("inference_rel10", "relative_dist_B")])
 def test_flow_of_every_block_in_a_row(case: DitCase, file: str, distance: str, float16: bool, atol: float):
     golden = case.file(file)
     state = case.prefill(relative_dist=case.meta[distance], float16_rotary_tables=float16)
@@ -119,9 +117,7 @@ def test_cache_holds_what_the_reference_wrote(case: DitCase, state: ConditionSta
         for name, expected in golden.items():
             if found := re.fullmatch(rf"call{call['call']}\.layer(\d+)\.([kv])_written", name):
                 layer, which = int(found[1]), found[2]
-                written = getattr(cache, f"{which}_layers")[layer][:, :, start : start + length].transpose(
-                    1, 2
-                )
+                written = getattr(cache, f"{which}_layers")[layer][:, :, start : start + length].transpose(1, 2)
                 assert_near(written, expected, FLOW)
     for name, expected in golden.items():
         if found := re.fullmatch(r"final\.layer(\d+)\.([kv])", name):
@@ -139,9 +135,7 @@ def test_hidden_states_after_each_block(case: DitCase, state: ConditionState):
             assert_near(hidden, golden[f"call{number}.hidden_after_block{index}"], FLOW)
 
 
-@pytest.mark.parametrize(
-    ("file", "distance"), [("inference", "relative_dist"), ("inference_rel10", "relative_dist_B")]
-)
+@pytest.mark.parametrize(("file", "distance"), [("inference", "relative_dist"), ("inference_rel10", "relative_dist_B")])
 def test_rotary_tables_follow_the_video(case: DitCase, file: str, distance: str):
     golden = case.file(file)
     state = case.prefill(relative_dist=case.meta[distance])
@@ -158,9 +152,7 @@ def test_rotary_tables_follow_the_video(case: DitCase, file: str, distance: str)
 def test_forward_at_time_zero(case: DitCase, state: ConditionState):
     golden, cache, call = case.file("t0_update"), case.cache(), case.meta["calls"][0]
     case.denoise(call, state=state, cache=cache)
-    flow = case.denoise(
-        call, latents_BCFHW=golden["x"][None], step=len(case.timesteps), state=state, cache=cache
-    )
+    flow = case.denoise(call, latents_BCFHW=golden["x"][None], step=len(case.timesteps), state=state, cache=cache)
     assert_near(flow, golden["out"], FLOW)
     length = case.frames * case.meta["frame_seqlen"]
     for layer in case.meta["extra"]["kv_layers"]:
@@ -179,9 +171,7 @@ def test_bfloat16_stays_near(case: DitCase):
     """The yardstick is the reference with bfloat16 products emulated: 0.6 % relative RMS a flow."""
     golden, half = case.file("inference"), DitCase(case.folder)
     half.model.to(torch.bfloat16)
-    cache = KVCache.allocate(
-        case.params, 1, case.meta["kv_cache_size"], case.params.num_heads, torch.bfloat16, "cpu"
-    )
+    cache = KVCache.allocate(case.params, 1, case.meta["kv_cache_size"], case.params.num_heads, torch.bfloat16, "cpu")
     state = half.prefill()
     for call in case.meta["calls"]:
         flow = half.denoise(call, state=state, cache=cache)

@@ -8,15 +8,16 @@ import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from liveavatar_core.errors import OutOfMemory
 from suites.harness.failures import GroupError
 from suites.harness.record import (
     Failure,
     MachineProfile,
     OutOfMemoryDetails,
+    Phase,
     PhaseMemory,
-    RunRecord,
 )
 
 PRELOAD = ("torch", "suites.harness.worker")
@@ -41,13 +42,13 @@ def phase_memory(readings: Iterable[dict[str, Any]]) -> tuple[PhaseMemory, ...]:
 def failure_of(error: GroupError) -> dict[str, Any]:
     """Outcome and explanation of a group that failed, as fields of a record."""
     lead = error.lead
-    if lead.kind == "oom" and lead.error is not None:
+    if isinstance(lead.error, OutOfMemory):
         others = tuple(failure.rank for failure in error.failures[1:] if failure.kind == "oom")
         return {"outcome": "oom", "out_of_memory": OutOfMemoryDetails.of(lead.error, others)}
     failure = Failure(
         message=lead.message.splitlines()[0],
         rank=lead.rank,
-        phase=lead.phase or None,
+        phase=cast(Phase, lead.phase) or None,
         next_step=error.next_step,
         detail=lead.detail,
     )
@@ -85,8 +86,6 @@ def _commit() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")
-
-
 
 
 def torch_of(replies: list[dict[str, Any]]) -> str | None:

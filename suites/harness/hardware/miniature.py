@@ -55,7 +55,12 @@ class Mode:
             hardware="miniature",
             emulated=True,
             machine=host_machine(
-                "miniature", tier.cards, version, imitated_card=tier.card, imitated_cards=tier.cards, link="shm"
+                "miniature",
+                tier.cards,
+                version,
+                imitated_card=tier.card,
+                imitated_cards=tier.cards,
+                link="shm",
             ),
             limit_bytes=limit,
             memory=phase_memory(readings),

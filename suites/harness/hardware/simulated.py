@@ -25,7 +25,7 @@ class Mode:
 
     name = "simulated"
 
-    def why_not(self, tier: Tier) -> str | None:  # noqa: ARG002 - every tier can be simulated
+    def why_not(self, tier: Tier) -> str | None:
         """None: it needs nothing but a CPU."""
         return None
 
