@@ -48,7 +48,7 @@ def failure_of(error: GroupError) -> dict[str, Any]:
     failure = Failure(
         message=lead.message.splitlines()[0],
         rank=lead.rank,
-        phase=cast(Phase, lead.phase) or None,
+        phase=cast(Phase | None, lead.phase or None),
         next_step=error.next_step,
         detail=lead.detail,
     )
