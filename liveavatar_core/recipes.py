@@ -13,17 +13,17 @@ from liveavatar_core.model.params import TransformerParams
 
 TINY = ModelParams(
     transformer=TransformerParams(
-        dim=192,
-        ffn_dim=512,
+        dim=160,
+        ffn_dim=440,
         num_heads=8,
-        num_layers=12,
+        num_layers=20,
         freq_dim=32,
-        text_dim=128,
+        text_dim=160,
         text_len=64,
         audio_dim=32,
-        audio_inject_layers=(0, 4, 8),
+        audio_inject_layers=(0, 4, 8, 12, 16),
     ),
-    text_encoder=TextEncoderParams(vocab_size=3584, d_model=128, d_kv=16, d_ff=320, num_layers=8, num_heads=8),
+    text_encoder=TextEncoderParams(vocab_size=6500, d_model=160, d_kv=20, d_ff=560, num_layers=8, num_heads=8),
     audio_encoder=AudioEncoderParams(
         hidden_size=32,
         num_attention_heads=4,
@@ -34,7 +34,7 @@ TINY = ModelParams(
     ),
     vae=VaeParams(base_dim=4),
 )
-"""The same architecture, some 2500 times smaller: its parts have about the shares that the 14B's parts have."""
+"""The same architecture, some 1700 times smaller: its parts have about the shares that the 14B's parts have."""
 
 
 def published_sharded(cards: int) -> Recipe:
@@ -98,6 +98,6 @@ def miniature(recipe: Recipe) -> Recipe:
     return replace(
         recipe,
         model=TINY,
-        clip=replace(recipe.clip, size="128*64"),
-        deployment=replace(recipe.deployment, lora_rank=5),
+        clip=replace(recipe.clip, size="64*64"),
+        deployment=replace(recipe.deployment, lora_rank=4),
     )

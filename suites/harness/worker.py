@@ -13,7 +13,7 @@ import torch
 import torch.distributed as dist
 
 from liveavatar_core.cards import find_card
-from liveavatar_core.config import Recipe
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, ClipSpec, Recipe
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.roles import decode_rank
 from liveavatar_core.deploy.system import seeded_weights
@@ -97,9 +97,12 @@ def _tell(link: ChildLink, ledger: Ledger, phase: str) -> None:
 
 
 def _inputs(payload: dict[str, Any]) -> Inputs:
+    """Image, prompt, and as much of the voice as the clips last for: what encoding it takes depends on its length."""
+    clip: ClipSpec = payload["recipe"].clip
+    samples = clip.num_clip * clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
     return Inputs(
         image=read_image(Path(payload["image"])),
-        waveform=read_audio(Path(payload["audio"])),
+        waveform=read_audio(Path(payload["audio"]))[:samples],
         prompt=payload["prompt"],
     )
 
