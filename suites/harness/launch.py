@@ -94,6 +94,7 @@ class RankGroup:
         self._job, self._folder = job, folder
         self._ranks: list[Rank] = []
         self._doing = "start"
+        self._events_at_end: list[dict[str, Any]] = []
         self._oom_kills = count_oom_kills()
 
     @classmethod
@@ -114,8 +115,8 @@ class RankGroup:
 
     @property
     def last_events(self) -> list[dict[str, Any]]:
-        """The last event of each rank; empty where there was none."""
-        return [rank.last_event for rank in self._ranks]
+        """The last event of each rank, also once the group has ended; empty where there was none."""
+        return [rank.last_event for rank in self._ranks] or self._events_at_end
 
     @property
     def pids(self) -> list[int]:
@@ -243,7 +244,7 @@ class RankGroup:
                 if process.exit_status is None:
                     process.await_hangup(time.monotonic() + KILL_SECONDS)
                 process.connection.close()
-            self._ranks = []
+            self._events_at_end, self._ranks = self.last_events, []
 
     def _await_end(self, deadline: float) -> None:
         while (running := [rank.process for rank in self._ranks if not rank.process.ended]) and (
