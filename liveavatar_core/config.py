@@ -23,6 +23,9 @@ FRAMES_PER_BLOCK = LATENT_FRAMES_PER_BLOCK * VIDEO_FRAMES_PER_LATENT
 
 Dtype = Literal["float32", "bfloat16"]
 
+_PER_PARAMETER = "give --shard per_parameter"
+_SHARD = "give --shard per_parameter or flat, or leave it True"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quirks:
@@ -37,8 +40,8 @@ class Quirks:
     """Frames of the portrait that stand for the motion before the video. The original's single-card pipeline
     takes 365, of which the transformer sees the last 73."""
     streaming_decode: bool = True
-    """Decode block by block with a cache that persists. The original's single-card pipeline decodes clip by clip,
-    behind the motion latents, and encodes the last frames again."""
+    """Decode with one cache from start to end. The original's single-card pipeline starts anew with every clip, behind
+    the last frames encoded again; its second prefill, which it has with enable_online_decode alone, sees them too."""
     first_frames_dropped: int = 0
     """Frames dropped at the start. The original drops 3, so that its picture leads the sound by 0.12 s."""
     letterbox: bool = False
@@ -68,7 +71,7 @@ class ClipSpec:
     size: str = "704*384"
     """Largest area in pixels, as `A*B`; the portrait's aspect decides the height and width."""
     infer_frames: int = 48
-    """Video frames a clip; a multiple of 12 (one block)."""
+    """Video frames a clip; a multiple of 4, 12 at least. The last block of a clip has what is left of 12."""
     num_clip: int = 1
     """Clips at most; the sound ends the video earlier."""
     sample_steps: int = 4
@@ -78,7 +81,7 @@ class ClipSpec:
     base_seed: int = 420
     """Seed of clip r's noise is base_seed + r."""
     enable_online_decode: bool = True
-    """Decode each clip as soon as it is denoised, so that memory does not grow with num_clip."""
+    """Decode each block as soon as it is denoised. False: when all clips are, so that memory grows with num_clip."""
     quirks: Quirks = Quirks()
     """Where to follow the original's oddities."""
 
@@ -90,10 +93,10 @@ class ClipSpec:
                 f"size {self.size} is {self.max_area} pixels; 4096 (64*64) is the least",
                 'give --size "384*256" or more',
             )
-        if self.infer_frames < 12 or self.infer_frames % FRAMES_PER_BLOCK:
+        if self.infer_frames < FRAMES_PER_BLOCK or self.infer_frames % VIDEO_FRAMES_PER_LATENT:
             raise InvalidRecipe(
-                f"infer_frames {self.infer_frames} is not a positive multiple of 12 (one block)",
-                "give --infer_frames 48 (or 36, 60, 96)",
+                f"infer_frames {self.infer_frames} is not 12 (one block) or more, in steps of 4 (one latent frame)",
+                "give --infer_frames 48 (or 32, 80)",
             )
         for name in ("num_clip", "sample_steps"):
             if getattr(self, name) < 1:
@@ -112,8 +115,8 @@ class ClipSpec:
 
     @property
     def blocks_per_clip(self) -> int:
-        """Blocks of 3 latent frames in a clip."""
-        return self.infer_frames // FRAMES_PER_BLOCK
+        """Blocks of 3 latent frames in a clip; the last may be shorter."""
+        return -(-self.infer_frames // FRAMES_PER_BLOCK)
 
     @property
     def latent_frames_per_clip(self) -> int:
@@ -167,8 +170,31 @@ class Deployment:
     """KV caches stand in host memory and are brought in layer by layer."""
     t5_cpu: bool = False
     """The text encoder stays and runs in host memory."""
+    t5_on_decode_rank: bool = False
+    """The decode rank alone holds and runs the text encoder, and sends what it made to the others."""
+    free_encoders: bool = False
+    """Text and audio encoder are given up once they have worked; a second video takes loading them again."""
+    reshard_after_forward: bool = True
+    """False: what a unit gathered stays, so that it is gathered once a run."""
+    offload_shards: bool = False
+    """Shards stand in host memory and are brought to the card just before they are gathered."""
+    offload_blocks: bool = False
+    """The transformer's blocks stand in host memory; each is brought to the card while the one before it works."""
+    fp8: bool = False
+    """Linear layers of the transformer's blocks and injectors are kept in float8 (e4m3), one scale a layer."""
+    fp8_multiply: bool = True
+    """False: float8 weights are multiplied in compute_dtype, for cards that cannot multiply float8."""
+    int8: bool = False
+    """The same layers are kept in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
+    fp8_kv_cache: bool = False
+    """KV caches are kept in float8, one scale for each token of a head."""
 
     def __post_init__(self) -> None:
+        self._check_ranks()
+        self._check_shards()
+        self._check_quantised()
+
+    def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
             raise InvalidRecipe(f"num_gpus_dit {self.num_gpus_dit} is less than 1", "give 1 or more")
         if self.ulysses_size not in (1, self.num_gpus_dit):
@@ -181,10 +207,30 @@ class Deployment:
                 f"timestep_pipeline and ulysses_size {self.ulysses_size} both want the {self.num_gpus_dit} ranks",
                 "choose one of them",
             )
+        if self.timestep_pipeline and not self.enable_vae_parallel:
+            raise InvalidRecipe(
+                f"a timestep pipeline over {self.num_gpus_dit} ranks sends its latents to a rank that decodes; there is"
+                " none",
+                "give --enable_vae_parallel",
+            )
         if self.num_gpus_dit > 1 and self.ulysses_size == 1 and not self.timestep_pipeline:
             raise InvalidRecipe(
                 f"{self.num_gpus_dit} transformer ranks have no work to share",
                 f"give --ulysses_size {self.num_gpus_dit}, or --timestep_pipeline",
+            )
+        if self.t5_on_decode_rank and not self.enable_vae_parallel:
+            raise InvalidRecipe(
+                f"t5_on_decode_rank wants a rank that only decodes; all {self.num_cards} compute the transformer",
+                "give --enable_vae_parallel, or drop t5_on_decode_rank",
+            )
+        if self.t5_on_decode_rank and self.t5_cpu:
+            raise InvalidRecipe("t5_cpu and t5_on_decode_rank both place the text encoder", "choose one of them")
+
+    def _check_shards(self) -> None:
+        if self.timestep_pipeline and self.shard != "none":
+            raise InvalidRecipe(
+                f"shard {self.shard} gathers weights on all ranks at once; those of a timestep pipeline work in turn",
+                "use shard none, or ulysses_size in place of timestep_pipeline",
             )
         if self.shard_scope == "everything" and self.enable_vae_parallel:
             raise InvalidRecipe(
@@ -197,6 +243,43 @@ class Deployment:
                 " allocated once more in the storage type when it starts",
                 "use shard per_parameter, or the same type for both",
             )
+        if self.offload_shards and self.shard != "per_parameter":
+            raise InvalidRecipe(f"offload_shards has no shards to offload with shard {self.shard}", _PER_PARAMETER)
+        if not self.reshard_after_forward and self.shard == "none":
+            raise InvalidRecipe("reshard_after_forward False keeps what shard none never gathers", _SHARD)
+        if not self.reshard_after_forward and self.offload_shards:
+            raise InvalidRecipe(
+                "offload_shards makes room that reshard_after_forward False would fill with all that was gathered",
+                "drop one of them",
+            )
+        for name in ("offload_model", "offload_blocks"):
+            if getattr(self, name) and self.shard != "none":
+                raise InvalidRecipe(
+                    f"{name} moves whole weights, and shard {self.shard} leaves 1/{self.num_gpus_dit} of each here",
+                    "use offload_shards with shard per_parameter, or shard none",
+                )
+
+    def _check_quantised(self) -> None:
+        if self.fp8 and self.int8:
+            raise InvalidRecipe("fp8 and int8 are two ways to keep the same weights in 8 bits", "choose one of them")
+        if not self.fp8_multiply and not self.fp8:
+            raise InvalidRecipe("fp8_multiply False says how to multiply float8 weights; there are none", "give --fp8")
+        if self.quantised and self.shard != "none":
+            raise InvalidRecipe(
+                f"shard {self.shard} gathers weights in {self.compute_dtype}, 16 bits or more; 8-bit weights are not"
+                " gathered",
+                "use shard none: 8-bit weights are half as large to begin with",
+            )
+        if self.quantised and self.lora == "adapter":
+            raise InvalidRecipe(
+                f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
+                "give --lora merged: it is merged before the weights are rounded",
+            )
+
+    @property
+    def quantised(self) -> bool:
+        """Whether linear layers are kept in 8 bits."""
+        return self.fp8 or self.int8
 
     @property
     def num_cards(self) -> int:
@@ -223,6 +306,11 @@ class Recipe:
             raise InvalidRecipe(
                 f"a timestep pipeline over {ranks} ranks makes {ranks} steps, not sample_steps {steps}",
                 f"give --sample_steps {ranks}, or --num_gpus_dit {steps}",
+            )
+        if not self.clip.quirks.streaming_decode and self.deployment.enable_vae_parallel:
+            raise InvalidRecipe(
+                "without streaming_decode the second prefill wants what the decode rank of enable_vae_parallel encodes",
+                "decode where the transformer is, or with streaming_decode",
             )
         heads, width = self.model.transformer.num_heads, self.deployment.ulysses_size
         if width > heads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
@@ -77,10 +78,89 @@ def single(cards: int) -> Recipe:
     return Recipe(name="single", clip=ClipSpec(size="704*384"), deployment=Deployment(offload_model=True))
 
 
+def bf16_sharded(cards: int) -> Recipe:
+    """published_sharded in half the bytes: stored in bfloat16, the LoRA merged. Same arithmetic, same collectives."""
+    published = published_sharded(cards)
+    layout = replace(published.deployment, storage_dtype="bfloat16", lora="merged")
+    return replace(published, name="bf16_sharded", deployment=layout)
+
+
+def encoders_freed(cards: int) -> Recipe:
+    """published_replicated that gives up its encoders once they have worked; KV caches in host memory."""
+    return _replicated(cards, "encoders_freed", free_encoders=True, offload_kv_cache=True)
+
+
+def encoders_on_host(cards: int) -> Recipe:
+    """published_replicated with the text encoder in host memory; KV caches too."""
+    return _replicated(cards, "encoders_on_host", t5_cpu=True, offload_kv_cache=True)
+
+
+def text_on_decode_rank(cards: int) -> Recipe:
+    """published_replicated with the text encoder on the decode rank alone; KV caches in host memory."""
+    return _replicated(cards, "text_on_decode_rank", t5_on_decode_rank=True, offload_kv_cache=True)
+
+
+def _replicated(cards: int, name: str, **changes: Any) -> Recipe:
+    published = published_replicated(cards)
+    return replace(published, name=name, deployment=replace(published.deployment, **changes))
+
+
+def fp8_ulysses(cards: int) -> Recipe:
+    """Every card holds the whole transformer in float8, and its share of the KV caches too; nothing is gathered."""
+    layout = Deployment(
+        num_gpus_dit=cards,
+        ulysses_size=cards,
+        fp8=True,
+        fp8_kv_cache=True,
+        t5_cpu=True,
+    )
+    return Recipe(name="fp8_ulysses", clip=ClipSpec(size="688*368"), deployment=layout)
+
+
+def fp8(cards: int) -> Recipe:
+    """One card: the transformer and its KV caches in float8, encoders in host memory when they rest."""
+    return _alone(cards, "fp8", fp8=True, fp8_kv_cache=True)
+
+
+def fp8_offload(cards: int) -> Recipe:
+    """One card: the transformer in float8, KV caches in host memory."""
+    return _alone(cards, "fp8_offload", fp8=True, offload_kv_cache=True)
+
+
+def block_offload(cards: int) -> Recipe:
+    """One card that sees two blocks at a time, full precision; all else that rests stands in host memory."""
+    return _alone(cards, "block_offload", offload_blocks=True, offload_kv_cache=True)
+
+
+def block_offload_fp8(cards: int) -> Recipe:
+    """block_offload with float8 weights: half as much to bring over, and to keep in host memory."""
+    return _alone(cards, "block_offload_fp8", offload_blocks=True, offload_kv_cache=True, fp8=True)
+
+
+def block_offload_int8(cards: int) -> Recipe:
+    """block_offload with 8-bit integer weights, which any card can multiply in bfloat16."""
+    return _alone(cards, "block_offload_int8", offload_blocks=True, offload_kv_cache=True, int8=True)
+
+
+def _alone(cards: int, name: str, **changes: Any) -> Recipe:
+    one = single(cards)
+    return replace(one, name=name, deployment=replace(one.deployment, **changes))
+
+
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "published_sharded": published_sharded,
     "published_replicated": published_replicated,
     "single": single,
+    "bf16_sharded": bf16_sharded,
+    "encoders_freed": encoders_freed,
+    "encoders_on_host": encoders_on_host,
+    "text_on_decode_rank": text_on_decode_rank,
+    "fp8_ulysses": fp8_ulysses,
+    "fp8": fp8,
+    "fp8_offload": fp8_offload,
+    "block_offload": block_offload,
+    "block_offload_fp8": block_offload_fp8,
+    "block_offload_int8": block_offload_int8,
 }
 """Recipe makers by name; each takes the number of cards."""
 

@@ -11,6 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from liveavatar_core import scopes
+from liveavatar_core.deploy.quantise import QuantisedLinear
 from liveavatar_core.weights.source import WeightSource
 
 _WRAPPER = "_fsdp_wrapped_module."
@@ -20,8 +21,11 @@ _WRAPPER = "_fsdp_wrapped_module."
 def fill(module: nn.Module, source: WeightSource) -> None:
     """Copy what this rank holds of every parameter of `module` from `source`; both use the unwrapped names."""
     flat = _flat_pieces(module)
+    rounded = _fill_rounded(module, source)
     for name, parameter in module.named_parameters():
         plain = name.replace(_WRAPPER, "")
+        if plain in rounded:
+            continue
         if plain in flat:
             _fill_piece(parameter, source, plain, *flat[plain])
         elif isinstance(parameter, DTensor):
@@ -33,6 +37,17 @@ def fill(module: nn.Module, source: WeightSource) -> None:
 def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
     with scopes.place("host"):
         return source.read(name, rows)
+
+
+def _fill_rounded(module: nn.Module, source: WeightSource) -> set[str]:
+    """Fill what is kept in 8 bits, rounded in host memory; returns the names that this took care of."""
+    done = set()
+    for path, layer in module.named_modules():
+        if isinstance(layer, QuantisedLinear):
+            with scopes.place("host"):
+                layer.load_(source.read(f"{path}.weight"))
+            done |= {f"{path}.weight", f"{path}.scale"}
+    return done
 
 
 def _fill_rows(parameter: DTensor, source: WeightSource, name: str) -> None:

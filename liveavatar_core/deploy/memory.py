@@ -27,11 +27,11 @@ class Memory:
         """The device behind a place of `scopes.PLACES`."""
         return self.card if place == "card" else self.host
 
-    def move(self, tensor: torch.Tensor, place: str) -> torch.Tensor:
-        """A copy of `tensor` that stands in `place`."""
+    def move(self, tensor: torch.Tensor, place: str, *, wait: bool = True) -> torch.Tensor:
+        """A copy of `tensor` that stands in `place`; with `wait` False a pinned one is there when the stream is done."""
         with scopes.place(place):
             device = self.device(place)
-            return tensor.to(device) if tensor.device != device else tensor.clone()
+            return tensor.to(device, non_blocking=not wait) if tensor.device != device else tensor.clone()
 
     def move_module(self, module: nn.Module, place: str) -> None:
         """Move every parameter and buffer, one at a time, so that no more than one stands in both memories."""

@@ -9,14 +9,17 @@ import torch
 from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
+    CPUOffloadPolicy,
     FSDPModule,
     FullyShardedDataParallel,
     MixedPrecisionPolicy,
+    OffloadPolicy,
     ShardingStrategy,
     fully_shard,
 )
 
 from liveavatar_core import scopes
+from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.units import has_rest, units_of
 
 
@@ -35,16 +38,54 @@ class GatherScope:
         scopes.leave(self._tokens.pop())
 
 
+class ShardVisit:
+    """Where one device plays card and host: copies a unit's shards while they are gathered, as FSDP does between two.
+
+    FSDP's own copy is left out where nothing has to move, and a ledger would not see what a card has to hold.
+    """
+
+    def __init__(self, unit: nn.Module, memory: Memory) -> None:
+        self._unit, self._memory = unit, memory
+        self._resting: list[tuple[Any, torch.Tensor]] = []
+
+    def begin(self, *_: Any) -> None:
+        """Hook: the gather begins."""
+        group = self._unit._get_fsdp_state()._fsdp_param_group  # type: ignore[operator]
+        self._resting = [(parameter, parameter._sharded_param_data) for parameter in group.fsdp_params]
+        with scopes.category("unsharded_parameters"):
+            for parameter, data in self._resting:
+                parameter._sharded_param_data = self._memory.move(data, "card")
+
+    def end(self, *_: Any) -> None:
+        """Hook: the gather is done."""
+        for parameter, data in self._resting:
+            parameter._sharded_param_data = data
+
+
 def shard_per_parameter(
-    module: nn.Module, mesh: DeviceMesh, *, granularity: str, compute_dtype: torch.dtype, reshard: bool = True
+    module: nn.Module,
+    mesh: DeviceMesh,
+    *,
+    granularity: str,
+    compute_dtype: torch.dtype,
+    reshard: bool = True,
+    offload: Memory | None = None,
 ) -> None:
-    """Apply `fully_shard` to the units of `module` and to the rest of it, in place. The module is on meta."""
+    """Apply `fully_shard` to the units of `module` and to the rest of it, in place. The module is on meta.
+
+    reshard: give up what was gathered after each forward. offload: keep shards in the host memory of this.
+    """
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, cast_forward_inputs=False)
+    resting = OffloadPolicy() if offload is None else CPUOffloadPolicy(pin_memory=offload.card.type == "cuda")
     units = units_of(module, granularity)
     for unit in [*units, module] if has_rest(module, units) else units:
-        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard)
+        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, offload_policy=resting)
         scope = GatherScope()
         unit.register_forward_pre_hook(scope.begin, prepend=True)
+        if offload is not None and offload.card == offload.host:
+            visit = ShardVisit(unit, offload)
+            unit.register_forward_pre_hook(visit.begin, prepend=True)
+            unit.register_forward_pre_hook(visit.end)
         unit.register_forward_pre_hook(scope.end)
 
 
@@ -62,7 +103,9 @@ def adopt_shards(module: nn.Module) -> None:
             group._reset_sharded_params = True
 
 
-def shard_flat(module: nn.Module, mesh: DeviceMesh, *, granularity: str, device: torch.device) -> nn.Module:
+def shard_flat(
+    module: nn.Module, mesh: DeviceMesh, *, granularity: str, device: torch.device, reshard: bool = True
+) -> nn.Module:
     """Wrap the units of `module`, then itself, in flat-parameter FSDP; weights become empty storage on `device`."""
     units = set(units_of(module, granularity))
 
@@ -74,7 +117,7 @@ def shard_flat(module: nn.Module, mesh: DeviceMesh, *, granularity: str, device:
     wrapped = FullyShardedDataParallel(
         module,
         process_group=mesh.get_group(),
-        sharding_strategy=ShardingStrategy.FULL_SHARD,
+        sharding_strategy=ShardingStrategy.FULL_SHARD if reshard else ShardingStrategy.SHARD_GRAD_OP,
         auto_wrap_policy=lambda module, recurse, **_: recurse or module in units,
         device_id=device,
         param_init_fn=materialise,

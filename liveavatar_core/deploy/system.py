@@ -15,11 +15,15 @@ from torch.distributed.tensor import DTensor
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.fill import fill
+from liveavatar_core.deploy.memory import Memory
+from liveavatar_core.deploy.offload import BlockOffload
+from liveavatar_core.deploy.quantise import quantise
 from liveavatar_core.deploy.sharding import adopt_shards, shard_flat, shard_per_parameter
 from liveavatar_core.deploy.world import World
 from liveavatar_core.encoders.audio import AudioEncoder
 from liveavatar_core.encoders.text import TextEncoder
 from liveavatar_core.encoders.vae import VideoVae
+from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.transformer import LiveAvatarTransformer
 from liveavatar_core.weights.adapter import add_adapters
 from liveavatar_core.weights.random import SeededSource
@@ -42,8 +46,18 @@ class System:
     """What was asked for."""
     world: World
     """Which rank this is."""
-    parts: Mapping[str, nn.Module]
+    parts: dict[str, nn.Module]
     """What it holds of PARTS; a decode rank has no transformer."""
+
+    def rests(self, part: str) -> bool:
+        """Whether the part stands in host memory when it does not work."""
+        return part in _resting(self.recipe)
+
+    def release(self, *parts: str) -> None:
+        """Give up the memory of parts that will not work again."""
+        for part in parts:
+            self.parts.pop(part, None)
+        gc.collect()  # sharded modules hold themselves
 
     @property
     def transformer(self) -> LiveAvatarTransformer:
@@ -62,8 +76,17 @@ class System:
 
     @contextmanager
     def on_card(self, part: str) -> Iterator[nn.Module]:
-        """The part, in card memory while inside; a part that rests in host memory goes back there."""
-        module, moves = self.parts[part], part in _resting(self.recipe) and part != "transformer"
+        """The part, in card memory while inside; a part that rests in host memory goes back there.
+
+        Raises InvalidRecipe if it was released.
+        """
+        if part not in self.parts:
+            raise InvalidRecipe(
+                f"the {part.replace('_', ' ')} was given up after the first video (free_encoders)",
+                "load the model again, or drop free_encoders",
+            )
+        stays = part == "text_encoder" and self.recipe.deployment.t5_cpu
+        module, moves = self.parts[part], self.rests(part) and not stays
         if moves:
             self.world.memory.move_module(module, "card")
         yield module
@@ -74,29 +97,42 @@ class System:
 def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
     """Load every part that this rank holds. Phase load; bytes are parameters."""
     with scopes.phase("load"), scopes.category("parameters"), torch.no_grad():
-        parts = {name: _load_part(name, recipe, world, weights[name]) for name in PARTS if _holds(world, name)}
+        parts = {name: _load_part(name, recipe, world, weights[name]) for name in PARTS if _holds(recipe, world, name)}
     return System(recipe=recipe, world=world, parts=parts)
 
 
-def _holds(world: World, part: str) -> bool:
+def _holds(recipe: Recipe, world: World, part: str) -> bool:
+    if part == "text_encoder" and recipe.deployment.t5_on_decode_rank:
+        return world.role == "decode"
     return part != "transformer" or world.computes_transformer
 
 
 def _load_part(name: str, recipe: Recipe, world: World, source: WeightSource) -> nn.Module:
-    place = "host" if name in _resting(recipe) else "card"
+    deployment = recipe.deployment
+    rests = name in _resting(recipe) or (deployment.offload_shards and _is_sharded(name, recipe))
+    place = "host" if rests else "card"
     with scopes.place(place):
-        module = _shard(name, build_part(name, recipe, stored_dtype(name, recipe)), recipe, world)
-        _materialise(module, world.memory.device(place))
+        module = build_part(name, recipe, stored_dtype(name, recipe))
+        if name == "transformer":
+            quantise(module, deployment)
+            if deployment.offload_blocks:
+                _materialise(module.get_submodule("blocks"), world.memory, "host")
+        module = _shard(name, module, recipe, world)
+        _materialise(module, world.memory, place)
         fill(module, source)
         adopt_shards(module)
     gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
-    return module.eval().requires_grad_(False)
+    module.eval().requires_grad_(False)
+    if name == "transformer" and deployment.offload_blocks:
+        BlockOffload(module, list(module.get_submodule("blocks").children()), world.memory)
+    return module
 
 
 def _resting(recipe: Recipe) -> tuple[str, ...]:
     """Parts that stand in host memory when they do not work."""
     if recipe.deployment.offload_model:
-        return ("transformer", "text_encoder", "audio_encoder")
+        blocks_rest = recipe.deployment.offload_blocks  # and what is left of the transformer works in every phase
+        return ("text_encoder", "audio_encoder") if blocks_rest else ("transformer", "text_encoder", "audio_encoder")
     return ("text_encoder",) if recipe.deployment.t5_cpu else ()
 
 
@@ -147,18 +183,33 @@ def _shard(name: str, module: nn.Module, recipe: Recipe, world: World) -> nn.Mod
         return module
     deployment = recipe.deployment
     if deployment.shard == "flat":
-        return shard_flat(module, mesh, granularity=deployment.shard_units, device=world.memory.card)
+        return shard_flat(
+            module,
+            mesh,
+            granularity=deployment.shard_units,
+            device=world.memory.card,
+            reshard=deployment.reshard_after_forward,
+        )
     dtype = DTYPES[deployment.compute_dtype]
-    shard_per_parameter(module, mesh, granularity=deployment.shard_units, compute_dtype=dtype)
+    shard_per_parameter(
+        module,
+        mesh,
+        granularity=deployment.shard_units,
+        compute_dtype=dtype,
+        reshard=deployment.reshard_after_forward,
+        offload=world.memory if deployment.offload_shards else None,
+    )
     return module
 
 
-def _materialise(module: nn.Module, device: torch.device) -> None:
+def _materialise(module: nn.Module, memory: Memory, place: str) -> None:
     """Give memory to what is still on meta: to this rank's shards alone, where DTensor's own way forms the whole."""
-    for owner in module.modules():
-        for name, parameter in owner.named_parameters(recurse=False):
-            if parameter.is_meta:
-                owner.register_parameter(name, nn.Parameter(_empty(parameter, device), requires_grad=False))
+    with scopes.place(place):
+        for owner in module.modules():
+            for name, parameter in owner.named_parameters(recurse=False):
+                if parameter.is_meta:
+                    empty = _empty(parameter, memory.device(place))
+                    owner.register_parameter(name, nn.Parameter(empty, requires_grad=False))
 
 
 def _empty(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:

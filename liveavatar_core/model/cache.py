@@ -13,6 +13,9 @@ from torch import Tensor
 from liveavatar_core import scopes
 from liveavatar_core.model.params import TransformerParams
 
+FLOAT8_MAX = 448.0
+"""The largest number of float8 e4m3fn."""
+
 
 class Cache(Protocol):
     """What the transformer asks of a cache."""
@@ -44,9 +47,13 @@ class KVCache:
         heads: int,
         dtype: torch.dtype,
         device: torch.device | str,
+        width: int | None = None,
     ) -> Self:
-        """Empty cache for `tokens` tokens and `heads` heads (this rank's share of params.num_heads)."""
-        shape = (batch, tokens, heads, params.head_dim)
+        """Empty cache for `tokens` tokens and `heads` heads (this rank's share of params.num_heads).
+
+        `width`: values of a head; params.head_dim if None.
+        """
+        shape = (batch, tokens, heads, width or params.head_dim)
         k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, device) for _ in "kv")
         return cls(k_layers, v_layers)
 
@@ -78,9 +85,10 @@ class HostKVCache(KVCache):
         heads: int,
         dtype: torch.dtype,
         device: torch.device | str,
+        width: int | None = None,
     ) -> Self:
         """Like KVCache.allocate; `device` is the card that computes, the storage is (pinned) host memory."""
-        card, shape = torch.device(device), (batch, tokens, heads, params.head_dim)
+        card, shape = torch.device(device), (batch, tokens, heads, width or params.head_dim)
         pinned = card.type == "cuda"
         with scopes.place("host"):
             k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu", pinned) for _ in "kv")
@@ -91,6 +99,35 @@ class HostKVCache(KVCache):
         with scopes.category("kv_cache"):
             k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
         return k_BHTD, v_BHTD
+
+
+class Float8KVCache:
+    """A cache in float8 (e4m3): each token of a head has a scale of its own, so that no write disturbs another."""
+
+    def __init__(self, values: KVCache, scales: KVCache, dtype: torch.dtype) -> None:
+        """`values` in float8, `scales` one wide; either on the card or in host memory. `dtype`: what `read` gives."""
+        self.values, self.scales, self.dtype = values, scales, dtype
+        self.tokens = values.tokens
+
+    def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
+        """Round keys and values of `layer` into tokens start .. start+L."""
+        (k_values, k_scales), (v_values, v_scales) = _rounded(k_BHLD), _rounded(v_BHLD)
+        self.values.write(layer, k_values, v_values, start)
+        self.scales.write(layer, k_scales, v_scales, start)
+
+    def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        """Keys and values of the first `tokens` tokens, as `dtype`; no other layer stands there in full."""
+        with scopes.category("kv_cache"):
+            pairs = zip(self.values.read(layer, tokens), self.scales.read(layer, tokens), strict=True)
+            k_BHTD, v_BHTD = (values.to(self.dtype).mul_(scales) for values, scales in pairs)
+        return k_BHTD, v_BHTD
+
+
+def _rounded(x_BHLD: Tensor) -> tuple[Tensor, Tensor]:
+    """Values in float8 and their scales BHL1; the largest of a token becomes float8's largest."""
+    largest_BHL1 = x_BHLD.abs().amax(dim=-1, keepdim=True).clamp_(min=1e-12)
+    scales_BHL1 = largest_BHL1.float() / FLOAT8_MAX
+    return (x_BHLD / scales_BHL1).to(torch.float8_e4m3fn), scales_BHL1
 
 
 def _zeros(

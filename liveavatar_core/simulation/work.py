@@ -51,7 +51,8 @@ class WorkCounter:
             self._add("host", "", 0, _nbytes(made[0]))
             return
         flops = _flops(packet, args, out) if packet in flop_registry or packet in _ATTENTION else 0
-        dtype = str(given[-1].dtype if given else made[0].dtype).removeprefix("torch.")
+        multiplied = given[min(1, len(given) - 1)] if given else made[0]  # scales and biases come behind it
+        dtype = str(multiplied.dtype).removeprefix("torch.")
         self._add("card" if self.place_of(made[0]) == "card" else "cpu", dtype, flops, moved)
 
     def _add(self, kind: str, dtype: str, flops: int, nbytes: int) -> None:
