@@ -14,6 +14,7 @@ killed.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 import importlib
 import os
@@ -25,6 +26,7 @@ import sys
 from suites.harness.channel import run_rank
 
 PACKET = 4096
+_PR_SET_PDEATHSIG = 1
 
 
 class RankServer:
@@ -79,6 +81,7 @@ class RankServer:
             signal.set_wakeup_fd(-1)
             signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             os.setpgid(0, 0)
+            _wake_when_orphaned()
             self._control.close()
             for descriptor in (self._woken, self._waker, status, *self._status_of.values()):
                 os.close(descriptor)
@@ -100,6 +103,12 @@ class RankServer:
             with contextlib.suppress(BrokenPipeError):
                 os.write(descriptor, str(os.waitstatus_to_exitcode(wait_status)).encode())
             os.close(descriptor)
+
+
+def _wake_when_orphaned() -> None:
+    """Have the kernel continue this process when the server dies: a stopped one could not see that it should end."""
+    with contextlib.suppress(OSError, AttributeError):  # Linux alone
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGCONT)
 
 
 def _kill_group(pid: int, number: int) -> None:

@@ -78,6 +78,7 @@ class Lab:
 
     def run_apart(self, *options):
         """In a process of its own: pytester cannot report on a session that ends before it starts."""
+        self.pytester._monkeypatch.delenv("CI", raising=False)  # there, pytest prints failures once more
         return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
     def baseline(self, record: RunRecord, *options):

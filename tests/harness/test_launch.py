@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pickle
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -78,9 +79,17 @@ def test_ranks_have_their_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_the_parent_stays_free_of_torch(tmp_path: Path):
-    with RankGroup.start(job("describe"), tmp_path) as group:
-        group.command("load")
-    assert "torch" not in sys.modules
+    script = f"""
+import sys
+from pathlib import Path
+from suites.harness.launch import Job, RankGroup
+with RankGroup.start(Job(target="launch_targets:describe", world_size=1), Path({str(tmp_path)!r})) as group:
+    group.command("load")
+sys.exit("torch" in sys.modules)
+"""
+    path = os.pathsep.join([str(Path(__file__).parent), str(Path(__file__).parents[2])])
+    child = subprocess.run([sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": path}, check=False)
+    assert child.returncode == 0
 
 
 def test_out_of_memory_ends_ranks_in_a_collective(tmp_path: Path):
