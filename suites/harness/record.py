@@ -139,6 +139,24 @@ class PhaseMemory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MemoryTimeline:
+    """How full a rank's card was while the run went on: fullest moments of stretches, in columns of one length."""
+
+    rank: int
+    phases: tuple[Phase, ...]
+    """What the rank was doing."""
+    births: tuple[int, ...]
+    """Tensors born on the card until then: the axis of time, as a simulation reads no clock."""
+    bytes_by_category: dict[str, tuple[int, ...]]
+    """Bytes held, by category."""
+
+    def __post_init__(self) -> None:
+        for name, column in {"births": self.births, **self.bytes_by_category}.items():
+            if len(column) != len(self.phases):
+                raise BadData(f"timeline of rank {self.rank}: {len(column)} {name}", f"give {len(self.phases)}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Timing:
     """Seconds of wall clock. What could not be measured is None and named in `missing`."""
 
@@ -180,6 +198,8 @@ class RunRecord:
     failure: Failure | None = None
     """With every outcome but pass and oom."""
     memory: tuple[PhaseMemory, ...]
+    timelines: tuple[MemoryTimeline, ...] = ()
+    """To be drawn; not every run has them."""
     timing: Timing = Timing()
     knobs: dict[str, Any] = field(default_factory=dict)
     """Proof that settings acted: transformer_forwards, dtypes, shard_bytes, kv_cache_place, …"""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
@@ -85,7 +85,7 @@ def _check_folder(folder: Path) -> None:
 
 
 def _history_line(result: Result) -> str:
-    record = json.loads(result.record.to_json())
+    record = json.loads(replace(result.record, timelines=()).to_json())  # of a history, only numbers are read
     return json.dumps(record | {"verdict": result.judgement.verdict}, allow_nan=False) + "\n"
 
 

@@ -10,17 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
+from liveavatar_core import strict
 from liveavatar_core.errors import OutOfMemory
 from suites.harness.failures import GroupError
 from suites.harness.record import (
     Failure,
     MachineProfile,
+    MemoryTimeline,
     OutOfMemoryDetails,
     Phase,
     PhaseMemory,
 )
 
-PRELOAD = ("torch", "suites.harness.worker")
+PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.miniature")
 """Imported once for all groups of ranks: starting them would take longer than what they do."""
 NO_ALLOCATOR = "the ledger counts tensors; there is no allocator to keep memory in reserve"
 NO_CARD = "there is no card"
@@ -37,6 +39,12 @@ def phase_memory(readings: Iterable[dict[str, Any]]) -> tuple[PhaseMemory, ...]:
         )
         for reading in sorted(readings, key=lambda reading: reading["rank"])
     )
+
+
+def timelines(replies: Iterable[dict[str, Any]]) -> tuple[MemoryTimeline, ...]:
+    """Timelines of a ledger, in the record's form, by rank; empty where ranks told of none."""
+    told = {reply["timeline"]["rank"]: reply["timeline"] for reply in replies if "timeline" in reply}
+    return tuple(strict.build(MemoryTimeline, told[rank], f"timeline of rank {rank}") for rank in sorted(told))
 
 
 def failure_of(error: GroupError) -> dict[str, Any]:

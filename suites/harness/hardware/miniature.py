@@ -13,6 +13,7 @@ from suites.harness.hardware.assemble import (
     host_machine,
     phase_memory,
     provenance,
+    timelines,
     torch_of,
 )
 from suites.harness.launch import Job, RankGroup
@@ -46,8 +47,10 @@ class Mode:
             "prompt": PROMPT,
             "video": str(folder / "video.mp4"),
         }
-        job = Job(target="suites.harness.worker:run", payload=payload, world_size=tier.cards, preload=PRELOAD)
-        fields, readings, version = _run(job, folder)
+        job = Job(
+            target="suites.harness.workers.miniature:run", payload=payload, world_size=tier.cards, preload=PRELOAD
+        )
+        fields, replies, version = _run(job, folder)
         return RunRecord(
             tier=tier.name,
             case=case.name,
@@ -63,14 +66,15 @@ class Mode:
                 link="shm",
             ),
             limit_bytes=limit,
-            memory=phase_memory(readings),
+            memory=phase_memory(reading for reply in replies for reading in reply.get("memory", ())),
+            timelines=timelines(replies),
             **fields,
             **provenance(),
         )
 
 
 def _run(job: Job, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
-    """Outcome, memory readings and version of torch."""
+    """Outcome, what ranks told last, and version of torch."""
     group = RankGroup.start(job, folder)
     try:
         with group:
@@ -78,10 +82,8 @@ def _run(job: Job, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], 
             clips = list(iter(lambda: group.command("clip"), [{}] * job.world_size))
             replies = group.command("finish")
     except GroupError as error:
-        readings = [reading for event in group.last_events for reading in event.get("memory", ())]
-        return failure_of(error), readings, None
-    readings = [reading for reply in replies for reading in reply["memory"]]
-    return {"outcome": "pass", "timing": _timing(clips)}, readings, torch_of(replies)
+        return failure_of(error), group.last_events, None
+    return {"outcome": "pass", "timing": _timing(clips)}, replies, torch_of(replies)
 
 
 def _timing(clips: list[list[dict[str, Any]]]) -> Timing:

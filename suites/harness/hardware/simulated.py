@@ -13,6 +13,7 @@ from suites.harness.hardware.assemble import (
     host_machine,
     phase_memory,
     provenance,
+    timelines,
     torch_of,
 )
 from suites.harness.launch import Job, RankGroup
@@ -34,7 +35,9 @@ class Mode:
         recipe = tier.recipe(case)
         roles = tuple(distinct_ranks(recipe.deployment).values())
         payload = {"recipe": recipe, "card": tier.card, "ranks": [ranks[0] for ranks in roles]}
-        job = Job(target="suites.harness.worker:simulate", payload=payload, world_size=len(roles), preload=PRELOAD)
+        job = Job(
+            target="suites.harness.workers.simulate:simulate", payload=payload, world_size=len(roles), preload=PRELOAD
+        )
         replies: list[dict[str, Any]] = []
         try:
             with RankGroup.start(job, folder) as group:
@@ -51,6 +54,7 @@ class Mode:
             machine=host_machine(tier.card, tier.cards, torch_of(replies), link=tier.card_model.link),
             limit_bytes=tier.limit_bytes,
             memory=phase_memory(_every_rank(replies, roles)),
+            timelines=timelines(_every_timeline(replies, roles)),
             knobs={"ranks_simulated": {str(ranks[0]): list(ranks) for ranks in roles}},
             **fields,
             **provenance(),
@@ -79,4 +83,14 @@ def _every_rank(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...
         for reply, ranks in zip(replies, roles, strict=False)
         for rank in ranks
         for reading in reply["memory"]
+    ]
+
+
+def _every_timeline(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> list[dict[str, Any]]:
+    """The timeline of the rank that was simulated, for every rank that it stands for."""
+    return [
+        {"timeline": {**reply["timeline"], "rank": rank}}
+        for reply, ranks in zip(replies, roles, strict=False)
+        if "timeline" in reply
+        for rank in ranks
     ]

@@ -1,0 +1,78 @@
+"""How full a card was while a run went on, in few points: enough to draw, cheap enough to keep for every run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from liveavatar_core import scopes
+
+if TYPE_CHECKING:
+    from liveavatar_core.simulation.ledger import Holding
+
+MOST_POINTS = 160
+"""Points that a timeline never exceeds."""
+
+
+@dataclass(kw_only=True)
+class Point:
+    """The fullest moment of a stretch of births, all in one phase."""
+
+    phase: str
+    """Its phase."""
+    births: int
+    """Storages born on the card until then: the axis of time, as a simulation reads no clock."""
+    allocated: int
+    """Bytes on the card."""
+    by_category: dict[str, int]
+    """The same bytes, by category."""
+
+
+class Timeline:
+    """Listens to a ledger and keeps the fullest moment of each stretch of births. Peaks are never thinned out."""
+
+    def __init__(self) -> None:
+        self.points: list[Point] = []
+        self._held = dict.fromkeys(scopes.CATEGORIES, 0)
+        self._allocated, self._births, self._opened, self._stretch = 0, 0, 0, 1
+
+    def __call__(self, signed_serial: int, holding: Holding) -> None:
+        """Hear of a birth, or with a negative serial of a death."""
+        if holding.place != "card":
+            return
+        change = holding.size if signed_serial > 0 else -holding.size
+        self._held[holding.category] += change
+        self._allocated += change
+        if signed_serial > 0:
+            self._births += 1
+            self._note(scopes.current().phase)
+
+    def _note(self, phase: str) -> None:
+        last = self.points[-1] if self.points else None
+        if last is None or last.phase != phase or self._births - self._opened >= self._stretch:
+            self._opened = self._births
+            self.points.append(self._point(phase))
+            if len(self.points) > MOST_POINTS:
+                self._stretch *= 2
+                self.points = thinned(self.points)
+        elif self._allocated > last.allocated:
+            self.points[-1] = self._point(phase)
+
+    def _point(self, phase: str) -> Point:
+        return Point(phase=phase, births=self._births, allocated=self._allocated, by_category=dict(self._held))
+
+    def columns(self, rank: int) -> dict[str, Any]:
+        """As it crosses the channel and stands in records: a list for each quantity."""
+        names = sorted({name for point in self.points for name, held in point.by_category.items() if held})
+        return {
+            "rank": rank,
+            "phases": [point.phase for point in self.points],
+            "births": [point.births for point in self.points],
+            "bytes_by_category": {name: [point.by_category[name] for point in self.points] for name in names},
+        }
+
+
+def thinned(points: list[Point]) -> list[Point]:
+    """The fuller one of each pair, so that what is left is still the outline."""
+    pairs = (points[start : start + 2] for start in range(0, len(points), 2))
+    return [max(pair, key=lambda point: point.allocated) for pair in pairs]
