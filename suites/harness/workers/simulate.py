@@ -1,0 +1,47 @@
+"""What a rank's process does in the simulated mode: execute one role at full size on fake tensors."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict
+from typing import Any
+
+import torch
+
+from liveavatar_core.cards import find_card
+from liveavatar_core.simulation.ledger import Capacity
+from liveavatar_core.simulation.roofline import predict
+from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
+from suites.harness.channel import ChildLink
+from suites.harness.workers.readings import ledger_readings
+
+CLIP_PHASES = ("denoise", "decode")
+"""What a clip's predicted seconds cover; load, encode and prefill happen once a run."""
+
+
+def simulate(link: ChildLink) -> None:
+    """Commands: `run`. Payload: recipe, card, ranks (the lowest rank of each role, one a process)."""
+    recipe, card = link.payload["recipe"], find_card(link.payload["card"])
+    rank = link.payload["ranks"][link.rank]
+    for _ in link.commands():
+        started = time.monotonic()
+        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
+        prediction = predict(result.work, card, CLIP_PHASES)
+        link.reply(
+            {
+                "memory": ledger_readings(rank, result.peaks),
+                "out_of_memory": _details(result),
+                "clips": result.clips,
+                "predicted_seconds": prediction.seconds,
+                "communication_share": prediction.communication_share,
+                "breakdown": asdict(prediction),
+                "verdict_seconds": time.monotonic() - started,
+                "torch": torch.__version__,
+            }
+        )
+
+
+def _details(result: SimulatedRank) -> dict[str, Any] | None:
+    error = result.out_of_memory
+    names = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
+    return {name: getattr(error, name) for name in names} if error else None
