@@ -24,9 +24,18 @@ def read_toml(path: Path) -> dict[str, Any]:
         BadData: it cannot be read, is not UTF-8 or is not TOML.
     """
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path}: {error}", "correct the file, or restore it from version control") from error
+    return parse_toml(text, str(path))
+
+
+def parse_toml(text: str, where: str) -> dict[str, Any]:
+    """The tables of a TOML document; raises BadData, which names `where`."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise BadData(f"{where}: {error}", "correct the file, or restore it from version control") from error
 
 
 def build(kind: type[T], data: Any, where: str) -> T:

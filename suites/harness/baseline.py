@@ -112,11 +112,15 @@ def read_baseline(path: Path) -> BaselineFile:
     Raises:
         BadData: unreadable, unknown keys, or values that no measurement gives; names file and key.
     """
-    tables = strict.read_toml(path)
-    machine = tables.pop(MACHINE, None)
+    return baselines_of(strict.read_toml(path), str(path))
+
+
+def baselines_of(tables: dict[str, Any], where: str) -> BaselineFile:
+    """The baselines in a file's tables; raises BadData as `read_baseline` does."""
+    machine = tables.get(MACHINE)
     if not isinstance(machine, dict):
-        raise BadData(f"{path}: table 'machine' is missing", "run again with --baseline-update")
-    cases = {name: _read_case(table, f"{path}: {name}") for name, table in tables.items()}
+        raise BadData(f"{where}: table 'machine' is missing", "run again with --baseline-update")
+    cases = {name: _read_case(table, f"{where}: {name}") for name, table in tables.items() if name != MACHINE}
     return BaselineFile(machine=machine, cases=cases)
 
 

@@ -37,7 +37,7 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
     fresh = _measured_case(record, old)
     if old is None or replace(fresh, measured=old.measured, history=old.history) == old:
         return old or fresh
-    worse = _what_got_worse(old, fresh)
+    worse = what_got_worse(old, fresh)
     if worse and not reason:
         raise BadInput("; ".join(worse), 'give --baseline-reason "why this is right"')
     line = f"{record.date} {fresh.measured.commit}: {'; '.join(worse)}: {reason}"
@@ -114,7 +114,8 @@ def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> Met
     return MetricBaseline(value=value, spread=spread, n=summary.n, rel=rel, abs=absolute, limit=limit)
 
 
-def _what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
+def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
+    """What of `fresh` is worse than `old` by more than its spread, as `metric before -> after`."""
     worse = []
     if old.outcome == "pass" and fresh.outcome == "oom":
         worse.append("outcome pass -> oom")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from suites.harness.baseline import CaseBaseline, MetricBaseline, rounded
-from suites.harness.measures import Metric, metrics
+from suites.harness.measures import Metric, better, metrics
 from suites.harness.record import RunRecord
-from suites.harness.stats import disjoint
+from suites.harness.stats import Summary, disjoint
 from suites.harness.verdict import Finding, Verdict
 
 
@@ -66,21 +67,31 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
 
 
 def _change(metric: Metric, value: float, baseline: MetricBaseline, update: str) -> tuple[Verdict, str, str] | None:
+    verdict = judge_change(metric.name, replace(metric.summary, value=value), baseline)
     change = value - baseline.value
-    allowed = max(baseline.rel * abs(baseline.value), baseline.abs)
-    if abs(change) <= allowed:
-        return None
     share = f" ({change / baseline.value:+.1%})" if baseline.value else ""
-    what = f"{value:g} against {baseline.value:g}{share}; {allowed:.3g} may differ"
-    if not disjoint(metric.summary, baseline.summary):
-        return (
-            Verdict.INCONCLUSIVE,
-            f"{what}, and the samples overlap",
-            "measure more clips on a quiet machine",
-        )
-    if (change < 0) == (metric.better == "lower"):
-        return Verdict.IMPROVED, what, update
-    return Verdict.REGRESSED, what, f'find the commit, or {update} --baseline-reason "why this is right"'
+    what = f"{value:g} against {baseline.value:g}{share}; {allowed_change(baseline):.3g} may differ"
+    steps = {
+        Verdict.INCONCLUSIVE: (f"{what}, and the samples overlap", "measure more clips on a quiet machine"),
+        Verdict.IMPROVED: (what, update),
+        Verdict.REGRESSED: (what, f'find the commit, or {update} --baseline-reason "why this is right"'),
+    }
+    return (verdict, *steps[verdict]) if verdict in steps else None
+
+
+def judge_change(name: str, now: Summary, baseline: MetricBaseline) -> Verdict:
+    """Pass, inconclusive, improved or regressed: what the change of the metric of that name is worth."""
+    change = now.value - baseline.value
+    if abs(change) <= allowed_change(baseline):
+        return Verdict.PASS
+    if not disjoint(now, baseline.summary):
+        return Verdict.INCONCLUSIVE
+    return Verdict.IMPROVED if (change < 0) == (better(name) == "lower") else Verdict.REGRESSED
+
+
+def allowed_change(baseline: MetricBaseline) -> float:
+    """How much may differ, in the metric's unit: the larger of both tolerances."""
+    return max(baseline.rel * abs(baseline.value), baseline.abs)
 
 
 def _ending(record: RunRecord) -> tuple[str, str | None]:
