@@ -22,6 +22,10 @@ class BadInput(LiveAvatarError):
     """A file or an argument that a person gave cannot be used."""
 
 
+class CannotWrite(BadInput):
+    """What was made could not be written: the disk is full, read-only or gone."""
+
+
 class InvalidRecipe(LiveAvatarError):
     """A recipe that no machine could run; raised at construction."""
 

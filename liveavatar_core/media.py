@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
-from liveavatar_core.errors import BadInput
+from liveavatar_core.errors import BadInput, CannotWrite
 
 SHORTEST_VOICE_SECONDS = 0.1
 """Less makes no frame of audio features."""
@@ -194,7 +194,7 @@ class VideoWriter:
             self._sound.bit_rate = _AAC_BITS_PER_SECOND
 
     def write(self, frames_NHW3: Pixels) -> None:
-        """Append frames: uint8 [N, H, W, 3], red green blue. Raises BadInput where the disk is full."""
+        """Append frames: uint8 [N, H, W, 3], red green blue. Raises CannotWrite where the disk is full."""
         frames_NHW3 = np.asarray(frames_NHW3)
         if frames_NHW3.dtype != np.uint8 or frames_NHW3.shape[1:] != (*self._size, 3):
             raise ValueError(f"{frames_NHW3.dtype} {frames_NHW3.shape} is not uint8 [N, {self._size}, 3]")
@@ -261,13 +261,13 @@ class VideoWriter:
 
     @contextmanager
     def _writing(self) -> Iterator[None]:
-        """Failures to write as BadInput that names the file; nothing stays behind."""
+        """Failures to write as CannotWrite that names the file; nothing stays behind."""
         try:
             yield
         except (OSError, av.FFmpegError) as error:
             self._discard()
             reason = getattr(error, "strerror", None) or error
-            raise BadInput(
+            raise CannotWrite(
                 f"{self.path} could not be written after {self.frames} frames: {reason}",
                 "free space there, or give --save_file another folder",
             ) from error

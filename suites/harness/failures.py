@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from liveavatar_core.errors import InvalidRecipe, LiveAvatarError, OutOfMemory
+from liveavatar_core.errors import CannotWrite, InvalidRecipe, LiveAvatarError, OutOfMemory
 from suites.harness.channel import ErrorReport
 from suites.harness.rank import Rank
 
@@ -128,6 +128,8 @@ def _kind_of(error: ErrorReport) -> Kind:
         return "oom"
     if isinstance(error.typed, InvalidRecipe):
         return "unsupported"
+    if isinstance(error.typed, CannotWrite):
+        return "infrastructure"
     return "host-oom" if error.type_name == "MemoryError" else "crash"
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from liveavatar_core.config import Recipe
 from liveavatar_core.recipes import miniature
 from suites.harness.failures import GroupError
 from suites.harness.hardware.assemble import (
@@ -21,6 +23,7 @@ from suites.harness.record import DeclaredRecipe, RunRecord, Timing
 from suites.harness.tiers import MIB, Case, Tier
 
 ASSETS = Path(__file__).parents[3] / "assets"
+TARGET = "suites.harness.workers.miniature:run"
 PROMPT = "A person talks to the camera and smiles."
 
 
@@ -28,6 +31,16 @@ class Mode:
     """Runs a tier's layout for real, small."""
 
     name = "miniature"
+
+    def __init__(
+        self,
+        *,
+        target: str = TARGET,
+        shrink: Callable[[Recipe], Recipe] = miniature,
+        command_seconds: float = Job.command_seconds,
+    ) -> None:
+        """`target`: what ranks run. `shrink`: a recipe's small twin. `command_seconds`: for a clip, at most."""
+        self._target, self._shrink, self._command_seconds = target, shrink, command_seconds
 
     def why_not(self, tier: Tier) -> str | None:
         """Why not: no case of the tier says what its miniature may hold."""
@@ -37,7 +50,7 @@ class Mode:
 
     def run(self, tier: Tier, case: Case, folder: Path) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
-        recipe = miniature(tier.recipe(case))
+        recipe = self._shrink(tier.recipe(case))
         limit = int((case.miniature_capacity_mib or 0) * MIB) or None
         payload = {
             "recipe": recipe,
@@ -48,7 +61,11 @@ class Mode:
             "video": str(folder / "video.mp4"),
         }
         job = Job(
-            target="suites.harness.workers.miniature:run", payload=payload, world_size=tier.cards, preload=PRELOAD
+            target=self._target,
+            payload=payload,
+            world_size=tier.cards,
+            command_seconds=self._command_seconds,
+            preload=PRELOAD,
         )
         fields, replies, version = _run(job, folder)
         return RunRecord(
