@@ -106,14 +106,8 @@ def _replicated(cards: int, name: str, **changes: Any) -> Recipe:
 
 
 def fp8_ulysses(cards: int) -> Recipe:
-    """Every card holds the whole transformer in float8, and its share of the KV caches too; nothing is gathered."""
-    layout = Deployment(
-        num_gpus_dit=cards,
-        ulysses_size=cards,
-        fp8=True,
-        fp8_kv_cache=True,
-        t5_cpu=True,
-    )
+    """Every card holds the whole transformer in float8, so that nothing is gathered; text encoder and caches rest."""
+    layout = Deployment(num_gpus_dit=cards, ulysses_size=cards, fp8=True, offload_kv_cache=True, t5_cpu=True)
     return Recipe(name="fp8_ulysses", clip=ClipSpec(size="688*368"), deployment=layout)
 
 

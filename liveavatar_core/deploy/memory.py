@@ -28,7 +28,7 @@ class Memory:
         return self.card if place == "card" else self.host
 
     def move(self, tensor: torch.Tensor, place: str, *, wait: bool = True) -> torch.Tensor:
-        """A copy of `tensor` that stands in `place`; with `wait` False a pinned one is there when the stream is done."""
+        """A copy of `tensor` that stands in `place`; with `wait` False a pinned one may still be on its way."""
         with scopes.place(place):
             device = self.device(place)
             return tensor.to(device, non_blocking=not wait) if tensor.device != device else tensor.clone()
