@@ -37,6 +37,8 @@ class Settings:
     """Where records and reports go."""
     history: Path | None
     """JSON-lines file that every record is added to."""
+    report_html: Path | None = None
+    """Where a page about the session goes."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -52,6 +54,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--tiers", action="append", default=[], metavar="FILE", help="more tiers, as tiers.toml")
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
+    group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
     _add_baseline_options(group)
 
 
@@ -73,7 +76,7 @@ def read_settings(config: pytest.Config) -> Settings:
     update, new_only = config.getoption("--baseline-update"), config.getoption("--baseline-update-new-only")
     if update and new_only:
         raise BadInput("--baseline-update and --baseline-update-new-only exclude each other", "give one of them")
-    history = config.getoption("--history")
+    history, report_html = config.getoption("--history"), config.getoption("--report-html")
     return Settings(
         hardware=_hardware(config.getoption("--hardware")),
         require_hardware=config.getoption("--require-hardware"),
@@ -84,6 +87,7 @@ def read_settings(config: pytest.Config) -> Settings:
         baseline_reason=config.getoption("--baseline-reason"),
         report_dir=config.rootpath / config.getoption("--report-dir"),
         history=Path(history) if history else None,
+        report_html=Path(report_html) if report_html else None,
     )
 
 

@@ -88,6 +88,7 @@ class Reporter:
         """Write what is to be written; say by the exit status what kind of failure there was."""
         try:
             self._session.finish()
+            self._write_page()
         except LiveAvatarError as error:
             self._problem = error
             session.exitstatus = BAD_INPUT
@@ -96,6 +97,13 @@ class Reporter:
         if "hypothesis" not in sys.modules:
             # Its summary would import all of Hypothesis, which takes longer than collecting the suites.
             session.config.pluginmanager.unregister(name="hypothesispytest")
+
+    def _write_page(self) -> None:
+        settings = self._session.settings
+        if settings.report_html is not None:
+            from suites.harness.report.html import write_html  # imported here: only a session with a page pays for it
+
+            write_html(settings.report_html, self._session.results, self._session.tiers, settings)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of all runs; below it what needs a decision."""

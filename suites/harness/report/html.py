@@ -1,0 +1,176 @@
+"""The page of a session (`--report-html`): one file that needs nothing else, and runs no script."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from liveavatar_core.errors import BadData
+from suites.harness.baseline import baseline_path, read_baseline
+from suites.harness.options import Settings
+from suites.harness.record import RunRecord, write_atomically
+from suites.harness.report.html_markup import Markup, joined, tag
+from suites.harness.report.html_run import Context, folder_of, run_article
+from suites.harness.report.html_tables import table
+from suites.harness.report.html_units import name_of, size_text
+from suites.harness.session import Result
+from suites.harness.stats import summarise
+from suites.harness.tiers import Tier
+from suites.harness.verdict import Verdict, gravest
+
+STYLE = Path(__file__).with_name("report.css")
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
+"""What a browser may do for this page: show what is in it. Nothing is fetched, nothing runs."""
+
+
+def write_html(path: Path, results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings) -> None:
+    """Write the page of a session. Raises BadData where it cannot be written."""
+    write_atomically(path, render_html(results, tiers, settings))
+
+
+def render_html(results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings) -> str:
+    """The page: verdict first, then a section for each tier."""
+    ordered = sorted(results, key=lambda each: (each.record.tier, each.record.case, each.record.hardware))
+    keys = {id(result): f"run-{number}" for number, result in enumerate(ordered)}
+    history = read_history(settings.history) if settings.history else []
+    sections = [
+        _section(name, list(group), tiers, ordered, keys, history, settings)
+        for name, group in groupby(ordered, key=lambda each: each.record.tier)
+    ]
+    body = [_header(ordered, keys), tag("main", *sections)]
+    return _page("Live Avatar: conformance", body)
+
+
+def read_history(path: Path) -> list[RunRecord]:
+    """The runs of a history, oldest first; none where the file does not exist yet.
+
+    Raises:
+        BadData: a line is no record.
+    """
+    records = []
+    for number, line in enumerate(_lines(path), start=1):
+        try:
+            document = json.loads(line)
+            del document["verdict"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise BadData(
+                f"{path}: line {number} is no run: {error}", "remove the line, or give another file"
+            ) from error
+        records.append(RunRecord.from_json(json.dumps(document), f"{path}: line {number}"))
+    return records
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{path}: {error}", "give --history a file that can be read") from error
+
+
+def _page(title: str, body: Sequence[Markup]) -> str:
+    head = tag(
+        "head",
+        tag("meta", charset="utf-8"),
+        tag("meta", http_equiv="Content-Security-Policy", content=POLICY),
+        tag("meta", name="viewport", content="width=device-width, initial-scale=1"),
+        tag("meta", name="color-scheme", content="light dark"),
+        tag("title", title),
+        tag("style", Markup(STYLE.read_text(encoding="utf-8"))),
+    )
+    return f"<!doctype html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
+
+
+def _header(results: Sequence[Result], keys: Mapping[int, str]) -> Markup:
+    rows = [_row(result, keys[id(result)]) for result in results]
+    titles = ("Tier", "Case", "On", "Ends in", "Peak a card", "Limit", "Seconds a clip", "Verdict")
+    return tag(
+        "header",
+        tag("p", "Live Avatar: conformance", class_="kicker"),
+        _verdict(results),
+        table(titles, rows, class_="runs") if rows else tag("p", "No run of a tier took part in this session."),
+    )
+
+
+def _verdict(results: Sequence[Result]) -> Markup:
+    """What the session says, in a sentence."""
+    failing = [result for result in results if result.judgement.failing]
+    if not results:
+        return tag("h1", "Nothing ran", class_="none")
+    if not failing:
+        count = "The run" if len(results) == 1 else f"All {len(results)} runs"
+        return tag("h1", f"{count} ended as expected", class_="good")
+    grave = gravest(result.judgement.verdict for result in failing)
+    return tag("h1", f"{len(failing)} of {len(results)} runs need a decision: {grave}", class_="bad")
+
+
+def _row(result: Result, key: str) -> tuple[str, ...]:
+    record, verdict = result.record, result.judgement.verdict
+    ending = name_of(record.outcome) if record.outcome != "pass" else "fits"
+    phase = f" in {record.out_of_memory.phase}" if record.out_of_memory else ""
+    badge = "waived" if result.judgement.waived else str(verdict)
+    return (
+        record.tier,
+        tag("a", record.case, href=f"#{key}"),
+        record.hardware,
+        tag("span", ending + phase, class_=f"badge {record.outcome}"),
+        size_text(record, record.peak_bytes()),
+        size_text(record, record.limit_bytes) if record.limit_bytes else "none",
+        _seconds(record),
+        tag("span", badge, class_=f"badge {_kind(result)}"),
+    )
+
+
+def _kind(result: Result) -> str:
+    if result.judgement.failing:
+        return "bad"
+    return "good" if result.judgement.verdict in (Verdict.PASS, Verdict.IMPROVED, Verdict.UPDATED) else "open"
+
+
+def _seconds(record: RunRecord) -> str:
+    timing = record.timing
+    if timing.clip_seconds:
+        return f"{summarise(timing.clip_seconds).value:.2f}" + ("" if timing.comparable else " (emulated)")
+    predicted = timing.predicted_seconds_per_clip
+    return "–" if predicted is None else f"{predicted:.2f} (predicted)"
+
+
+def _section(
+    name: str,
+    results: Sequence[Result],
+    tiers: Mapping[str, Tier],
+    everything: Sequence[Result],
+    keys: Mapping[int, str],
+    history: Sequence[RunRecord],
+    settings: Settings,
+) -> Markup:
+    tier = tiers.get(name)
+    title = f"{name}: {tier.title}, {tier.cards} × {tier.card}" if tier else name
+    articles = [
+        run_article(result, _context(result.record, tier, everything, history, settings), keys[id(result)])
+        for result in results
+    ]
+    return tag("section", tag("h2", title), joined(articles))
+
+
+def _context(
+    record: RunRecord,
+    tier: Tier | None,
+    everything: Sequence[Result],
+    history: Sequence[RunRecord],
+    settings: Settings,
+) -> Context:
+    """What the page knows of a run beside its record."""
+    expected = next((case.expect for case in tier.cases if case.name == record.case), None) if tier else None
+    path = baseline_path(settings.baseline_dir, record)
+    same = ("tier", "case", "hardware", "machine")
+    return Context(
+        expected=expected,
+        baseline=read_baseline(path).cases.get(record.case) if path.exists() else None,
+        others=everything,
+        history=[each for each in history if all(getattr(each, part) == getattr(record, part) for part in same)],
+        folder=folder_of(settings.report_dir, record),
+    )

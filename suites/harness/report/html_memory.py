@@ -1,0 +1,233 @@
+"""The chart of a card's memory over a run: stacked by category, the limit as a line, phases, where it ran out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+
+from liveavatar_core.scopes import CATEGORIES, PHASES
+from suites.harness.record import MemoryTimeline, RunRecord
+from suites.harness.report.html_markup import Markup, joined, tag
+from suites.harness.report.html_units import name_of, ranks_text, size_text, unit_of
+
+WIDTH, HEIGHT = 360.0, 216.0
+"""Units of the drawing: about as many pixels on a narrow phone, so that its text stays readable there."""
+LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 12.0, 34.0
+NARROWEST_LABEL = 42.0
+"""A phase that is drawn narrower than this has no room for its name; pointing at it shows it."""
+SHORTAGE = 30.0
+"""Room at the end for what could not be had."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """From births and bytes to the drawing."""
+
+    first: int
+    last: int
+    most: float
+    right: float
+
+    def x(self, births: float) -> float:
+        """Where a moment lies."""
+        return LEFT + (births - self.first) / max(self.last - self.first, 1) * (self.right - LEFT)
+
+    def y(self, size: float) -> float:
+        """How high a size reaches."""
+        return HEIGHT - BOTTOM - size / self.most * (HEIGHT - TOP - BOTTOM)
+
+
+def memory_charts(record: RunRecord, key: str) -> Markup:
+    """A chart for each rank; ranks whose memory went alike share one. `key`: unique in the page."""
+    charts = (
+        _figure(record, timeline, ranks, f"{key}-memory-{number}")
+        for number, (timeline, ranks) in enumerate(alike(lines_of(record)))
+    )
+    return joined(charts)
+
+
+def lines_of(record: RunRecord) -> list[MemoryTimeline]:
+    """The timelines; where a run has none, its fullest moment of each phase in their stead."""
+    return list(record.timelines) or [_of_peaks(record, rank) for rank in record.ranks]
+
+
+def _of_peaks(record: RunRecord, rank: int) -> MemoryTimeline:
+    readings = [each for each in record.memory if each.rank == rank and each.by_category is not None]
+    readings.sort(key=lambda each: PHASES.index(each.phase))
+    held = [each.by_category or {} for each in readings]
+    return MemoryTimeline(
+        rank=rank,
+        phases=tuple(each.phase for each in readings),
+        births=tuple(range(len(readings))),
+        bytes_by_category={
+            name: tuple(each.get(name, 0) for each in held) for name in {n for each in held for n in each}
+        },
+    )
+
+
+def alike(lines: Sequence[MemoryTimeline]) -> list[tuple[MemoryTimeline, list[int]]]:
+    """Each different timeline, and the ranks that have it."""
+    groups: list[tuple[MemoryTimeline, list[int]]] = []
+    for line in lines:
+        same = next((ranks for first, ranks in groups if replace(line, rank=first.rank) == first), None)
+        if same is None:
+            groups.append((line, [line.rank]))
+        else:
+            same.append(line.rank)
+    return [(line, ranks) for line, ranks in groups if line.phases]
+
+
+def _figure(record: RunRecord, line: MemoryTimeline, ranks: list[int], key: str) -> Markup:
+    title = f"Memory of {ranks_text(ranks)}"
+    return tag(
+        "figure",
+        tag("figcaption", tag("b", title), tag("span", f" {_summary(record, line, ranks)}", class_="quiet")),
+        tag(
+            "svg",
+            tag("title", f"{title}, {record.case} on {record.tier}, {record.hardware}", id=f"{key}-title"),
+            tag("desc", _summary(record, line, ranks), id=f"{key}-desc"),
+            *_marks(record, line, ranks),
+            viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+            role="img",
+            aria_labelledby=f"{key}-title {key}-desc",
+            class_="memory",
+        ),
+        _legend(line),
+    )
+
+
+def totals(line: MemoryTimeline) -> list[int]:
+    """Bytes held at each point."""
+    return [sum(column[at] for column in line.bytes_by_category.values()) for at in range(len(line.phases))]
+
+
+def _summary(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> str:
+    held = totals(line)
+    fullest = max(range(len(held)), key=held.__getitem__)
+    limit = f" of {size_text(record, record.limit_bytes)}" if record.limit_bytes else ""
+    text = f"fullest in {line.phases[fullest]}: {size_text(record, held[fullest])}{limit}"
+    short = record.out_of_memory
+    if short is None or short.rank not in ranks:
+        return text
+    asked, free = size_text(record, short.requested), size_text(record, short.free)
+    return f"{text}; out of memory in {short.phase}: {asked} asked, {free} free"
+
+
+def _marks(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> Iterator[Markup]:
+    short = record.out_of_memory if record.out_of_memory and record.out_of_memory.rank in ranks else None
+    tallest = max(
+        *totals(line), record.limit_bytes or 0, *([short.capacity - short.free + short.requested] if short else [0])
+    )
+    ends = line.births[-1] + max(1, (line.births[-1] - line.births[0]) // 60)
+    right = WIDTH - RIGHT - (SHORTAGE if short else 0)
+    scale = Scale(first=line.births[0], last=ends, most=max(tallest * 1.08, 1), right=right)
+    yield from _axis(record, scale)
+    yield from _areas(record, line, scale)
+    yield from _phases(line, scale)
+    if short:
+        yield from _shortage(record, short.capacity - short.free, short.requested, scale)
+    if record.limit_bytes:
+        yield from _limit(record, record.limit_bytes, scale)
+
+
+def _axis(record: RunRecord, scale: Scale) -> Iterator[Markup]:
+    unit, name = unit_of(record)
+    step = tick_step(scale.most / unit)
+    for number in range(int(scale.most / unit / step) + 1):
+        y = scale.y(number * step * unit)
+        yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="grid")
+        yield tag("text", f"{number * step:g}", x=LEFT - 5, y=y + 3.5, text_anchor="end")
+    yield tag("text", name, x=2.0, y=8.0)
+
+
+def tick_step(most: float, ticks: int = 5) -> float:
+    """A round distance (1, 2 or 5 times a power of ten) that makes about so many ticks."""
+    rough = most / ticks
+    power = 10.0 ** (len(str(int(rough))) - 1) if rough >= 1 else 0.1
+    return next((power * factor for factor in (1, 2, 5, 10) if power * factor >= rough), rough)
+
+
+def _areas(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
+    """One path a category that is ever held, lowest first."""
+    base = [0] * len(line.phases)
+    for name in sorted(line.bytes_by_category, key=_order):
+        column = line.bytes_by_category[name]
+        if any(column):
+            top = [under + held for under, held in zip(base, column, strict=True)]
+            most = size_text(record, max(column))
+            yield tag(
+                "path",
+                tag("title", f"{name_of(name)}, at most {most}"),
+                d=_outline(line, base, top, scale),
+                class_=f"area {colour(name)}",
+            )
+            base = top
+
+
+def _order(name: str) -> int:
+    return CATEGORIES.index(name) if name in CATEGORIES else len(CATEGORIES)
+
+
+def colour(name: str) -> str:
+    """The style class of a category."""
+    return f"c-{name}" if name in CATEGORIES else "c-other"
+
+
+def _outline(line: MemoryTimeline, base: list[int], top: list[int], scale: Scale) -> str:
+    """Steps along the top, and back along the base."""
+    ends = [*line.births[1:], scale.last]
+    forth = [
+        f"{scale.x(x):.1f} {scale.y(size):.1f}"
+        for start, end, size in zip(line.births, ends, top, strict=True)
+        for x in (start, end)
+    ]
+    back = [
+        f"{scale.x(x):.1f} {scale.y(size):.1f}"
+        for start, end, size in zip(line.births, ends, base, strict=True)
+        for x in (start, end)
+    ]
+    return f"M{' '.join(forth + back[::-1])}Z"
+
+
+def _phases(line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
+    """A strip below the plot, and a line where each phase begins."""
+    ends = [*line.births[1:], scale.last]
+    at, top = 0, HEIGHT - BOTTOM + 5
+    for phase, group in groupby(line.phases):
+        count = len(list(group))
+        start, end = scale.x(line.births[at]), scale.x(ends[at + count - 1])
+        mark = tag(
+            "rect", tag("title", phase), x=start, y=top, width=end - start, height=8.0, class_=f"phase p-{phase}"
+        )
+        yield mark
+        if at:
+            yield tag("line", x1=start, x2=start, y1=TOP, y2=HEIGHT - BOTTOM, class_="begins")
+        if end - start >= NARROWEST_LABEL:
+            yield tag("text", phase, x=(start + end) / 2, y=HEIGHT - 8, text_anchor="middle")
+        at += count
+
+
+def _limit(record: RunRecord, limit: int, scale: Scale) -> Iterator[Markup]:
+    y = scale.y(limit)
+    yield tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=y, y2=y, class_="limit")
+    yield tag("text", f"limit {size_text(record, limit)}", x=LEFT + 4, y=y - 4, class_="limit-text")
+
+
+def _shortage(record: RunRecord, held: int, requested: int, scale: Scale) -> Iterator[Markup]:
+    """What was asked for, standing on what was held: it pokes through the limit."""
+    left, top, bottom = scale.right + 4, scale.y(held + requested), scale.y(held)
+    size = size_text(record, requested)
+    yield tag(
+        "g",
+        tag("title", f"out of memory: {size} asked on top of {size_text(record, held)}"),
+        tag("rect", x=left, y=top, width=SHORTAGE - 8, height=max(bottom - top, 2.0), class_="asked"),
+        tag("path", d=f"M{left + 5:.1f} {top - 11:.1f}l10 10m0 -10l-10 10", class_="cross"),
+        class_="oom",
+    )
+    yield tag("text", f"{size} asked", x=left - 4, y=top + 8, text_anchor="end", class_="asked-text")
+
+
+def _legend(line: MemoryTimeline) -> Markup:
+    names = [name for name in sorted(line.bytes_by_category, key=_order) if any(line.bytes_by_category[name])]
+    return tag("ul", *(tag("li", tag("i", class_=colour(name)), name_of(name)) for name in names), class_="legend")

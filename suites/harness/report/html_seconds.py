@@ -1,0 +1,135 @@
+"""Charts of time: seconds a clip as a strip of dots over the baseline's band, and numbers over a history."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+from suites.harness.baseline import CaseBaseline, MetricBaseline
+from suites.harness.record import RunRecord
+from suites.harness.report.html_markup import Markup, tag
+from suites.harness.stats import summarise
+
+WIDTH, HEIGHT, SIDE = 360.0, 74.0, 14.0
+Position = Callable[[float], float]
+"""Where seconds lie in a drawing."""
+MEASURED, PREDICTED = "seconds_per_clip", "predicted_seconds_per_clip"
+
+
+def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Markup | None:
+    """Every measured clip, the prediction and the baseline's band; None without any."""
+    clips = [seconds for seconds in record.timing.clip_seconds if math.isfinite(seconds)]
+    predicted = record.timing.predicted_seconds_per_clip
+    band = _band(record, baseline)
+    values = [*clips, *([predicted] if predicted is not None else [])]
+    if not values:
+        return None
+    words = "; ".join(_words(record, clips, predicted, band))
+    low, high = _range([*values, *(band or ())])
+
+    def x(seconds: float) -> float:
+        return SIDE + (seconds - low) / (high - low) * (WIDTH - 2 * SIDE)
+
+    return tag(
+        "figure",
+        tag("figcaption", tag("b", "Seconds a clip"), tag("span", f" {words}", class_="quiet")),
+        tag(
+            "svg",
+            tag("title", f"Seconds a clip, {record.case} on {record.tier}, {record.hardware}", id=f"{key}-title"),
+            tag("desc", words, id=f"{key}-desc"),
+            *_ticks(low, high, x),
+            *([_band_mark(band, x)] if band else []),
+            *(_dot(index, seconds, x) for index, seconds in enumerate(clips)),
+            *([_diamond(predicted, x)] if predicted is not None else []),
+            viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+            role="img",
+            aria_labelledby=f"{key}-title {key}-desc",
+            class_="seconds",
+        ),
+    )
+
+
+def _band(record: RunRecord, baseline: CaseBaseline | None) -> tuple[float, float] | None:
+    """What the baseline allows of the number that is gated in this mode."""
+    gated = MEASURED if record.timing.comparable else PREDICTED
+    metric = baseline.metrics.get(gated) if baseline else None
+    return allowed(metric) if metric else None
+
+
+def allowed(metric: MetricBaseline) -> tuple[float, float]:
+    """From where to where a metric may move."""
+    either_way = max(metric.rel * abs(metric.value), metric.abs)
+    return metric.value - either_way, metric.value + either_way
+
+
+def _words(
+    record: RunRecord, clips: Sequence[float], predicted: float | None, band: tuple[float, float] | None
+) -> Iterator[str]:
+    if clips:
+        note = "" if record.timing.comparable else ", on imitated cards: not for comparison"
+        yield f"● {len(clips)} measured, median {summarise(clips).value:.2f} s{note}"
+    if predicted is not None:
+        yield f"◆ predicted {predicted:.2f} s, no clock was read"
+    yield f"▬ baseline {band[0]:.2f} to {band[1]:.2f} s" if band else "no baseline"
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    low, high = min(values), max(values)
+    room = (high - low) * 0.15 or max(abs(high) * 0.1, 1e-3)
+    return low - room, high + room
+
+
+def _ticks(low: float, high: float, x: Position) -> Iterator[Markup]:
+    yield tag("line", x1=SIDE, x2=WIDTH - SIDE, y1=52.0, y2=52.0, class_="axis")
+    for part, anchor in ((0.0, "start"), (0.5, "middle"), (1.0, "end")):
+        seconds = low + part * (high - low)
+        yield tag("text", f"{seconds:.3g} s", x=x(seconds), y=66.0, text_anchor=anchor)
+
+
+def _band_mark(band: tuple[float, float], x: Position) -> Markup:
+    left, right = x(band[0]), x(band[1])
+    title = tag("title", f"baseline allows {band[0]:.3f} to {band[1]:.3f} s")
+    return tag("rect", title, x=left, y=10.0, width=right - left, height=42.0, class_="band")
+
+
+def _dot(index: int, seconds: float, x: Position) -> Markup:
+    title = tag("title", f"clip {index + 1}: {seconds:.3f} s")
+    return tag("circle", title, cx=x(seconds), cy=22.0 + index % 3 * 9, r=4.0, class_="clip")
+
+
+def _diamond(seconds: float, x: Position) -> Markup:
+    return tag(
+        "path",
+        tag("title", f"predicted: {seconds:.3f} s"),
+        d=f"M{x(seconds):.1f} 24l7 7l-7 7l-7 -7Z",
+        class_="predicted",
+    )
+
+
+def trend(name: str, values: Sequence[tuple[str, float]], key: str) -> Markup:
+    """A number over the runs of a history, oldest first. `values`: label and number; at least one."""
+    numbers = [number for _, number in values]
+    low, high = _range(numbers)
+    step = (WIDTH - 2 * SIDE) / max(len(values) - 1, 1)
+    dots = [(SIDE + index * step, 50 - (number - low) / (high - low) * 40) for index, number in enumerate(numbers)]
+    words = f"{len(values)} runs, first {numbers[0]:.4g}, last {numbers[-1]:.4g}"
+    return tag(
+        "figure",
+        tag("figcaption", tag("b", name), tag("span", f" {words}", class_="quiet")),
+        tag(
+            "svg",
+            tag("title", f"{name} over time", id=f"{key}-title"),
+            tag("desc", words, id=f"{key}-desc"),
+            tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in dots), class_="trend"),
+            *(
+                tag("circle", tag("title", f"{label}: {number:.4g}"), cx=x, cy=y, r=3.0, class_="run")
+                for (x, y), (label, number) in zip(dots, values, strict=True)
+            ),
+            tag("text", values[0][0], x=SIDE, y=68.0),
+            tag("text", values[-1][0], x=WIDTH - SIDE, y=68.0, text_anchor="end") if len(values) > 1 else None,
+            viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
+            role="img",
+            aria_labelledby=f"{key}-title {key}-desc",
+            class_="history",
+        ),
+    )

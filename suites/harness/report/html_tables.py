@@ -1,0 +1,97 @@
+"""Tables of the page, and what stands in them. On a narrow screen each row becomes a card (see report.css)."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from liveavatar_core.scopes import PHASES
+from suites.harness.record import RunRecord
+from suites.harness.report.html_markup import Markup, tag
+from suites.harness.report.html_units import name_of, size_text, unit_of
+from suites.harness.stats import summarise
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]], **attributes: object) -> Markup:
+    """A table; each cell knows its column's title, for narrow screens."""
+    body = [
+        tag("tr", *(tag("td", cell, data_title=title) for title, cell in zip(titles, row, strict=True))) for row in rows
+    ]
+    head = tag("tr", *(tag("th", title, scope="col") for title in titles))
+    return tag("table", tag("thead", head), tag("tbody", *body), **attributes)
+
+
+def pairs(values: Iterable[tuple[str, object]]) -> Markup:
+    """Names and values; without those that are None or empty."""
+    shown = [(name, _plain(value)) for name, value in values if value not in (None, "", {}, ())]
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", text)) for name, text in shown))
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, str):
+        return value
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, default=str)
+
+
+def environment(record: RunRecord) -> Markup:
+    """On what the run stood, and what it ran."""
+    machine = [(name.replace("_", " "), value) for name, value in asdict(record.machine).items()]
+    run = [("recipe", f"{record.recipe.name} ({record.recipe.hash})"), ("commit", record.commit)]
+    return pairs([*run, ("date", record.date.isoformat()), ("run", record.run), *machine])
+
+
+def phase_table(record: RunRecord) -> Markup:
+    """Every reading of memory."""
+    unit, name = unit_of(record)
+    rows = [
+        (
+            str(each.rank),
+            each.phase,
+            *(
+                "–" if size is None else f"{size / unit:.2f}"
+                for size in (each.allocated_bytes, each.reserved_bytes, each.device_used_bytes)
+            ),
+            ", ".join(f"{name_of(word)} {size / unit:.2f}" for word, size in (each.by_category or {}).items() if size),
+        )
+        for each in record.memory
+    ]
+    return table(("Rank", "Phase", f"Allocated, {name}", "Reserved", "Used on the card", "For what"), rows)
+
+
+def agreement(predicted: RunRecord, measured: RunRecord) -> Markup:
+    """The simulation of a case beside a measurement of it: the fullest card of each phase, and seconds."""
+    rows = [
+        *_peaks(predicted, measured),
+        *_seconds(predicted, measured),
+    ]
+    titles = ("", "Predicted", f"Measured, {measured.hardware}", "Difference")
+    return table(titles, rows, class_="agreement")
+
+
+def _peaks(predicted: RunRecord, measured: RunRecord) -> Iterator[tuple[str, ...]]:
+    for phase in PHASES:
+        before, after = predicted.peak_bytes(phase=phase), measured.peak_bytes(phase=phase)
+        if before and after:
+            texts = size_text(predicted, before), size_text(predicted, after)
+            yield (f"peak in {phase}", *texts, f"{before / after - 1:+.1%}")
+
+
+def _seconds(predicted: RunRecord, measured: RunRecord) -> Iterator[tuple[str, ...]]:
+    before, clips = predicted.timing.predicted_seconds_per_clip, measured.timing.clip_seconds
+    if before is not None and clips:
+        after = summarise(clips).value
+        yield "seconds a clip", f"{before:.2f} s", f"{after:.2f} s", f"{before / after - 1:+.1%}"
+
+
+def changes(failing: RunRecord, fitting: RunRecord) -> list[str]:
+    """What is declared otherwise in a run that fits, `name = value`."""
+    before, after = _flat(failing.recipe.declared), _flat(fitting.recipe.declared)
+    return [f"{name} = {_plain(after[name])}" for name in sorted(after) if after[name] != before.get(name)]
+
+
+def _flat(declared: dict[str, Any]) -> dict[str, Any]:
+    """Fields of the clip and of the deployment: what a person can choose."""
+    parts = (declared.get(name) for name in ("clip", "deployment"))
+    return {name: value for part in parts if isinstance(part, dict) for name, value in part.items()}
