@@ -1,0 +1,116 @@
+"""What is wrong with the baselines of a commit, whatever their values. Free of torch."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from ci.baseline_changes import TOLERANCES, direction, new_history
+from ci.revisions import Baselines
+from suites.harness.baseline import BaselineFile, CaseBaseline, render
+from suites.harness.baseline_update import what_got_worse
+from suites.harness.machine import machine_profile_name
+from suites.harness.measures import HIGHER_IS_BETTER
+
+UNITS = frozenset(
+    {"gib", "mib", "seconds", "frames", "percent", "share", "ratio", "degrees", "db", "hz", "celsius", "watts"}
+    | {"cosine", "drift", "error", "distance", "score", "count"}
+)
+"""Words of which one must be in a metric's name; the last ones say that it has no unit."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objection:
+    """One thing that a reviewer should not have to look for."""
+
+    where: str
+    """File, and case where it is about one."""
+    what: str
+    """What was found against what is allowed."""
+    next_step: str
+    """What to do."""
+    fails: bool = True
+    """Whether it must be put right before merging."""
+
+
+def lint(base: Baselines, head: Baselines) -> list[Objection]:
+    """Objections to `head`, as changed from `base`."""
+    found = [
+        Objection(where=path, what=why, next_step="restore the file, or measure again with --baseline-update")
+        for path, why in head.broken.items()
+    ]
+    for path, file in head.files.items():
+        found += _form(path, file, head.texts[path])
+        before = base.files.get(path)
+        for name, case in file.cases.items():
+            where = f"{path}: {name}"
+            found += [*_names(where, case), *_origin(where, case)]
+            if before is not None and name in before.cases:
+                found += _honesty(where, before.cases[name], case)
+    return found
+
+
+def _form(path: str, file: BaselineFile, text: str) -> Iterator[Objection]:
+    """Sorted, one value a line, in the folder of its machine."""
+    wanted = render(file)
+    if text != wanted:
+        pairs = zip_longest(text.splitlines(keepends=True), wanted.splitlines(keepends=True), fillvalue="")
+        line, found = next((i, pair) for i, pair in enumerate(pairs, 1) if pair[0] != pair[1])
+        what = f"line {line} is {found[0]!r} where an update writes {found[1]!r}: not sorted, or written by hand"
+        yield Objection(where=path, what=what, next_step="keep the order and form that --baseline-update writes")
+    try:
+        folder = machine_profile_name(file.machine)
+    except KeyError as error:
+        yield Objection(where=path, what=f"table 'machine' has no {error}", next_step="measure again")
+        return
+    if path.split("/")[0] != folder:
+        yield Objection(where=path, what=f"its machine belongs in folder {folder}", next_step=f"move it to {folder}/")
+
+
+def _names(where: str, case: CaseBaseline) -> Iterator[Objection]:
+    for name in case.metrics:
+        known = any(name == word or name.endswith(f"_{word}") for word in HIGHER_IS_BETTER)
+        if not known and not UNITS.intersection(re.split(r"[^a-z0-9]+", name.lower())):
+            step = "name it after its unit, as peak_vram_gib"
+            yield Objection(where=where, what=f"metric {name!r} has no unit in its name", next_step=step)
+
+
+def _origin(where: str, case: CaseBaseline) -> Iterator[Objection]:
+    if case.measured.commit.endswith("+"):
+        what = f"measured at {case.measured.commit}: with changes that no commit has"
+        yield Objection(where=where, what=what, next_step="commit first, then measure", fails=False)
+
+
+def _honesty(where: str, old: CaseBaseline, new: CaseBaseline) -> Iterator[Objection]:
+    """What was loosened, got worse or moved must say why and from where."""
+    reasons = new_history(old, new)
+    if new.history[: len(old.history)] != old.history:
+        step = "put the old lines back and add to their end"
+        yield Objection(where=where, what="history lost or changed a line", next_step=step)
+    if old.recipe == new.recipe and not reasons:
+        what = [*_loosened(old, new), *what_got_worse(old, new)]
+        for each in what:
+            step = 'add a line to history, or update with --baseline-reason "why this is right"'
+            yield Objection(where=where, what=f"{each}, without a reason", next_step=step)
+    if old.measured == new.measured and _values(old) != _values(new):
+        yield Objection(
+            where=where,
+            what="values differ, and `measured` says they are of the same run",
+            next_step="take values over with --baseline-update only",
+        )
+
+
+def _loosened(old: CaseBaseline, new: CaseBaseline) -> list[str]:
+    found = []
+    for name in sorted(old.metrics.keys() & new.metrics.keys()):
+        for key in TOLERANCES:
+            before, after = getattr(old.metrics[name], key), getattr(new.metrics[name], key)
+            if before != after and direction(before, after) == "loosened":
+                found.append(f"{name}.{key} loosened from {before} to {after}")
+    return found
+
+
+def _values(case: CaseBaseline) -> dict[str, tuple[float, float, int]]:
+    return {name: (metric.value, metric.spread, metric.n) for name, metric in case.metrics.items()}

@@ -1,0 +1,123 @@
+"""Differences of baselines as text for a terminal, or as Markdown for a pull request; verdict first. Free of torch."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Sequence
+
+from ci.baseline_changes import Altered, Changes, Moved
+from ci.baseline_lint import Objection
+from suites.harness.verdict import Verdict, gravest, printable
+
+MARKER = "<!-- baseline-diff -->"
+"""By which the comment of an earlier run is found, and replaced."""
+ALTERED = ("where", "what", "old", "new", "")
+MOVED = ("where", "metric", "old", "new", "delta", "may differ", "verdict", "reason")
+UNEXPLAINED = "no reason given"
+
+Table = tuple[str, Sequence[str], list[tuple[str, ...]]]
+"""Title, columns, rows."""
+
+
+def as_text(changes: Changes, objections: list[Objection]) -> str:
+    """For a terminal: columns of equal width."""
+    parts = [headline(changes, objections)]
+    parts += [f"{each.where}: {each.what}\nnext: {each.next_step}" for each in objections]
+    parts += [f"{title}\n{_columns(names, rows)}" for title, names, rows in _tables(changes)]
+    if changes.unchanged:
+        parts.append(f"unchanged: {len(changes.unchanged)} values")
+    return "\n\n".join("\n".join(printable(line) for line in part.splitlines()) for part in parts)
+
+
+def as_markdown(changes: Changes, objections: list[Objection]) -> str:
+    """For a pull request: tables; what stayed is folded."""
+    parts = [MARKER, f"### Baselines: {headline(changes, objections)}"]
+    if objections:
+        parts.append("\n".join(f"- {_cell(each.where)}: {_cell(each.what)}. {_next(each)}" for each in objections))
+    parts += [f"**{title}**\n\n{_markdown_table(names, rows)}" for title, names, rows in _tables(changes)]
+    if changes.unchanged:
+        lines = "\n".join(f"- {_cell(line)}" for line in changes.unchanged)
+        parts.append(f"<details><summary>unchanged: {len(changes.unchanged)} values</summary>\n\n{lines}\n\n</details>")
+    return "\n\n".join(parts)
+
+
+def headline(changes: Changes, objections: list[Objection]) -> str:
+    """The verdict, then how much of what."""
+    counts = _counts(changes, objections)
+    if any(each.fails for each in objections):
+        verdict = "to be put right"
+    elif changes.values:
+        verdict = str(gravest(moved.verdict for moved in changes.values))
+    else:
+        verdict = "to be reviewed" if counts else "unchanged"
+    return f"{verdict}: " + ", ".join([*counts, f"{len(changes.unchanged)} values unchanged"])
+
+
+def _counts(changes: Changes, objections: list[Objection]) -> list[str]:
+    verdicts = [moved.verdict for moved in changes.values]
+    loosened = sum(each.note == "loosened" for each in changes.tolerances)
+    counted = [
+        (sum(each.fails for each in objections), "to put right"),
+        (sum(not each.fails for each in objections), "to note"),
+        (loosened, "tolerances loosened"),
+        (len(changes.tolerances) - loosened, "tolerances tightened"),
+        (len(changes.environment), "changes of the environment"),
+        (len(changes.cases), "changes of cases"),
+        *((verdicts.count(verdict), _WORDS[verdict]) for verdict in _WORDS),
+    ]
+    return [f"{count} {words}" for count, words in counted if count]
+
+
+_WORDS = {
+    Verdict.OVER_LIMIT: "over their limit",
+    Verdict.REGRESSED: "regressed",
+    Verdict.INCONCLUSIVE: "inconclusive",
+    Verdict.IMPROVED: "improved",
+    Verdict.PASS: "moved within tolerance",
+}
+
+
+def _tables(changes: Changes) -> list[Table]:
+    """Tolerances first: they decide what all other verdicts mean."""
+    tables: list[Table] = [
+        ("Tolerances", ALTERED, [_altered(each) for each in changes.tolerances]),
+        ("Environment", ALTERED, [_altered(each) for each in changes.environment]),
+        ("Cases", ALTERED, [_altered(each) for each in changes.cases]),
+        ("Values", MOVED, [_moved(each) for each in changes.values]),
+    ]
+    return [table for table in tables if table[2]]
+
+
+def _altered(each: Altered) -> tuple[str, ...]:
+    return each.where, each.what, each.old, each.new, each.note
+
+
+def _moved(each: Moved) -> tuple[str, ...]:
+    change = each.new - each.old
+    share = f" ({change / each.old:+.2%})" if each.old else ""
+    worse = each.verdict in (Verdict.REGRESSED, Verdict.OVER_LIMIT)
+    reason = each.reason or (UNEXPLAINED if worse else "")
+    numbers = f"{each.old:g}", f"{each.new:g}", f"{change:+.6g}{share}", f"{each.allowed:.3g}"
+    return each.where, each.metric, *numbers, str(each.verdict), reason
+
+
+def _columns(names: Sequence[str], rows: list[tuple[str, ...]]) -> str:
+    table = [tuple(names), *rows]
+    widths = [max(len(row[index]) for row in table) for index in range(len(names))]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
+
+
+def _markdown_table(names: Sequence[str], rows: list[tuple[str, ...]]) -> str:
+    lines = [tuple(names), ("---",) * len(names), *(tuple(map(_cell, row)) for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Text that stays text, whatever a name in a file holds."""
+    return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(printable(text), quote=False))
+
+
+def _next(objection: Objection) -> str:
+    word = "next" if objection.fails else "note"
+    return f"*{word}:* {_cell(objection.next_step)}"

@@ -1,0 +1,97 @@
+"""What must be put right before baselines are merged."""
+
+from dataclasses import replace
+
+import pytest
+from repository import FIVE, LATER, MACHINE, case, moved
+
+from ci.baseline_diff import main
+from suites.harness.baseline import BaselineFile, MetricBaseline, render
+
+OLD = case()
+NEW = replace(OLD, measured=LATER)
+
+
+@pytest.fixture
+def objections(repository, capsys):
+    """Exit status and output for OLD followed by another commit."""
+
+    def run(head, base=OLD, **where):
+        first = repository.put(published=base)
+        second = repository.write(head, **where) if isinstance(head, str) else repository.put(published=head, **where)
+        status = main([first, second, "--repository", str(repository.folder)])
+        return status, capsys.readouterr().out
+
+    return run
+
+
+@pytest.mark.parametrize(("key", "value"), [("rel", 0.02), ("abs", 0.5), ("limit", 23.0), ("limit", None)])
+def test_a_loosened_tolerance_needs_a_reason(objections, key, value):
+    status, text = objections(moved(NEW, "peak_vram_gib", **{key: value}))
+    assert status == 1
+    assert f"peak_vram_gib.{key} loosened" in text
+    assert text.startswith("to be put right: 1 to put right")
+
+
+def test_a_reason_excuses_it(objections):
+    loosened = moved(NEW, "peak_vram_gib", rel=0.02)
+    assert objections(replace(loosened, history=("2026-11-21: another allocator",)))[0] == 0
+
+
+def test_a_tightened_tolerance_needs_none(objections):
+    assert objections(moved(NEW, "peak_vram_gib", rel=0.005, limit=21.0))[0] == 0
+
+
+@pytest.mark.parametrize(("value", "status"), [(20.2, 1), (19.8, 0)])
+def test_a_worse_value_needs_a_reason_as_in_updates(objections, value, status):
+    assert objections(moved(NEW, "peak_vram_gib", value=value))[0] == status
+
+
+def test_history_only_grows(objections):
+    old = replace(OLD, history=("first", "second"))
+    status, text = objections(replace(old, history=("second",)), base=old)
+    assert status == 1
+    assert "history lost" in text
+
+
+def test_an_edited_value_keeps_no_measurement(objections):
+    status, text = objections(moved(OLD, "peak_vram_gib", value=19.0))
+    assert status == 1
+    assert "of the same run" in text
+
+
+def test_values_of_a_dirty_tree_are_noted(objections):
+    status, text = objections(replace(OLD, measured=replace(LATER, commit="1f0c2ab+")))
+    assert status == 0
+    assert "with changes that no commit has" in text
+
+
+@pytest.mark.parametrize(("name", "status"), [("tokens", 1), ("latent_cosine", 0), ("colour_drift", 0)])
+def test_metrics_are_named_after_their_unit(objections, name, status):
+    metrics = OLD.metrics | {name: MetricBaseline(value=1.0, rel=0.1, abs=0.1)}
+    assert objections(replace(NEW, metrics=metrics))[0] == status
+
+
+def test_lines_in_another_order(objections):
+    lines = render(BaselineFile(machine=MACHINE, cases={"published": OLD})).splitlines()
+    swapped = [*lines[:-2], lines[-1], lines[-2]]
+    status, text = objections("\n".join(swapped) + "\n")
+    assert status == 1
+    assert f"{FIVE}: line {len(lines) - 1} is 'predicted" in text
+
+
+def test_a_missing_last_newline(objections):
+    assert objections(render(BaselineFile(machine=MACHINE, cases={"published": OLD}))[:-1])[0] == 1
+
+
+def test_a_folder_of_another_machine(objections):
+    status, text = objections(OLD, path="simulated-rtx4090x4/gpu5x24.toml")
+    assert status == 1
+    assert "move it to simulated-rtx4090x5/" in text
+
+
+@pytest.mark.parametrize("text", ["not toml", "[machine]\n", '[machine]\nhardware = "simulated"\n[case]\nvalue = 1\n'])
+def test_files_that_cannot_be_read(objections, text):
+    status, said = objections(text)
+    assert status == 1
+    assert f"{FIVE}" in said
