@@ -67,9 +67,21 @@ def denoise_block(
     Returns:
         Clean latents BCFHW, float32.
     """
-    sigmas = [timestep / TRAIN_TIMESTEPS for timestep in state.timesteps] + [0.0]
     block, latents_BCFHW = BlockContext(audio_BAET=audio_BAET, frame=frame), noise_BCFHW.float()
     for step, cache in enumerate(caches):
-        request = Denoise(latents_BCFHW=latents_BCFHW, step=step, block=block, cache=cache, state=state)
-        latents_BCFHW = euler_step(latents_BCFHW, transformer(request), sigmas, step)
+        latents_BCFHW = denoise_step(transformer, state, cache, block, latents_BCFHW, step)
     return latents_BCFHW
+
+
+def denoise_step(
+    transformer: LiveAvatarTransformer,
+    state: ConditionState,
+    cache: Cache,
+    block: BlockContext,
+    latents_BCFHW: Tensor,
+    step: int,
+) -> Tensor:
+    """Latents of a block one step cleaner, float32. `cache` is the step's own; `block` the same in all its steps."""
+    sigmas = [timestep / TRAIN_TIMESTEPS for timestep in state.timesteps] + [0.0]
+    request = Denoise(latents_BCFHW=latents_BCFHW, step=step, block=block, cache=cache, state=state)
+    return euler_step(latents_BCFHW, transformer(request), sigmas, step)

@@ -1,0 +1,68 @@
+"""A loaded model that makes videos."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.memory import Memory
+from liveavatar_core.deploy.system import System, Weights, load_system, seeded_weights
+from liveavatar_core.deploy.world import World, join_world
+from liveavatar_core.encoders.text import ByteTokenizer, Tokenizer
+from liveavatar_core.pipeline.conditioning import encode
+from liveavatar_core.pipeline.decoding import decode
+from liveavatar_core.pipeline.denoising import denoise
+from liveavatar_core.pipeline.types import FrameBlock, Inputs, LatentBlock, NoiseSource
+
+
+@dataclass(frozen=True, kw_only=True)
+class Avatar:
+    """A loaded model of one rank."""
+
+    system: System
+    """Its parts."""
+    tokenizer: Tokenizer
+    """Prompt to token ids."""
+
+    @torch.no_grad()
+    def generate(self, inputs: Inputs, noise: NoiseSource | None = None) -> Iterator[FrameBlock]:
+        """The video, block by block; with enable_online_decode as soon as each block is denoised.
+
+        noise: where each clip starts; by default what base_seed gives. Every call makes a video of its own.
+        """
+        conditioning = encode(self.system, self.tokenizer, inputs)
+        latents: Iterable[LatentBlock] = denoise(self.system, conditioning, noise)
+        if not self.system.recipe.clip.enable_online_decode:
+            latents = list(latents)
+        yield from decode(self.system, conditioning, latents)
+
+
+@contextmanager
+def open_avatar(
+    recipe: Recipe,
+    *,
+    weights: Weights | None = None,
+    tokenizer: Tokenizer | None = None,
+    device: str | torch.device = "cpu",
+) -> Iterator[Avatar]:
+    """Load what this rank holds of a recipe.
+
+    weights: a source for each part; seeded random values if None. device: the card.
+    Several ranks need torch.distributed to be initialised. Raises OutOfMemory where a card is too small.
+    """
+    world = join_world(recipe.deployment, Memory(card=torch.device(device)))
+    yield load_avatar(recipe, world, weights or seeded_weights(recipe), tokenizer)
+
+
+def load_avatar(recipe: Recipe, world: World, weights: Weights, tokenizer: Tokenizer | None = None) -> Avatar:
+    """Load what a rank of `world` holds."""
+    return Avatar(system=load_system(recipe, world, weights), tokenizer=tokenizer or byte_tokenizer(recipe))
+
+
+def byte_tokenizer(recipe: Recipe) -> ByteTokenizer:
+    """The tokenizer of models without a published vocabulary."""
+    return ByteTokenizer(recipe.model.text_encoder.vocab_size, recipe.model.transformer.text_len)
