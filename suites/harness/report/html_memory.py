@@ -13,7 +13,7 @@ from suites.harness.report.html_units import name_of, ranks_text, size_text, uni
 
 WIDTH, HEIGHT = 360.0, 216.0
 """Units of the drawing: about as many pixels on a narrow phone, so that its text stays readable there."""
-LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 12.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 20.0, 34.0
 NARROWEST_LABEL = 42.0
 """A phase that is drawn narrower than this has no room for its name; pointing at it shows it."""
 SHORTAGE = 30.0

@@ -23,7 +23,7 @@ MODES = {
     "physical": "the tier's own cards",
     "partitioned": "emulated: a larger card, capped to the size of the tier's",
     "simulated": "no card: the full-size model executed on fake tensors",
-    "miniature": "no card: a small model of the same architecture, really run; the limit is scaled with it",
+    "miniature": "no card: a small model, really run, its limit scaled with it; random weights show no face",
 }
 
 
@@ -61,7 +61,7 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         tag("h3", record.case, " ", tag("small", record.hardware), id=key),
         tag("p", _ending(record), class_=f"ending {record.outcome}"),
         tag("p", MODES[record.hardware], class_="quiet"),
-        tag("p", f"Why: {context.expected.because}.") if context.expected else None,
+        tag("p", f"Why, at full size: {context.expected.because}.") if context.expected else None,
         *_decisions(result),
         _remedies(record, context.others),
         tag("div", *charts, class_="charts"),

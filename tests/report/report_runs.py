@@ -1,0 +1,149 @@
+"""Runs to make pages of: two tiers, every kind of ending, hostile words wherever a record has words."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+from liveavatar_core.errors import GIB
+from suites.harness.judge import judge
+from suites.harness.options import Settings
+from suites.harness.record import (
+    DeclaredRecipe,
+    Failure,
+    MachineProfile,
+    MemoryTimeline,
+    OutOfMemoryDetails,
+    PhaseMemory,
+    RunRecord,
+    Timing,
+)
+from suites.harness.session import Result
+from suites.harness.tiers import Expectation
+
+LIMIT = int(22.15 * GIB)
+HOSTILE = '"><script>window.owned = 1</script><img src=x onerror="window.owned = 1">\u202e\x1b[2J' + "x" * 200
+
+
+def settings(folder: Path, **changes) -> Settings:
+    values = {"hardware": ("simulated",), "require_hardware": False, "tiers": (), "baseline_update": "no"}
+    values |= {"baseline_compare": "fail", "baseline_reason": None, "history": None}
+    values |= {"baseline_dir": folder / "baselines", "report_dir": folder / "report"}
+    return Settings(**(values | changes))
+
+
+def timeline(rank: int, *held: tuple[str, float, float]) -> MemoryTimeline:
+    """Points: phase, GiB of parameters, GiB of gathered parameters."""
+    return MemoryTimeline(
+        rank=rank,
+        phases=tuple(phase for phase, _, _ in held),
+        births=tuple(range(1, len(held) + 1)),
+        bytes_by_category={
+            "parameters": tuple(int(size * GIB) for _, size, _ in held),
+            "unsharded_parameters": tuple(int(size * GIB) for _, _, size in held),
+            "kv_cache": (0,) * len(held),
+        },
+    )
+
+
+def reading(rank: int, phase: str, gib: float) -> PhaseMemory:
+    return PhaseMemory(
+        rank=rank,
+        phase=phase,
+        allocated_bytes=int(gib * GIB),
+        reserved_bytes=None,
+        device_used_bytes=None,
+        by_category={"parameters": int(gib * GIB)},
+        missing={"reserved_bytes": "no allocator", "device_used_bytes": "no card"},
+    )
+
+
+def ran_out(**changes) -> RunRecord:
+    """Four cards; the first ran out, the other three went alike."""
+    details = OutOfMemoryDetails(
+        rank=0,
+        phase="encode",
+        category="unsharded_parameters",
+        requested=int(3.92 * GIB),
+        free=int(0.64 * GIB),
+        capacity=LIMIT,
+        holders={"parameters": int(21.51 * GIB)},
+    )
+    record = RunRecord(
+        tier="gpu4x24",
+        case="published_sharded",
+        recipe=DeclaredRecipe(name="sharded", hash="ba98c853", declared={"deployment": {"storage_dtype": "float32"}}),
+        hardware="simulated",
+        emulated=True,
+        machine=MachineProfile(card="RTX 4090", cards=4, torch="2.13.0", allocator="ledger"),
+        limit_bytes=LIMIT,
+        outcome="oom",
+        out_of_memory=details,
+        memory=tuple(reading(rank, "load", 21.51) for rank in range(4)),
+        timelines=(
+            timeline(0, ("load", 10.0, 0.0), ("load", 21.51, 0.0), ("encode", 21.51, 0.4)),
+            *(timeline(rank, ("load", 21.51, 0.0), ("encode", 21.51, 0.0)) for rank in (1, 2, 3)),
+        ),
+        commit="1f0c2ab",
+        date=date(2026, 11, 20),
+    )
+    return replace(record, **changes)
+
+
+def fitting(**changes) -> RunRecord:
+    """The same cards, another layout: passes, without a timeline."""
+    return ran_out(
+        **{
+            "case": "bf16_sharded",
+            "recipe": DeclaredRecipe(
+                name="bf16", hash="00000001", declared={"deployment": {"storage_dtype": "bfloat16"}}
+            ),
+            "outcome": "pass",
+            "out_of_memory": None,
+            "memory": tuple(
+                reading(rank, phase, 11 + at) for rank in (0, 1) for at, phase in enumerate(("load", "denoise"))
+            ),
+            "timelines": (),
+            "timing": Timing(predicted_seconds_per_clip=19.77),
+            **changes,
+        }
+    )
+
+
+def measured(*clips: float, **changes) -> RunRecord:
+    """`fitting` on real cards."""
+    timing = Timing(clip_seconds=clips, first_frame_seconds=3.0, comparable=True)
+    machine = MachineProfile(card="NVIDIA GeForce RTX 4090", cards=4, driver="570.1", torch="2.13.0")
+    return fitting(**({"hardware": "physical", "emulated": False, "timing": timing, "machine": machine} | changes))
+
+
+def hostile() -> RunRecord:
+    """Crashed, with markup, control characters and endless words in every text."""
+    return ran_out(
+        tier=HOSTILE,
+        case=HOSTILE,
+        recipe=DeclaredRecipe(name=HOSTILE, hash=HOSTILE, declared={HOSTILE: HOSTILE}),
+        machine=MachineProfile(card=HOSTILE, cards=4, driver=HOSTILE),
+        outcome="crash",
+        out_of_memory=None,
+        failure=Failure(message=HOSTILE, rank=1, next_step=HOSTILE, detail=HOSTILE),
+        memory=(replace(reading(0, "load", 1.0), by_category={HOSTILE: GIB}),),
+        timelines=(),
+        knobs={HOSTILE: HOSTILE},
+        quality={HOSTILE: 0.5},
+        commit=HOSTILE,
+        run=HOSTILE,
+    )
+
+
+def judged(record: RunRecord, options: Settings) -> Result:
+    """With a judgement: what the record did is what was expected of it, a crash excepted."""
+    short = record.out_of_memory
+    expected = Expectation(
+        outcome="oom" if short else "pass",
+        phases=(short.phase,) if short else (),
+        category=short.category if short else None,
+        because="arithmetic",
+    )
+    return Result(record=record, judgement=judge(record, expected, options))

@@ -1,0 +1,176 @@
+"""The page of a session, in a real browser."""
+
+from __future__ import annotations
+
+import pytest
+from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
+
+from suites.harness.judge import write_baseline
+from suites.harness.report.html import render_html
+from suites.harness.report.html_markup import Markup, tag
+from suites.harness.tiers import read_tiers
+
+TIERS = read_tiers()
+
+
+def page_of(folder, *records, **changes) -> str:
+    options = settings(folder, **changes)
+    return render_html([judged(record, options) for record in records], TIERS, options)
+
+
+def count(page, selector: str) -> int:
+    return page.locator(selector).count()
+
+
+def test_the_verdict_comes_first(show, tmp_path):
+    page = show(page_of(tmp_path, ran_out(), fitting()))
+    assert "All 2 runs ended as expected" in page.locator("body").inner_text().split("Tier")[0]
+    assert page.locator("h1").bounding_box()["y"] < 100
+    page = show(page_of(tmp_path, hostile()))
+    assert "1 of 1 runs need a decision: outcome-changed" in page.locator("h1").inner_text()
+
+
+def test_a_newcomer_finds_why_four_cards_fail_and_what_would_fit(show, tmp_path):
+    page = show(page_of(tmp_path, ran_out(), fitting()))
+    article = page.locator("article", has=page.locator(".ending.oom")).inner_text()
+    assert "gathered parameters asked for 3.92 GiB; 0.64 GiB were free of 22.15 GiB" in article
+    assert "gathering the text embedding adds 3.9 GiB, and 22.15 are usable" in article
+    assert "bf16_sharded: 12.00 GiB a card, 19.8 s a clip predicted; storage_dtype = bfloat16" in article
+    assert "python -m liveavatar_core fit --cards 4x" in article
+
+
+def test_without_a_layout_that_fits_the_page_says_how_to_find_one(show, tmp_path):
+    text = show(page_of(tmp_path, ran_out())).locator(".remedies").inner_text()
+    assert "No layout that fits ran with it" in text
+
+
+def test_charts_have_a_mark_for_everything_that_was_read(show, tmp_path):
+    page = show(page_of(tmp_path, ran_out()))
+    charts = page.locator("svg.memory")
+    assert charts.count() == 2, "rank 0 by itself, three ranks that went alike together"
+    first, alike = charts.nth(0), charts.nth(1)
+    assert (count(first, ".area"), count(alike, ".area")) == (2, 1), "a category that is never held is no mark"
+    assert (count(first, ".oom"), count(alike, ".oom")) == (1, 0)
+    assert (count(first, ".limit"), count(alike, ".limit")) == (1, 1)
+    assert (count(first, ".phase"), count(alike, ".phase")) == (2, 2)
+
+
+def test_what_could_not_be_had_stands_above_the_limit(show, tmp_path):
+    chart = show(page_of(tmp_path, ran_out())).locator("svg.memory").first
+    limit = float(chart.locator(".limit").get_attribute("y1"))
+    asked = chart.locator(".asked")
+    top, height = (float(asked.get_attribute(name)) for name in ("y", "height"))
+    assert top < limit < top + height
+
+
+def test_seconds_are_dots_over_the_band_of_the_baseline(show, tmp_path):
+    record = measured(22.0, 22.5, 22.2, 25.0)
+    options = settings(tmp_path, baseline_update="all")
+    write_baseline(record, options)
+    page = show(page_of(tmp_path, record))
+    plot = page.locator("svg.seconds")
+    assert [count(plot, mark) for mark in (".clip", ".band", ".predicted")] == [4, 1, 0]
+    left = float(plot.locator(".band").get_attribute("x"))
+    right = left + float(plot.locator(".band").get_attribute("width"))
+    inside = [left <= float(dot.get_attribute("cx")) <= right for dot in plot.locator(".clip").all()]
+    assert inside == [True, True, True, False]
+    plot = show(page_of(tmp_path, fitting())).locator("svg.seconds")
+    assert [count(plot, mark) for mark in (".clip", ".band", ".predicted")] == [0, 0, 1]
+
+
+def test_a_prediction_stands_beside_the_measurement_of_the_same_recipe(show, tmp_path):
+    page = show(page_of(tmp_path, fitting(), measured(20.0, 21.0, 22.0)))
+    rows = page.locator("table.agreement tbody tr").all_inner_texts()
+    assert [row.split("\t") for row in rows] == [
+        ["peak in load", "11.00 GiB", "11.00 GiB", "+0.0%"],
+        ["peak in denoise", "12.00 GiB", "12.00 GiB", "+0.0%"],
+        ["seconds a clip", "19.77 s", "21.00 s", "-5.9%"],
+    ]
+
+
+def test_a_history_becomes_a_trend(show, tmp_path):
+    history = tmp_path / "history.jsonl"
+    lines = [
+        record.to_json().replace("\n", "")[:-1] + ', "verdict": "pass"}\n'
+        for record in (fitting(), fitting(), ran_out())
+    ]
+    history.write_text("".join(lines))
+    page = show(page_of(tmp_path, fitting(), history=history))
+    assert [count(chart, ".run") for chart in page.locator("svg.history").all()] == [2, 2], "peak and seconds"
+
+
+def test_charts_have_names_that_are_read_aloud(show, tmp_path):
+    page = show(page_of(tmp_path, ran_out(), fitting()))
+    assert page.get_by_role("img", name="Memory of ranks 1–3, published_sharded on gpu4x24").count() == 1
+    assert page.get_by_role("img", name="Seconds a clip").count() == 1
+    assert page.get_by_role("img").count() == count(page, "svg")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_is_wider_than_a_phone(show, tmp_path, scheme):
+    text = page_of(tmp_path, ran_out(), fitting(), measured(20.0, 21.0), hostile())
+    page = show(text, width=390, scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(each => each.open = true)")
+    assert page.evaluate("document.documentElement.scrollWidth") == 390
+    smallest = page.evaluate("Math.min(...[...document.querySelectorAll('svg')].map(e => e.clientWidth / 360))")
+    assert smallest > 0.8, "drawn so small, its text cannot be read"
+
+
+def test_dark_and_light_can_both_be_read(show, tmp_path):
+    for scheme in ("light", "dark"):
+        page = show(page_of(tmp_path, ran_out(), fitting()), scheme=scheme)
+        for selector in ("body", ".quiet", "h1", ".badge", ".next", "a"):
+            assert contrast(page, selector) >= 4.5, (scheme, selector)
+
+
+def contrast(page, selector: str) -> float:
+    """Of the first such element's text with what is behind it, as WCAG counts it."""
+    return page.locator(selector).first.evaluate(
+        """element => {
+            const parts = text => text.match(/[\\d.]+/g).map(Number);
+            const light = ([r, g, b]) => [r, g, b].map(v => v / 255)
+                .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+                .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+            let behind = element;
+            while (parts(getComputedStyle(behind).backgroundColor)[3] === 0) behind = behind.parentElement;
+            const [a, b] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+                .map(text => light(parts(text)) + 0.05);
+            return Math.max(a, b) / Math.min(a, b);
+        }"""
+    )
+
+
+def test_hostile_names_stay_text(show, tmp_path):
+    page = show(page_of(tmp_path, hostile()))
+    assert page.evaluate("window.owned") is None
+    assert count(page, "script") == count(page, "img") == count(page, "[onerror]") == 0
+    shown = page.locator("body").inner_text()
+    assert HOSTILE[:80].split("\u202e")[0] in shown
+    assert "\u202e" not in shown
+    assert "\x1b" not in shown
+
+
+def test_a_video_is_shown_in_frames_and_can_be_played(show, tmp_path):
+    numpy, media = pytest.importorskip("numpy"), pytest.importorskip("liveavatar_core.media")
+    folder = tmp_path / "report/runs/gpu4x24.bf16_sharded.simulated"
+    folder.mkdir(parents=True)
+    with media.VideoWriter(folder / "video.mp4", 64, 48) as writer:
+        writer.write(numpy.zeros((12, 64, 48, 3), numpy.uint8))
+    page = show(page_of(tmp_path, fitting(), ran_out()))
+    picture = page.get_by_role("img", name="Frames of the video")
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [720, 160]
+    assert page.locator("video").get_attribute("src").startswith("data:video/mp4;base64,")
+
+
+def test_a_broken_video_and_a_run_without_readings_leave_a_page(show, tmp_path):
+    folder = tmp_path / "report/runs/gpu4x24.published_sharded.simulated"
+    folder.mkdir(parents=True)
+    (folder / "video.mp4").write_text("no video")
+    page = show(page_of(tmp_path, ran_out(memory=(), timelines=(), limit_bytes=None)))
+    assert count(page, "article") == 1
+    assert count(page, "svg") == 0
+    assert "Nothing ran" in show(page_of(tmp_path)).locator("h1").inner_text()
+
+
+def test_text_is_escaped_unless_it_was_made_as_markup():
+    assert tag("p", "<b>", Markup("<i></i>"), title='"&') == '<p title="&quot;&amp;">&lt;b&gt;<i></i></p>'
