@@ -1,0 +1,45 @@
+"""One rank of a timestep pipeline over golden data; writes down all that left it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from suites.harness.channel import ChildLink
+
+
+def run(link: ChildLink) -> None:
+    """Commands: `video`. Payload: case, run, deployment, quirks, folder (of the files `rank0.safetensors`, ...)."""
+    import torch
+    import torch.distributed as dist
+    from safetensors.torch import save_file
+
+    torch.set_num_threads(1)
+    dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    for _ in link.commands():
+        with torch.no_grad():
+            save_file(_generate(link.payload), Path(link.payload["folder"]) / f"rank{link.rank}.safetensors")
+        link.reply({})
+    dist.destroy_process_group()
+
+
+def _generate(payload: dict[str, Any]) -> dict[str, Any]:
+    import torch
+    from pipeline import PipelineCase
+
+    from liveavatar_core.pipeline import open_avatar
+    from liveavatar_core.pipeline.conditioning import encode
+    from liveavatar_core.pipeline.decoding import open_decoder
+    from liveavatar_core.pipeline.denoising import denoise
+
+    case = PipelineCase(folder=Path(payload["case"]))
+    recipe = case.recipe(payload["run"], payload["quirks"], payload["deployment"])
+    with open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar:
+        conditioning = encode(avatar.system, avatar.tokenizer, case.inputs)
+        made = {"reference": conditioning.reference_BCTHW, "motion": conditioning.motion_BCTHW}
+        decoder, pieces = open_decoder(avatar.system, conditioning), []
+        for block in denoise(avatar.system, conditioning, case.noise):
+            made[f"clip{block.clip}.block{block.index}"] = block.latents_BCTHW[0].clone()
+            pieces += [piece[0] for piece in decoder.pieces(block)] if decoder else []
+    return made | ({"video": torch.cat(pieces, dim=1)} if pieces else {})
