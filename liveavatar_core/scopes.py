@@ -6,7 +6,7 @@ asks `current()`. Nothing in the core reads it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
@@ -29,6 +29,8 @@ class Scope:
 
 
 _scope: ContextVar[Scope] = ContextVar("scope", default=Scope())  # noqa: B039 - frozen
+_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+_SCOPE_OF = "liveavatar_scope"
 
 
 def current() -> Scope:
@@ -51,13 +53,41 @@ def _within(**changes: str) -> Iterator[None]:
     token = enter(**changes)
     try:
         yield
+    except BaseException as error:
+        error.__dict__.setdefault(_SCOPE_OF, current())  # the innermost scope gets hold of it first
+        raise
     finally:
         leave(token)
 
 
-def phase(name: str) -> AbstractContextManager[None]:
+def scope_of(error: BaseException) -> Scope:
+    """Where the code was when `error` was raised, as far as scopes have seen it pass; else where it is now."""
+    return error.__dict__.get(_SCOPE_OF, current())
+
+
+@contextmanager
+def phases_told(listener: Callable[[str], None]) -> Iterator[None]:
+    """Call `listener` with the phase whenever the calling thread enters one, or comes back to one."""
+    token = _listener.set(listener)
+    try:
+        yield
+    finally:
+        _listener.reset(token)
+
+
+def _tell(phase: str) -> None:
+    listener = _listener.get()
+    if listener is not None:
+        listener(phase)
+
+
+@contextmanager
+def phase(name: str) -> Iterator[None]:
     """Everything born inside belongs to this phase."""
-    return _within(phase=name)
+    with _within(phase=name):
+        _tell(name)
+        yield
+    _tell(current().phase)
 
 
 def category(name: str) -> AbstractContextManager[None]:

@@ -1,0 +1,97 @@
+"""What becomes of a run when something breaks: real processes of the miniature mode, real signals.
+
+Each fault ends with the right verdict within the time that stands beside it, and leaves no process behind.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from fault_targets import FAULT, HAPPENED, SLOW_SECONDS, smallest
+from processes import await_count
+
+from suites.harness.fork_server import shared_fork_server
+from suites.harness.hardware.assemble import PRELOAD
+from suites.harness.hardware.miniature import Mode
+from suites.harness.record import RunRecord
+from suites.harness.tiers import Case, Expectation, Tier
+from suites.harness.verdict import Verdict, judge_outcome
+
+PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
+CASE = Case(name="pair", recipe="published_sharded", expect=PASS, miniature_capacity_mib=64)
+PAIR = Tier(name="pair", title="two cards", cards=2, card="RTX 4090", cases=(CASE,))
+HANG_SECONDS = 20.0
+"""What a command may take before its ranks count as hung, where one is to hang."""
+PATIENCE = 300.0
+"""The same elsewhere."""
+SOON = 6.0
+"""Seconds from the fault to the verdict, all processes gone."""
+
+
+@pytest.fixture(autouse=True)
+def no_process_left() -> Iterator[None]:
+    yield
+    if server := shared_fork_server(PRELOAD).pid:
+        await_count(server, at_most=1, seconds=1)
+
+
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, within: float = SOON) -> RunRecord:
+    """The record of a run with `fault`, which must be there in time after the fault."""
+    monkeypatch.setenv(FAULT, fault)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    patience = HANG_SECONDS if "sigstop" in fault else PATIENCE
+    record = Mode(target="fault_targets:run", shrink=smallest, command_seconds=patience).run(PAIR, CASE, folder)
+    seconds = time.monotonic() - float((folder / HAPPENED).read_text())
+    print(f"{fault}: {record.outcome} {seconds:.1f} s after the fault")
+    assert seconds < within
+    assert RunRecord.from_json(record.to_json()) == record
+    return record
+
+
+@pytest.mark.parametrize("phase", ["load", "prefill", "denoise", "decode"])
+def test_a_killed_rank_is_a_crash_in_its_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str):
+    record = run(tmp_path, monkeypatch, f"sigkill 1 {phase}")
+    assert record.outcome == "crash"
+    assert (record.failure.rank, record.failure.phase) == (1, phase)
+    assert "SIGKILL" in record.failure.message
+    assert judge_outcome(record, PASS).verdict is Verdict.OUTCOME_CHANGED
+    assert 0 in record.ranks, "what was read before the fault is kept"
+
+
+def test_a_rank_that_answers_no_collective_is_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = run(tmp_path, monkeypatch, "sigstop 0 denoise", within=HANG_SECONDS + SOON)
+    assert record.outcome == "hang"
+    assert (record.failure.rank, record.failure.phase) == (0, "denoise")
+
+
+def test_a_slow_rank_makes_a_slow_clip_and_nothing_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = run(tmp_path, monkeypatch, "slow 1 denoise", within=PATIENCE)
+    assert record.outcome == "pass"
+    assert record.timing.clip_seconds[0] > SLOW_SECONDS
+
+
+def test_a_full_disk_under_the_video_is_the_machines_fault(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = run(tmp_path, monkeypatch, "full-disk 0 denoise")
+    assert record.outcome == "infrastructure", record.failure
+    assert "could not be written" in record.failure.message
+    assert judge_outcome(record, PASS).verdict is Verdict.INFRASTRUCTURE
+    assert not list(tmp_path.glob("*.mp4*"))
+
+
+def test_a_rank_that_prints_megabytes_is_heard_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    record = run(tmp_path, monkeypatch, "babble 1 denoise", within=PATIENCE)
+    assert record.outcome == "pass"
+    assert (tmp_path / "rank1.log").stat().st_size > 4_000_000
+
+
+def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    start = time.time()
+    readings = iter(range(10**9))
+    monkeypatch.setattr(time, "time", lambda: start - 3600 * next(readings))
+    record = run(tmp_path, monkeypatch, "clock 0 load", within=PATIENCE)
+    assert record.outcome == "pass"
+    assert all(0 < seconds < PATIENCE for seconds in record.timing.clip_seconds)
+    assert 0 < record.timing.first_frame_seconds < PATIENCE
