@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,6 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.simulation.effects import Event, Rise
 from liveavatar_core.simulation.work import WorkCounter
 
 ALLOCATION_UNIT = 512
@@ -40,6 +41,10 @@ class Holding:
     """What it is for."""
     serial: int
     """Order of birth; names the block in the allocation trace."""
+
+
+Listener = Callable[[int, Holding], None]
+"""Told of a birth by its serial, of a death by minus its serial."""
 
 
 @dataclass(kw_only=True)
@@ -73,28 +78,34 @@ class Ledger(TorchDispatchMode):
         rank: int = 0,
         capacity: Capacity = Capacity(),
         work: WorkCounter | None = None,
-        trace: bool = False,
+        listener: Listener | None = None,
     ) -> None:
         """Count for `rank`; raise at `capacity`.
 
-        `work` counts FLOPs and traffic of the same operations. `trace` keeps every birth and death.
+        `work` counts FLOPs and traffic of the same operations. `listener` hears of every birth (serial) and death
+        (minus the serial) that takes bytes.
         """
         super().__init__()
         self.rank, self.capacity, self.work = rank, capacity, work
         self.totals = {place: dict.fromkeys(scopes.CATEGORIES, 0) for place in scopes.PLACES}
         self.allocated = dict.fromkeys(scopes.PLACES, 0)
         self.peaks: dict[str, PhasePeak] = {}
-        self.trace: list[tuple[int, int]] | None = [] if trace else None
         self.on_phase: Callable[[str], None] = lambda phase: None
         """Told of each phase when its first tensor is born."""
         self._living: dict[int, tuple[Holding, weakref.ref]] = {}
-        self._births, self._paused = 0, False
+        self._births, self._pauses, self._silent = 0, 0, False
+        self._listener = listener
+        self._log: list[tuple[int, Holding]] = []
+        self._recordings = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
         if DTensor in types:
             return NotImplemented  # let it desugar into operations on the local shard, seen one by one
+        if _is_hollow(args, kwargs):
+            with torch._C._DisableTorchDispatch():  # no memory to count, and fake tensors would only be slower
+                return func(*args, **(kwargs or {}))
         out = func(*args, **(kwargs or {}))
-        if self._paused:
+        if self._pauses:
             return out
         if isinstance(out, torch.Tensor):
             self.see(out)
@@ -135,8 +146,8 @@ class Ledger(TorchDispatchMode):
         holding = entry[0]
         self.totals[holding.place][holding.category] -= holding.size
         self.allocated[holding.place] -= holding.size
-        if self.trace is not None and holding.place == "card" and holding.size:
-            self.trace.append((-holding.serial, holding.size))
+        if holding.size and not self._silent:
+            self._tell(-holding.serial, holding)
 
     def _resized(self, storage: torch.UntypedStorage, nbytes: int) -> None:
         self._leave(storage._cdata)
@@ -159,21 +170,99 @@ class Ledger(TorchDispatchMode):
     def _add(self, holding: Holding, phase: str) -> None:
         self.totals[holding.place][holding.category] += holding.size
         self.allocated[holding.place] += holding.size
-        peak = self.peaks.get(phase)
-        if peak is None:
-            peak = self.peaks[phase] = PhasePeak()
-            self.on_phase(phase)
+        peak = self._peak(phase)
+        if holding.size:
+            self._tell(holding.serial, holding)
         if holding.place == "host":
             peak.host_allocated = max(peak.host_allocated, self.allocated["host"])
             return
-        if self.trace is not None and holding.size:
-            self.trace.append((holding.serial, holding.size))
         if self.allocated["card"] > peak.allocated:
             peak.allocated = self.allocated["card"]
             peak.by_category = dict(self.totals["card"])
 
+    def _peak(self, phase: str) -> PhasePeak:
+        peak = self.peaks.get(phase)
+        if peak is None:
+            peak = self.peaks[phase] = PhasePeak()
+            self.on_phase(phase)
+        return peak
+
+    def _tell(self, signed: int, holding: Holding) -> None:
+        if self._recordings:
+            self._log.append((signed, holding))
+        if self._listener is not None:
+            self._listener(signed, holding)
+
+    @contextmanager
+    def recording(self) -> Iterator[list[tuple[int, Holding]]]:
+        """Births and deaths inside are added to the list given, behind what an outer recording put there."""
+        self._recordings += 1
+        try:
+            yield self._log
+        finally:
+            self._recordings -= 1
+            if not self._recordings:
+                self._log.clear()
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Count no births inside, and speak of no deaths."""
+        self._pauses, before, self._silent = self._pauses + 1, self._silent, True
+        try:
+            yield
+        finally:
+            self._pauses, self._silent = self._pauses - 1, before
+
+    def serial_of(self, tensor: torch.Tensor | None) -> int | None:
+        """The serial of the tensor's storage; None if it stands in no book."""
+        entry = None if tensor is None else self._living.get(tensor.untyped_storage()._cdata)
+        return None if entry is None else entry[0].serial
+
+    def living(self, serials: Container[int]) -> dict[int, int]:
+        """Serial of each living storage among `serials`, by the storage's key."""
+        return {key: entry[0].serial for key, entry in self._living.items() if entry[0].serial in serials}
+
+    def adopt(self, tensor: torch.Tensor, holding: Holding) -> None:
+        """Enter a storage that is as good as born already: it changes the totals, no peak."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        self._living[key] = (holding, weakref.ref(storage, partial(self._leave, key)))
+        self.totals[holding.place][holding.category] += holding.size
+        self.allocated[holding.place] += holding.size
+
+    def repeat(self, events: Sequence[Event], rises: Mapping[str, Rise], left: int | None) -> dict[int, int]:
+        """Note the peaks of a call that is not executed, and tell of its events. Returns serials by birth.
+
+        What lives on must be adopted by the caller. `left`: serial of what event number -1 frees.
+        """
+        phase = scopes.current().phase
+        for place, rise in rises.items():
+            if rise.born:
+                self._raise_peak(self._peak(phase), place, rise)
+        serials = {} if left is None else {-1: left}
+        for event in events:
+            if event.born:
+                self._births += 1
+                serials[event.number] = self._births
+            if self._recordings or self._listener is not None:
+                serial = serials[event.number]
+                holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
+                self._tell(serial if event.born else -serial, holding)
+        return serials
+
+    def _raise_peak(self, peak: PhasePeak, place: str, rise: Rise) -> None:
+        highest = self.allocated[place] + rise.allocated
+        if place == "host":
+            peak.host_allocated = max(peak.host_allocated, highest)
+        elif highest > peak.allocated:
+            peak.allocated = highest
+            peak.by_category = dict(self.totals["card"])
+            for name, change in rise.by_category:
+                peak.by_category[name] += change
+
     def __enter__(self) -> Ledger:
         gc.collect()
+        gc.freeze()  # what the process has loaded need not be looked through when a part has been sharded
         gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
         self._unpatch = _watch_resizes(self._resized)
         # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
@@ -186,6 +275,18 @@ class Ledger(TorchDispatchMode):
         self._unpatch()
         ShardingPropagator._fake_mode_lock = nullcontext()
         gc.enable()
+        gc.unfreeze()
+
+
+def _is_hollow(args: tuple, kwargs: dict | None) -> bool:
+    """Whether an operation makes a plain meta tensor, or works on nothing else."""
+    device = kwargs.get("device") if kwargs else None
+    if device is not None and torch.device(device).type != "meta":
+        return False
+    tensors = [value for value in args if isinstance(value, torch.Tensor)]
+    return (bool(tensors) or device is not None) and all(
+        type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_meta for tensor in tensors
+    )
 
 
 class _Pause:
@@ -195,10 +296,10 @@ class _Pause:
         self._ledger = ledger
 
     def __enter__(self) -> None:
-        self._ledger._paused = True
+        self._ledger._pauses += 1
 
     def __exit__(self, *exc: object) -> None:
-        self._ledger._paused = False
+        self._ledger._pauses -= 1
 
 
 def _watch_resizes(told: Callable[[torch.UntypedStorage, int], None]) -> Callable[[], None]:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from PIL import Image
 
+from liveavatar_core import scopes
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
 from liveavatar_core.deploy.system import PARTS, build_part, stored_dtype
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import Inputs, load_avatar
-from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
+from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
+from liveavatar_core.simulation.ledger import Capacity, Holding, Ledger, PhasePeak
+from liveavatar_core.simulation.repeat import Repeater
 from liveavatar_core.simulation.roofline import Operation
 from liveavatar_core.simulation.work import WorkCounter
 from liveavatar_core.simulation.world import HollowSource, fake_world
@@ -34,27 +38,64 @@ class SimulatedRank:
     clips: int
     """Clips made."""
     work: Counter[Operation]
-    """Operations that were executed."""
+    """Operations that were executed, or that repeated units would have executed."""
+    reserved: Reserved
+    """What the caching allocator would keep reserved; within the capacity of the card."""
+    units_executed: int
+    """Calls of blocks, injectors, ... that were executed."""
+    units_repeated: int
+    """Calls of such units whose recorded effect stands for them; see `repeat`."""
 
 
-def simulate_rank(recipe: Recipe, rank: int, capacity: Capacity, inputs: Inputs | None = None) -> SimulatedRank:
+def simulate_rank(
+    recipe: Recipe,
+    rank: int,
+    capacity: Capacity,
+    inputs: Inputs | None = None,
+    *,
+    execute_everything: bool = False,
+) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
-    `inputs`: what a person would give; by default something of the size that the recipe asks for.
+    inputs: what a person would give; by default something of the size that the recipe asks for.
+    execute_everything: without the shortcut of `repeat`, which gives the same.
     """
-    ledger = Ledger(rank=rank, capacity=capacity)
+    allocator = CachingAllocator(capacity.card)
+    ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_reserve, allocator))
     ledger.work = work = WorkCounter(ledger.place_of)
+    repeater = Repeater(ledger, work)
     clips, failure = 0, None
     with fake_world(recipe.deployment, rank) as world:
         weights = {name: _hollow(name, recipe) for name in PARTS}
         try:
             with ledger:
                 avatar = load_avatar(recipe, world, weights)
+                if not execute_everything:
+                    repeater.watch(avatar.system.parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
                     clips += block.index == recipe.clip.blocks_per_clip - 1
         except OutOfMemory as error:
             failure = error
-    return SimulatedRank(rank=rank, peaks=ledger.peaks, out_of_memory=failure, clips=clips, work=work.operations)
+    return SimulatedRank(
+        rank=rank,
+        peaks=ledger.peaks,
+        out_of_memory=failure,
+        clips=clips,
+        work=work.operations,
+        reserved=allocator.result,
+        units_executed=repeater.executed,
+        units_repeated=repeater.repeated,
+    )
+
+
+def _reserve(allocator: CachingAllocator, signed: int, holding: Holding) -> None:
+    """Replay a birth or death on the card."""
+    if holding.place != "card":
+        return
+    if signed > 0:
+        allocator.allocate(signed, holding.size, scopes.current().phase)
+    else:
+        allocator.free(-signed)
 
 
 def _hollow(name: str, recipe: Recipe) -> HollowSource:

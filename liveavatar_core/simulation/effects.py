@@ -1,0 +1,281 @@
+"""What one executed call of a module did to memory, and how to do the same without executing it.
+
+A value (arguments, results) is described by templates: tensors that were there before are named by their path in the
+arguments, tensors born in the call by the storage that they look into.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields, is_dataclass
+from typing import Any, NamedTuple
+
+import torch
+
+from liveavatar_core.simulation.roofline import Operation
+
+Path = tuple[tuple[str, Any], ...]
+"""Steps from the arguments to a value: ("item", index or key) or ("attribute", name)."""
+
+
+class Unrepeatable(Exception):
+    """A call left something behind that templates cannot express."""
+
+
+class Event(NamedTuple):
+    """A birth or a death, in the order in which they happened."""
+
+    born: bool
+    """Whether it is a birth."""
+    number: int
+    """Which: births of the call from 0; -1 is the death of what the previous unit had left to this one."""
+    size: int
+    """Bytes, rounded."""
+    place: str
+    """card or host."""
+    category: str
+    """What it is for."""
+
+
+class Rise(NamedTuple):
+    """The highest point of a call above where it began."""
+
+    allocated: int
+    """Bytes; 0 if nothing was born."""
+    by_category: tuple[tuple[str, int], ...]
+    """Change of each category at that moment."""
+    born: bool
+    """Whether anything was born at all."""
+
+
+class Known(NamedTuple):
+    """An object that was among the arguments."""
+
+    path: Path
+    """Where."""
+
+
+class View(NamedTuple):
+    """A new tensor that looks into the storage of one that was among the arguments."""
+
+    path: Path
+    """Of that tensor."""
+    geometry: tuple
+    """Shape, strides, offset."""
+
+
+class Born(NamedTuple):
+    """A tensor whose storage was born in the call."""
+
+    number: int
+    """Which birth."""
+    nbytes: int
+    """Of the storage, not rounded."""
+    dtype: torch.dtype
+    """Of the tensor."""
+    device: torch.device
+    """Of the tensor."""
+    geometry: tuple
+    """Shape, strides, offset."""
+
+
+class Built(NamedTuple):
+    """A new container: a list, tuple, dict, or an object with attributes."""
+
+    kind: type
+    """Its class."""
+    parts: tuple
+    """(index, key or attribute, template) of each part."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Effect:
+    """Everything that a call did."""
+
+    events: tuple[Event, ...]
+    """Births and deaths."""
+    rises: Mapping[str, Rise]
+    """Its highest point in each place."""
+    work: Mapping[Operation, int]
+    """What was executed."""
+    result: Any
+    """Template of what it returned."""
+    changes: tuple[tuple[Path, str, Any], ...]
+    """Attributes of arguments that it set: owner, name, template."""
+    leftover: Any
+    """Template of what it left to the next unit; None: nothing."""
+
+    def check(self) -> None:
+        """Raise Unrepeatable unless everything that was born and lives on is held by a template."""
+        dead = {event.number for event in self.events if not event.born}
+        alive = {event.number for event in self.events if event.born} - dead
+        templates = (self.result, self.leftover, *(template for _, _, template in self.changes))
+        if alive != {number for template in templates for number in _births_in(template)}:
+            raise Unrepeatable("something lives on that nothing holds")
+
+
+def _births_in(template: Any) -> Iterator[int]:
+    if isinstance(template, Born):
+        yield template.number
+    elif isinstance(template, Built):
+        for _, part in template.parts:
+            yield from _births_in(part)
+
+
+def rise_of(events: list[Event], place: str) -> Rise:
+    """The first moment at which most was held in `place`, as a ledger would have noted it."""
+    now, highest, born = 0, 0, False
+    held: Counter[str] = Counter()
+    top: dict[str, int] = {}
+    for event in events:
+        if event.place != place:
+            continue
+        change = event.size if event.born else -event.size
+        now += change
+        held[event.category] += change
+        if event.born and (not born or now > highest):
+            highest, top, born = now, dict(held), True
+    return Rise(allocated=highest, by_category=tuple(sorted(top.items())), born=born)
+
+
+def parts_of(value: Any) -> Iterator[tuple[str, Any, Any]]:
+    """The parts of a container: kind of step, index, key or name, part. Nothing for other values."""
+    if isinstance(value, list | tuple):
+        yield from (("item", index, part) for index, part in enumerate(value))
+    elif isinstance(value, dict):
+        yield from (("item", key, part) for key, part in value.items())
+    elif is_dataclass(value) and not isinstance(value, type):
+        yield from (("attribute", item.name, getattr(value, item.name)) for item in fields(value))
+    elif is_ours(value):
+        yield from (("attribute", name, part) for name, part in vars(value).items())
+
+
+def is_ours(value: Any) -> bool:
+    """Whether a value is an object of this project that keeps its parts as attributes."""
+    return type(value).__module__.startswith("liveavatar_core.") and hasattr(value, "__dict__")
+
+
+def walk(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """`value` and all that it holds."""
+    yield path, value
+    for kind, name, part in parts_of(value):
+        yield from walk(part, (*path, (kind, name)))
+
+
+def at(value: Any, path: Path) -> Any:
+    """What stands at `path` of `value`."""
+    for kind, name in path:
+        value = value[name] if kind == "item" else getattr(value, name)
+    return value
+
+
+class Arguments:
+    """What a call was given, as it stood before. Keeps identities, no values: those must die when they would."""
+
+    def __init__(self, value: Any) -> None:
+        self._places: dict[int, Path] = {}
+        self._storages: dict[int, Path] = {}
+        self._contents: list[tuple[Path, dict[Any, Any]]] = []
+        for path, part in walk(value):
+            self._note(path, part)
+
+    def _note(self, path: Path, part: Any) -> None:
+        if isinstance(part, torch.Tensor):
+            self._places.setdefault(id(part), path)
+            self._storages.setdefault(part.untyped_storage()._cdata, path)
+            return
+        contents = {name: _identity(held) for _, name, held in parts_of(part)}
+        if contents:
+            self._places.setdefault(id(part), path)
+        if isinstance(part, list) or is_ours(part):
+            self._contents.append((path, contents))
+
+    def changes(self, value: Any, births: Mapping[int, int]) -> tuple[tuple[Path, str, Any], ...]:
+        """Attributes that are not what they were; `value` is what the call was given."""
+        found: list[tuple[Path, str, Any]] = []
+        replaced: set[Path] = set()
+        for path, before in self._contents:  # owners before what they hold
+            if any(path[:depth] in replaced for depth in range(len(path) + 1)):
+                continue
+            owner = at(value, path)
+            now = {name: part for _, name, part in parts_of(owner)}
+            if isinstance(owner, list) and {name: _identity(part) for name, part in now.items()} != before:
+                raise Unrepeatable("a list was changed")
+            changed = [name for name, part in now.items() if _identity(part) != before.get(name)]
+            found += [(path, name, self.template(now[name], births)) for name in changed]
+            replaced |= {(*path, ("attribute", name)) for name in changed}
+        return tuple(found)
+
+    def template(self, value: Any, births: Mapping[int, int]) -> Any:
+        """How to make `value` again. `births`: number of each storage born in the call, by its key."""
+        known = self._places.get(id(value))
+        if known is not None:
+            return Known(known)
+        if isinstance(value, torch.Tensor):
+            return self._tensor(value, births)
+        if isinstance(value, int | float | str | None):
+            return value
+        parts = tuple((name, self.template(part, births)) for _, name, part in parts_of(value))
+        if not parts and not isinstance(value, list | tuple | dict):
+            raise Unrepeatable(f"a {type(value).__name__} came out of it")
+        return Built(kind=type(value), parts=parts)
+
+    def _tensor(self, tensor: torch.Tensor, births: Mapping[int, int]) -> View | Born:
+        storage = tensor.untyped_storage()
+        geometry = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        if storage._cdata in births:
+            number = births[storage._cdata]
+            return Born(number, storage.nbytes(), tensor.dtype, tensor.device, geometry)
+        if storage._cdata not in self._storages:
+            raise Unrepeatable("a tensor from elsewhere came out of it")
+        return View(self._storages[storage._cdata], (tensor.dtype, *geometry))
+
+
+def _identity(value: Any) -> Any:
+    """What tells whether an attribute was set to something else."""
+    return (value,) if isinstance(value, int | float | str | None) else id(value)
+
+
+class Maker:
+    """Makes values from templates, for one call with `arguments`."""
+
+    def __init__(self, arguments: Any) -> None:
+        self.arguments = arguments
+        self.bases: dict[int, torch.Tensor] = {}
+        """The tensor that stands for each birth."""
+
+    def make(self, template: Any) -> Any:
+        """The value that a template describes."""
+        if isinstance(template, Known):
+            return at(self.arguments, template.path)
+        if isinstance(template, View):
+            dtype, *geometry = template.geometry
+            return at(self.arguments, template.path).view(dtype).as_strided(*geometry)
+        if isinstance(template, Born):
+            return self._born(template)
+        if isinstance(template, Built):
+            return self._built(template)
+        return template
+
+    def _born(self, template: Born) -> torch.Tensor:
+        base = self.bases.get(template.number)
+        if base is None:
+            items = template.nbytes // template.dtype.itemsize
+            base = torch.empty(items, dtype=template.dtype, device=template.device)
+            self.bases[template.number] = base
+        return base.view(template.dtype).as_strided(*template.geometry)
+
+    def _built(self, template: Built) -> Any:
+        parts = [(name, self.make(part)) for name, part in template.parts]
+        if issubclass(template.kind, list):
+            return [part for _, part in parts]
+        if issubclass(template.kind, tuple):
+            values = [part for _, part in parts]
+            return template.kind(*values) if hasattr(template.kind, "_fields") else tuple(values)
+        made = template.kind.__new__(template.kind)
+        if isinstance(made, dict):
+            made.update(parts)
+        for name, part in parts if not isinstance(made, dict) else ():
+            object.__setattr__(made, name, part)
+        return made

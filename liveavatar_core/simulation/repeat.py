@@ -1,0 +1,189 @@
+"""The shortcut: where identical units are called alike, the first calls execute and later ones repeat their effect.
+
+A unit is a block, an injector, a whole transformer, a network of the VAE. Calls with the same signature (weights,
+arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same births
+and deaths in the same order, the same operations, the same shape of results. From then on nothing is executed: the
+ledger gets the recorded rise and the recorded events, the results are empty tensors of the recorded sizes. A call that
+left behind anything that cannot be expressed so, and one that would not fit on the card, is executed.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import nn
+from torch.distributed.fsdp import FSDPModule
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
+
+from liveavatar_core import scopes
+from liveavatar_core.deploy.units import BLOCKS, VAE
+from liveavatar_core.simulation.effects import Arguments, Effect, Event, Maker, Unrepeatable, at, rise_of
+from liveavatar_core.simulation.ledger import Holding, Ledger
+from liveavatar_core.simulation.signature import Signatures
+from liveavatar_core.simulation.work import WorkCounter
+
+INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
+WRAPPER = "_fsdp_wrapped_module."
+
+
+class Repeater:
+    """Watches calls of units and repeats what it has seen twice."""
+
+    def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
+        self._ledger, self._work = ledger, work
+        self._signatures = Signatures(ledger.place_of)
+        self._seen: dict[Any, Effect | None] = {}
+        self._proven: dict[Any, Effect] = {}
+        self.executed, self.repeated = 0, 0
+
+    def watch(self, parts: Mapping[str, nn.Module]) -> None:
+        """Watch the units of the parts of a system."""
+        for unit in (unit for name, part in parts.items() for unit in units_to_watch(name, part)):
+            unit._call_impl = partial(self._call, weakref.ref(unit))  # type: ignore[method-assign]
+
+    def _call(self, reference: weakref.ref, *args: Any, **kwargs: Any) -> Any:
+        unit, arguments = reference(), (args, kwargs)
+        assert unit is not None  # it is being called
+        key = self._key(unit, arguments)
+        effect = self._proven.get(key)
+        if effect is not None and self._fits(effect):
+            self.repeated += 1
+            return self._repeat(unit, arguments, effect)
+        self.executed += 1
+        result, effect = self._record(unit, arguments)
+        if effect is not None and effect == self._seen.get(key):
+            self._proven[key] = effect
+        self._seen[key] = effect
+        return result
+
+    def _key(self, unit: nn.Module, arguments: Any) -> tuple:
+        left = leftover(unit)
+        return (
+            scopes.current(),
+            self._signatures.of_unit(unit),
+            self._signatures.of_value(arguments),
+            None if left is None else self._signatures.of_tensor(left),
+        )
+
+    def _fits(self, effect: Effect) -> bool:
+        ledger = self._ledger
+        limits = {"card": ledger.capacity.card, "host": ledger.capacity.host}
+        return all(
+            limit is None or ledger.allocated[place] + effect.rises[place].allocated <= limit
+            for place, limit in limits.items()
+        )
+
+    def _record(self, unit: nn.Module, arguments: tuple) -> tuple[Any, Effect | None]:
+        outer, before = self._work.operations, Arguments(arguments)
+        left, args, kwargs = self._ledger.serial_of(leftover(unit)), *arguments
+        with self._ledger.recording() as log:
+            start, self._work.operations = len(log), Counter()
+            try:
+                result = type(unit)._call_impl(unit, *args, **kwargs)
+                return result, self._effect(unit, arguments, before, left, log[start:], result)
+            finally:
+                outer.update(self._work.operations)
+                self._work.operations = outer
+
+    def _effect(
+        self,
+        unit: nn.Module,
+        arguments: tuple,
+        before: Arguments,
+        left: int | None,
+        log: list[tuple[int, Holding]],
+        result: Any,
+    ) -> Effect | None:
+        """What the call did; None if that cannot be repeated."""
+        try:
+            events, numbers = _numbered(log, left)
+            births = {key: numbers[serial] for key, serial in self._ledger.living(numbers).items()}
+            effect = Effect(
+                events=tuple(events),
+                rises={place: rise_of(events, place) for place in scopes.PLACES},
+                work=dict(self._work.operations),
+                result=before.template(result, births),
+                changes=before.changes(arguments, births),
+                leftover=before.template(leftover(unit), births),
+            )
+            effect.check()
+        except Unrepeatable:
+            return None
+        return effect
+
+    def _repeat(self, unit: nn.Module, arguments: tuple, effect: Effect) -> Any:
+        maker, left = Maker(arguments), self._ledger.serial_of(leftover(unit))
+        self._work.operations.update(effect.work)
+        serials = self._ledger.repeat(effect.events, effect.rises, left)
+        with self._ledger.paused():
+            result = maker.make(effect.result)
+            for path, name, template in effect.changes:
+                setattr(at(arguments, path), name, maker.make(template))
+            leave(unit, maker.make(effect.leftover))
+        for event in effect.events:
+            if event.born and event.number in maker.bases:
+                serial = serials[event.number]
+                holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
+                self._ledger.adopt(maker.bases[event.number], holding)
+        return result
+
+
+def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
+    """What repeats: the whole transformer, blocks of it and of umt5, injectors, networks of the VAE.
+
+    Not the layers of wav2vec2: transformers reads what they give by hooks that must run.
+    """
+    if name == "audio_encoder":
+        return
+    if name == "transformer":
+        yield part
+    taken = set()
+    for path, module in part.named_modules():
+        plain = path.replace(WRAPPER, "").removesuffix(WRAPPER[:-1]).removesuffix(".")
+        matches = VAE.fullmatch(plain) if name == "vae" else BLOCKS.fullmatch(plain) or INJECTOR.fullmatch(plain)
+        if matches and plain not in taken:
+            taken.add(plain)
+            yield module
+
+
+def _numbered(log: list[tuple[int, Holding]], left: int | None) -> tuple[list[Event], dict[int, int]]:
+    """Events with the births of the call counted from 0, and the number of each serial."""
+    numbers: dict[int, int] = {}
+    events = []
+    for signed, holding in log:
+        serial = abs(signed)
+        if signed > 0:
+            numbers[serial] = len(numbers)
+        elif serial == left:
+            numbers[serial] = -1
+        elif serial not in numbers:
+            raise Unrepeatable("something from before died")
+        events.append(Event(signed > 0, numbers[serial], holding.size, holding.place, holding.category))
+    return events, numbers
+
+
+def _context(unit: nn.Module) -> Any:
+    """What the units that `fully_shard` made of one module share; None where it made none of this one."""
+    sharded = next((module for module in unit.modules() if isinstance(module, FSDPModule)), None)
+    return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
+
+
+def leftover(unit: nn.Module) -> torch.Tensor | None:
+    """The gathered bytes that the last unit left to be freed by the next."""
+    state = getattr(_context(unit), "all_gather_state", None)
+    return None if state is None else state.all_gather_result.all_gather_output
+
+
+def leave(unit: nn.Module, left: torch.Tensor | None) -> None:
+    """Put `left` where `fully_shard` would keep it; what was there is freed."""
+    context = _context(unit)
+    if context is not None:
+        result = None if left is None else AllGatherResult(left, None, None, [], [], [])
+        context.all_gather_state = None if result is None else AllGatherState(result, None)
