@@ -61,7 +61,7 @@ def tier(request: pytest.FixtureRequest) -> TierRunner:
     if len(marked) != 1:
         text = f"marked with {len(marked)} tiers, not one\nnext: write pytestmark = pytest.mark.gpu4x24"
         pytest.fail(text, pytrace=False)
-    return TierRunner(marked[0], request.param, session.settings, request.node)
+    return TierRunner(marked[0], request.param, session.settings, request)
 
 
 def _tiers_of(item: pytest.Item, tiers: dict[str, Tier]) -> list[Tier]:

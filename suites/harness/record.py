@@ -131,6 +131,8 @@ class PhaseMemory:
     """Bytes in use on the card as NVML tells."""
     by_category: dict[str, int] | None
     """`allocated_bytes` at that moment, by category."""
+    host_bytes: int | None = None
+    """Host memory: of a ledger's tensors, or of the whole process where there is a card."""
     missing: dict[str, str] = field(default_factory=dict)
     """Field that is None: reason."""
 

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from liveavatar_core.errors import LiveAvatarError
+from suites.harness.clock import clock_of
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.judge import Judgement, judge
 from suites.harness.options import AUTO, Settings
@@ -23,10 +24,10 @@ RECORD, JUDGEMENT = "record", "judgement"
 class TierRunner:
     """A tier in one hardware mode, for one test."""
 
-    def __init__(self, tier: Tier, hardware: str, settings: Settings, item: pytest.Item) -> None:
+    def __init__(self, tier: Tier, hardware: str, settings: Settings, request: pytest.FixtureRequest) -> None:
         """`hardware`: a hardware mode, or auto."""
         self.tier, self.hardware = tier, hardware
-        self._settings, self._item = settings, item
+        self._settings, self._item, self._clock = settings, request.node, clock_of(request)
 
     def check(self, case: str | Case) -> RunRecord:
         """Run a case: the test fails unless it ends as its tier says and its numbers stand by the baseline.
@@ -56,7 +57,7 @@ class TierRunner:
         folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return mode.run(self.tier, case, folder)
+        return mode.run(self.tier, case, folder, self._clock)
 
     def _mode(self) -> HardwareMode:
         """The mode to run in; the test ends here if this machine has none."""

@@ -22,7 +22,7 @@ def install(mode_name):
         name = mode_name
         def why_not(self, tier):
             return None if (FOLDER / f"{mode_name}.ok").exists() else f"no {mode_name} cards"
-        def run(self, tier, case, folder):
+        def run(self, tier, case, folder, clock):
             assert folder.is_dir() and not list(folder.iterdir())
             (folder / "log").write_text("log")
             runs = FOLDER / f"{tier.name}.{case.name}.runs"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from liveavatar_core.errors import BadInput
+from suites.harness.clock import ClipClock, untimed
 from suites.harness.record import HARDWARE_MODES, RunRecord
 from suites.harness.tiers import Case, Tier
 
@@ -20,8 +21,10 @@ class HardwareMode(Protocol):
     def why_not(self, tier: Tier) -> str | None:
         """Why `tier` cannot run in this mode on this machine; None if it can. Cheap, and takes nothing."""
 
-    def run(self, tier: Tier, case: Case, folder: Path) -> RunRecord:
+    def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run `case` on `tier`; logs and videos go to `folder`, which is there and empty.
+
+        clock: runs and times the clips, where clips really run.
 
         Failures of the run are outcomes of the record, never exceptions.
         """

@@ -12,7 +12,9 @@ from typing import Any, cast
 
 from liveavatar_core import strict
 from liveavatar_core.errors import OutOfMemory
+from suites.harness.clock import ClipClock
 from suites.harness.failures import GroupError
+from suites.harness.launch import Job, RankGroup
 from suites.harness.record import (
     Failure,
     MachineProfile,
@@ -20,6 +22,7 @@ from suites.harness.record import (
     OutOfMemoryDetails,
     Phase,
     PhaseMemory,
+    Timing,
 )
 
 PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.miniature")
@@ -47,6 +50,20 @@ def timelines(replies: Iterable[dict[str, Any]]) -> tuple[MemoryTimeline, ...]:
     return tuple(strict.build(MemoryTimeline, told[rank], f"timeline of rank {rank}") for rank in sorted(told))
 
 
+def run_clips(job: Job, folder: Path, clock: ClipClock) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
+    """Load and make every clip: outcome and seconds, what ranks told last, and version of torch."""
+    group: RankGroup | None = None
+    try:
+        group = RankGroup.start(job, folder)
+        with group:
+            loaded = group.command("load")
+            clips = clock(lambda: group.command("clip"), loaded[0]["clips"])
+            replies = group.command("finish")
+    except GroupError as error:
+        return failure_of(error), group.last_events if group else [], None
+    return {"outcome": "pass", "timing": clip_timing(clips)}, replies, torch_of(replies)
+
+
 def failure_of(error: GroupError) -> dict[str, Any]:
     """Outcome and explanation of a group that failed, as fields of a record."""
     lead = error.lead
@@ -61,6 +78,22 @@ def failure_of(error: GroupError) -> dict[str, Any]:
         detail=lead.detail,
     )
     return {"outcome": lead.kind, "failure": failure}
+
+
+def knobs(replies: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    """What each rank proved, by its number."""
+    proofs = {str(rank): reply["knobs"] for rank, reply in enumerate(replies) if "knobs" in reply}
+    return {"proven_by_rank": proofs} if proofs else {}
+
+
+def clip_timing(clips: list[list[dict[str, Any]]]) -> Timing:
+    """A clip takes as long as its slowest rank."""
+    first = [reply["first_frame_seconds"] for reply in clips[0] if reply["first_frame_seconds"] is not None]
+    return Timing(
+        clip_seconds=tuple(max(reply["seconds"] for reply in replies) for replies in clips),
+        first_frame_seconds=max(first),
+        missing={"predicted_seconds_per_clip": "measured"},
+    )
 
 
 def host_machine(card: str, cards: int, torch: str | None, **values: Any) -> MachineProfile:

@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.recipes import miniature
-from suites.harness.failures import GroupError
+from suites.harness.clock import ClipClock, untimed
 from suites.harness.hardware.assemble import (
     PRELOAD,
-    failure_of,
     host_machine,
+    knobs,
     phase_memory,
     provenance,
+    run_clips,
     timelines,
-    torch_of,
 )
-from suites.harness.launch import Job, RankGroup
-from suites.harness.record import DeclaredRecipe, RunRecord, Timing
+from suites.harness.launch import Job
+from suites.harness.record import DeclaredRecipe, RunRecord
 from suites.harness.tiers import MIB, Case, Tier
 
 ASSETS = Path(__file__).parents[3] / "assets"
@@ -48,7 +47,7 @@ class Mode:
             return f"no case of {tier.name} has a miniature_capacity_mib"
         return None
 
-    def run(self, tier: Tier, case: Case, folder: Path) -> RunRecord:
+    def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
         recipe = self._shrink(tier.recipe(case))
         limit = int((case.miniature_capacity_mib or 0) * MIB) or None
@@ -67,7 +66,7 @@ class Mode:
             command_seconds=self._command_seconds,
             preload=PRELOAD,
         )
-        fields, replies, version = _run(job, folder)
+        fields, replies, version = run_clips(job, folder, clock)
         return RunRecord(
             tier=tier.name,
             case=case.name,
@@ -85,29 +84,7 @@ class Mode:
             limit_bytes=limit,
             memory=phase_memory(reading for reply in replies for reading in reply.get("memory", ())),
             timelines=timelines(replies),
+            knobs=knobs(replies),
             **fields,
             **provenance(),
         )
-
-
-def _run(job: Job, folder: Path) -> tuple[dict[str, Any], list[dict[str, Any]], str | None]:
-    """Outcome, what ranks told last, and version of torch."""
-    group = RankGroup.start(job, folder)
-    try:
-        with group:
-            group.command("load")
-            clips = list(iter(lambda: group.command("clip"), [{}] * job.world_size))
-            replies = group.command("finish")
-    except GroupError as error:
-        return failure_of(error), group.last_events, None
-    return {"outcome": "pass", "timing": _timing(clips)}, replies, torch_of(replies)
-
-
-def _timing(clips: list[list[dict[str, Any]]]) -> Timing:
-    """A clip takes as long as its slowest rank."""
-    first = [reply["first_frame_seconds"] for reply in clips[0] if reply["first_frame_seconds"] is not None]
-    return Timing(
-        clip_seconds=tuple(max(reply["seconds"] for reply in replies) for replies in clips),
-        first_frame_seconds=max(first),
-        missing={"predicted_seconds_per_clip": "measured"},
-    )

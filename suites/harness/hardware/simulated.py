@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.deploy.roles import distinct_ranks
+from suites.harness.clock import ClipClock, untimed
 from suites.harness.failures import GroupError
 from suites.harness.hardware.assemble import (
     PRELOAD,
@@ -30,7 +31,7 @@ class Mode:
         """None: it needs nothing but a CPU."""
         return None
 
-    def run(self, tier: Tier, case: Case, folder: Path) -> RunRecord:
+    def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Simulate each role; logs go to `folder`."""
         recipe = tier.recipe(case)
         roles = tuple(distinct_ranks(recipe.deployment).values())

@@ -12,7 +12,7 @@ from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, 
 from liveavatar_core.deploy.roles import decode_rank
 from liveavatar_core.media import VideoWriter, read_audio, read_image
 from liveavatar_core.pipeline import FrameBlock, Inputs
-from liveavatar_core.sizing import output_size
+from liveavatar_core.sizing import num_clips_in, output_size
 from suites.harness.channel import ChildLink
 
 
@@ -25,6 +25,11 @@ def read_inputs(payload: dict[str, Any]) -> Inputs:
         waveform=read_audio(Path(payload["audio"]))[:samples],
         prompt=payload["prompt"],
     )
+
+
+def count_clips(recipe: Recipe, inputs: Inputs) -> int:
+    """How many clips there will be: what was asked for, or what the voice lasts for."""
+    return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 
 def make_video(link: ChildLink, blocks: Iterator[FrameBlock], report: Callable[[], dict[str, Any]]) -> None:

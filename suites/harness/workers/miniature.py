@@ -11,8 +11,10 @@ from liveavatar_core.deploy.system import seeded_weights
 from liveavatar_core.deploy.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.simulation.ledger import Capacity, Ledger
+from liveavatar_core.simulation.timeline import Timeline
 from suites.harness.channel import ChildLink
-from suites.harness.workers.clips import make_video, read_inputs
+from suites.harness.workers.clips import count_clips, make_video, read_inputs
+from suites.harness.workers.knobs import KnobProof
 from suites.harness.workers.readings import ledger_readings
 
 
@@ -22,8 +24,9 @@ def run(link: ChildLink) -> None:
     Payload: recipe, capacity_bytes, image, audio, prompt, video (path of the mp4).
     """
     recipe: Recipe = link.payload["recipe"]
-    ledger = Ledger(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]))
-    ledger.on_phase = lambda phase: _tell(link, ledger, phase)
+    timeline = Timeline()
+    ledger = Ledger(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]), listener=timeline)
+    ledger.on_phase = lambda phase: _tell(link, ledger, timeline, phase)
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     inputs = read_inputs(link.payload)
@@ -33,18 +36,25 @@ def run(link: ChildLink) -> None:
         weights = seeded_weights(recipe)
         with ledger:
             avatar = load_avatar(recipe, world, weights)
-            link.reply({})
+            proof = KnobProof(avatar.system, ledger.place_of)
+            link.reply({"clips": count_clips(recipe, inputs)})
             make_video(
                 link,
                 avatar.generate(inputs),
-                lambda: {"memory": ledger_readings(link.rank, ledger.peaks), "torch": torch.__version__},
+                lambda: {
+                    "memory": ledger_readings(link.rank, ledger.peaks),
+                    "timeline": timeline.columns(link.rank),
+                    "knobs": proof.report(),
+                    "torch": torch.__version__,
+                },
             )
     finally:
-        _tell(link, ledger, next(reversed(ledger.peaks), "load"))
+        _tell(link, ledger, timeline, next(reversed(ledger.peaks), "load"))
     if link.world_size > 1:
         dist.destroy_process_group()
 
 
-def _tell(link: ChildLink, ledger: Ledger, phase: str) -> None:
+def _tell(link: ChildLink, ledger: Ledger, timeline: Timeline, phase: str) -> None:
     """Send what is known so far, so that a rank that fails leaves its readings behind."""
-    link.event({"phase": phase, "memory": ledger_readings(link.rank, ledger.peaks)})
+    memory = ledger_readings(link.rank, ledger.peaks)
+    link.event({"phase": phase, "memory": memory, "timeline": timeline.columns(link.rank)})

@@ -11,6 +11,12 @@ from liveavatar_core.simulation.ledger import PhasePeak
 def ledger_readings(rank: int, peaks: Mapping[str, PhasePeak]) -> list[dict[str, Any]]:
     """What a ledger saw, an entry for each phase."""
     return [
-        {"rank": rank, "phase": phase, "allocated_bytes": peak.allocated, "by_category": peak.by_category}
+        {
+            "rank": rank,
+            "phase": phase,
+            "allocated_bytes": peak.allocated,
+            "by_category": peak.by_category,
+            "host_bytes": peak.host_allocated,
+        }
         for phase, peak in peaks.items()
     ]

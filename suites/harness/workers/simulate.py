@@ -30,6 +30,7 @@ def simulate(link: ChildLink) -> None:
         link.reply(
             {
                 "memory": ledger_readings(rank, result.peaks),
+                "timeline": result.timeline.columns(rank),
                 "out_of_memory": _details(result),
                 "clips": result.clips,
                 "predicted_seconds": prediction.seconds,

@@ -1,0 +1,134 @@
+"""What the physical and the partitioned mode have in common: ranks on real cards. Free of torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.errors import GIB
+from liveavatar_core.nvml import CardReading, DriverReading
+from suites.harness.clock import ClipClock
+from suites.harness.hardware.assemble import host_machine, knobs, provenance, run_clips
+from suites.harness.hardware.miniature import ASSETS, PROMPT
+from suites.harness.launch import Job
+from suites.harness.lease import CardsUnavailable
+from suites.harness.record import DeclaredRecipe, Failure, HardwareName, PhaseMemory, RunRecord
+from suites.harness.tiers import Case, Tier
+
+ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+PRELOAD = ("torch", "suites.harness.workers.cuda")
+CLIP_SECONDS = 600.0
+"""For a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
+Lease = AbstractContextManager[tuple[CardReading, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How ranks lie on cards."""
+
+    hardware: HardwareName
+    """physical or partitioned."""
+    backend: str
+    """Between ranks: nccl, or gloo where they share a card."""
+    limit_bytes: int
+    """What a card may hold."""
+    capped: bool
+    """Whether that is imposed on the allocator."""
+    ranks_a_card: int
+    """Ranks that share one card."""
+
+
+def run_on_cards(
+    tier: Tier, case: Case, folder: Path, clock: ClipClock, *, lease: Lease, placement: Placement, driver: DriverReading
+) -> RunRecord:
+    """Run `case` on the cards that `lease` gives; busy cards are an outcome as well: infrastructure."""
+    recipe = tier.recipe(case)
+    try:
+        with lease as cards:
+            job = _job(recipe, tier.cards, folder, cards, placement)
+            fields, replies, version = run_clips(job, folder, clock)
+    except CardsUnavailable as error:
+        failure = Failure(message=error.what, next_step=error.next_step)
+        return _record(tier, case, recipe, placement, driver, (), [], None, outcome="infrastructure", failure=failure)
+    if placement.hardware == "physical" and "timing" in fields:
+        fields["timing"] = replace(fields["timing"], comparable=True)
+    return _record(tier, case, recipe, placement, driver, cards, replies, version, **fields)
+
+
+def _job(recipe: Recipe, world_size: int, folder: Path, cards: Sequence[CardReading], placement: Placement) -> Job:
+    uuids = [cards[rank // placement.ranks_a_card].uuid for rank in range(world_size)]
+    payload = {
+        "recipe": recipe,
+        "capacity_bytes": placement.limit_bytes if placement.capped else None,
+        "backend": placement.backend,
+        "uuids": uuids,
+        "alone": placement.ranks_a_card == 1,
+        "image": str(ASSETS / "portrait.png"),
+        "audio": str(ASSETS / "voice.wav"),
+        "prompt": PROMPT,
+        "folder": str(folder),
+        "video": str(folder / "video.mp4"),
+    }
+    return Job(
+        target="suites.harness.workers.cuda:run",
+        payload=payload,
+        world_size=world_size,
+        env=tuple({"CUDA_VISIBLE_DEVICES": uuid, "LOCAL_RANK": "0"} for uuid in uuids),
+        command_seconds=CLIP_SECONDS,
+        preload=PRELOAD,
+    )
+
+
+def _record(
+    tier: Tier,
+    case: Case,
+    recipe: Recipe,
+    placement: Placement,
+    driver: DriverReading,
+    cards: Sequence[CardReading],
+    replies: list[dict[str, Any]],
+    torch: str | None,
+    **fields: Any,
+) -> RunRecord:
+    imitates = placement.hardware == "partitioned"
+    first = next(iter(cards or driver.cards))
+    slowed = sorted({reason for card in cards for reason in card.slowed_by or ()})
+    return RunRecord(
+        tier=tier.name,
+        case=case.name,
+        recipe=DeclaredRecipe.of(recipe),
+        hardware=placement.hardware,
+        emulated=imitates,
+        machine=host_machine(
+            first.name or "unknown",
+            len(cards),
+            torch,
+            card_memory_bytes=first.total_bytes,
+            driver=driver.version,
+            cuda=next((reply["cuda"] for reply in replies if "cuda" in reply), None),
+            imitated_card=tier.card if imitates else None,
+            imitated_cards=tier.cards if imitates else None,
+            link="shm" if imitates and tier.cards > 1 else tier.card_model.link,
+            allocator=_allocator(placement),
+            attention_backend="scaled_dot_product_attention",
+        ),
+        limit_bytes=placement.limit_bytes,
+        memory=tuple(_memory(reading for reply in replies for reading in reply.get("memory", ()))),
+        knobs=knobs(replies) | ({"cards_slowed_by": slowed} if slowed else {}),
+        **fields,
+        **provenance(),
+    )
+
+
+def _allocator(placement: Placement) -> str:
+    settings = os.environ.get(ALLOCATOR, "default")
+    return f"{settings}, capped at {placement.limit_bytes / GIB:.2f} GiB" if placement.capped else settings
+
+
+def _memory(readings: Iterable[dict[str, Any]]) -> Iterable[PhaseMemory]:
+    return (PhaseMemory(**reading) for reading in sorted(readings, key=lambda reading: reading["rank"]))
