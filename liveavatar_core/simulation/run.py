@@ -18,6 +18,7 @@ from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
 from liveavatar_core.simulation.ledger import Capacity, Holding, Ledger, PhasePeak
 from liveavatar_core.simulation.repeat import Repeater
 from liveavatar_core.simulation.roofline import Operation
+from liveavatar_core.simulation.timeline import Timeline
 from liveavatar_core.simulation.work import WorkCounter
 from liveavatar_core.simulation.world import HollowSource, fake_world
 
@@ -33,6 +34,8 @@ class SimulatedRank:
     """Which."""
     peaks: dict[str, PhasePeak]
     """Fullest moment of each phase that was reached."""
+    timeline: Timeline
+    """How full the card was, from loading to the end."""
     out_of_memory: OutOfMemory | None
     """Where the card was too small; None: it passed."""
     clips: int
@@ -60,8 +63,8 @@ def simulate_rank(
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
     """
-    allocator = CachingAllocator(capacity.card)
-    ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_reserve, allocator))
+    allocator, timeline = CachingAllocator(capacity.card), Timeline()
+    ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_follow, allocator, timeline))
     ledger.work = work = WorkCounter(ledger.place_of)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
@@ -79,6 +82,7 @@ def simulate_rank(
     return SimulatedRank(
         rank=rank,
         peaks=ledger.peaks,
+        timeline=timeline,
         out_of_memory=failure,
         clips=clips,
         work=work.operations,
@@ -88,8 +92,9 @@ def simulate_rank(
     )
 
 
-def _reserve(allocator: CachingAllocator, signed: int, holding: Holding) -> None:
+def _follow(allocator: CachingAllocator, timeline: Timeline, signed: int, holding: Holding) -> None:
     """Replay a birth or death on the card."""
+    timeline(signed, holding)
     if holding.place != "card":
         return
     if signed > 0:

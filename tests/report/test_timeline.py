@@ -1,0 +1,47 @@
+"""What is drawn of a simulation is what its ledger saw."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from liveavatar_core.recipes import miniature, named_recipe
+from liveavatar_core.scopes import PHASES
+from liveavatar_core.simulation.ledger import Capacity, Holding
+from liveavatar_core.simulation.run import simulate_rank
+from liveavatar_core.simulation.timeline import MOST_POINTS, Timeline
+from suites.harness.hardware.assemble import timelines
+from suites.harness.report.html_memory import totals
+
+
+def test_a_timeline_has_every_peak_that_the_ledger_saw():
+    recipe = miniature(named_recipe("single", 1))
+    result = simulate_rank(replace(recipe, clip=replace(recipe.clip, num_clip=1)), 0, Capacity())
+    points = result.timeline.points
+    assert 50 < len(points) <= MOST_POINTS
+    assert max(point.allocated for point in points) == max(peak.allocated for peak in result.peaks.values())
+    assert [phase for phase in PHASES if any(point.phase == phase for point in points)] == list(PHASES)
+    for point in points:
+        assert sum(point.by_category.values()) == point.allocated
+        assert point.allocated <= result.peaks[point.phase].allocated
+
+
+def test_it_crosses_the_channel_as_columns():
+    timeline = Timeline()
+    timeline(1, Holding(size=512, place="card", category="parameters", serial=1))
+    timeline(2, Holding(size=1024, place="host", category="parameters", serial=2))
+    timeline(3, Holding(size=512, place="card", category="kv_cache", serial=3))
+    timeline(-1, Holding(size=512, place="card", category="parameters", serial=1))
+    (line,) = timelines([{"timeline": timeline.columns(2)}, {}])
+    assert (line.rank, totals(line)) == (2, [512, 1024])
+    assert line.bytes_by_category == {"kv_cache": (0, 512), "parameters": (512, 512)}
+
+
+def test_a_long_run_is_thinned_and_keeps_its_peak():
+    timeline = Timeline()
+    for serial in range(1, 20_001):
+        size = 1_000_000 if serial == 12_345 else 512
+        holding = Holding(size=size, place="card", category="activations", serial=serial)
+        timeline(serial, holding)
+        timeline(-serial, holding)
+    assert len(timeline.points) <= MOST_POINTS
+    assert max(point.allocated for point in timeline.points) == 1_000_000
