@@ -111,7 +111,7 @@ def shard_flat(
 
     def materialise(owner: nn.Module) -> None:
         for name, parameter in owner.named_parameters(recurse=False):
-            empty = torch.empty_like(parameter, device=device)
+            empty = torch.empty(parameter.shape, dtype=parameter.dtype, device=device)
             owner.register_parameter(name, nn.Parameter(empty, requires_grad=False))
 
     wrapped = FullyShardedDataParallel(

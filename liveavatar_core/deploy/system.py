@@ -214,8 +214,8 @@ def _materialise(module: nn.Module, memory: Memory, place: str) -> None:
 
 def _empty(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     if not isinstance(tensor, DTensor):
-        return torch.empty_like(tensor, device=device)
-    local = torch.empty_like(tensor.to_local(), device=device)
+        return torch.empty(tensor.shape, dtype=tensor.dtype, device=device)
+    local = torch.empty(tensor.to_local().shape, dtype=tensor.dtype, device=device)
     mesh, placements = tensor.device_mesh, tensor.placements
     return DTensor.from_local(local, mesh, placements, run_check=False, shape=tensor.shape, stride=tensor.stride())
 
