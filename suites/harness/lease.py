@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import islice
 from pathlib import Path
 
 from filelock import FileLock, Timeout
@@ -59,7 +60,8 @@ def _take(uuids: list[str], count: int, folder: Path, held: ExitStack, wait_seco
     deadline = time.monotonic() + wait_seconds
     while True:
         with FileLock(folder / "allocator.lock"), ExitStack() as attempt:
-            taken = [uuid for uuid in uuids if _lock(folder / f"{uuid}.lock", attempt)][:count]
+            free = (uuid for uuid in uuids if _lock(folder / f"{uuid}.lock", attempt))
+            taken = list(islice(free, count))  # no further than that: a lock that was tried is held
             if len(taken) == count:
                 held.enter_context(attempt.pop_all())
                 return taken

@@ -96,13 +96,15 @@ def clip_timing(clips: list[list[dict[str, Any]]]) -> Timing:
     )
 
 
-def host_machine(card: str, cards: int, torch: str | None, **values: Any) -> MachineProfile:
-    """A machine without cards that imitates some."""
+def host_machine(
+    card: str, cards: int, torch: str | None, *, allocator: str = "ledger", **values: Any
+) -> MachineProfile:
+    """This machine, with cards or imitating some."""
     return MachineProfile(
         card=card,
         cards=cards,
         torch=torch,
-        allocator="ledger",
+        allocator=allocator,
         host_cpu=platform.processor() or platform.machine(),
         host_cores=os.cpu_count(),
         **values,

@@ -1,0 +1,78 @@
+"""A stand-in for pynvml: the same functions over cards in memory, and its errors when told to fail."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+GIB = 1024**3
+
+
+class StandInNvml:
+    """What the project calls of pynvml. `fail_after`: calls of nvmlDeviceGetMemoryInfo that still succeed."""
+
+    NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
+    NVML_VOLATILE_ECC = 0
+    NVML_P2P_STATUS_OK = 0
+
+    class NVMLError(Exception):
+        """As of pynvml."""
+
+    def __init__(self, *names: str, total_gib: float = 24, driver: bool = True, fail_after: int | None = None):
+        self.cards = [
+            SimpleNamespace(index=index, name=name, uuid=f"GPU-{index:04d}", used=GIB, processes=[], slowed=0)
+            for index, name in enumerate(names)
+        ]
+        self.total, self.driver, self.fail_after, self.reads = int(total_gib * GIB), driver, fail_after, 0
+
+    def nvmlInit(self):  # noqa: N802
+        if not self.driver:
+            raise self.NVMLError("Driver Not Loaded")
+
+    def nvmlShutdown(self):  # noqa: N802
+        pass
+
+    def nvmlSystemGetDriverVersion(self):  # noqa: N802
+        return "580.65.06"
+
+    def nvmlSystemGetCudaDriverVersion_v2(self):
+        return 13000
+
+    def nvmlDeviceGetCount(self):  # noqa: N802
+        return len(self.cards)
+
+    def nvmlDeviceGetHandleByIndex(self, index):  # noqa: N802
+        return self.cards[index]
+
+    def nvmlDeviceGetHandleByUUID(self, uuid):  # noqa: N802
+        for card in self.cards:
+            if card.uuid == uuid:
+                return card
+        raise self.NVMLError("Not Found")
+
+    def nvmlDeviceGetMemoryInfo(self, card):  # noqa: N802
+        self.reads += 1
+        if self.fail_after is not None and self.reads > self.fail_after:
+            raise self.NVMLError("GPU is lost")
+        return SimpleNamespace(total=self.total, free=self.total - card.used, used=card.used)
+
+    def nvmlDeviceGetComputeRunningProcesses(self, card):  # noqa: N802
+        return card.processes
+
+    def nvmlSystemGetProcessName(self, pid):  # noqa: N802
+        return "python3"
+
+    def nvmlDeviceGetCurrentClocksEventReasons(self, card):  # noqa: N802
+        return card.slowed
+
+    def nvmlDeviceGetTotalEccErrors(self, card, *kind):  # noqa: N802
+        raise self.NVMLError("Not Supported")
+
+    def nvmlDeviceGetP2PStatus(self, one, other, kind):  # noqa: N802
+        return self.NVML_P2P_STATUS_OK
+
+    def __getattr__(self, name):
+        """nvmlDeviceGetIndex, …Name, …UUID and the PCIe readings."""
+        if name.startswith("nvmlDeviceGet"):
+            word = name.removeprefix("nvmlDeviceGet").lower()
+            return lambda card: getattr(card, word, 4)
+        raise AttributeError(name)

@@ -1,0 +1,161 @@
+"""Which tiers a machine's cards allow, what torch's out-of-memory message says, and readings that fail."""
+
+from __future__ import annotations
+
+import time
+from types import SimpleNamespace
+
+import pytest
+from nvml_stand_in import GIB, StandInNvml
+
+from suites.harness.hardware.partitioned import Mode as Partitioned
+from suites.harness.hardware.physical import Mode as Physical
+from suites.harness.oom_message import read_message
+from suites.harness.probe import DeviceSampler, HostMemory
+from suites.harness.tiers import read_tiers
+from suites.harness.verdict import Verdict, judge_outcome
+
+TIERS = read_tiers()
+FOUR = TIERS["gpu4x24"]
+RTX_4090, H200 = "NVIDIA GeForce RTX 4090", "NVIDIA H200"
+TAIL = (
+    " If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to"
+    " avoid fragmentation.  See documentation for Memory Management "
+    " (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
+)
+
+
+def physical(*names: str, environment: dict[str, str] | None = None, **settings) -> str | None:
+    return Physical(StandInNvml(*names, **settings), environment or {}).why_not(FOUR)
+
+
+def test_the_tiers_own_cards_are_enough():
+    assert physical(*[RTX_4090] * 4) is None
+    assert physical(H200, *[RTX_4090] * 4) is None
+
+
+def test_missing_cards_are_counted_by_name():
+    assert physical(*[RTX_4090] * 3, H200) == (
+        "4 x NVIDIA GeForce RTX 4090 are needed; visible: 3 x NVIDIA GeForce RTX 4090, 1 x NVIDIA H200"
+    )
+
+
+def test_a_name_that_only_begins_alike_is_another_card():
+    assert physical(*[f"{RTX_4090} D"] * 4) is not None
+
+
+def test_without_a_driver_it_says_so():
+    assert physical(driver=False) == "no NVIDIA driver answers (Driver Not Loaded)"
+    assert "Driver Not Loaded" in (Partitioned(StandInNvml(driver=False), {}).why_not(FOUR) or "")
+
+
+@pytest.mark.parametrize("visible", ["0,1", "GPU-0000,GPU-0003", "0,9,1,2,3", "MIG-1", ""])
+def test_cards_that_cuda_would_not_see_do_not_count(visible):
+    assert physical(*[RTX_4090] * 4, environment={"CUDA_VISIBLE_DEVICES": visible}) is not None
+
+
+@pytest.mark.parametrize("visible", ["3,2,1,0", "GPU-0000,1,GPU-0002,3"])
+def test_cards_may_be_named_by_index_and_by_uuid(visible):
+    assert physical(*[RTX_4090] * 4, environment={"CUDA_VISIBLE_DEVICES": visible}) is None
+
+
+def test_a_large_card_has_room_for_a_tier_or_says_what_is_missing():
+    large = Partitioned(StandInNvml(H200, total_gib=139.8), {})
+    assert large.why_not(FOUR) is None
+    assert large.why_not(TIERS["gpu5x24"]) is None
+    small = Partitioned(StandInNvml("NVIDIA A100-SXM4-80GB", total_gib=79.25), {})
+    assert small.why_not(FOUR) == (
+        "4 x (22.15 + 1.00 for a context) = 92.60 GiB of one card are needed;"
+        " visible: 1 x NVIDIA A100-SXM4-80GB, the largest of 79.25 GiB"
+    )
+
+
+@pytest.mark.parametrize("mode", [Physical, Partitioned])
+def test_a_busy_card_is_the_machines_fault_and_names_the_process(mode, tmp_path):
+    library = StandInNvml(*[RTX_4090] * 4, total_gib=120)
+    library.cards[0].processes = [SimpleNamespace(pid=4711, usedGpuMemory=3 * GIB)]
+    case = FOUR.case("published_sharded")
+    record = mode(library, {}).run(FOUR, case, tmp_path)
+    assert record.outcome == "infrastructure"
+    assert "process 4711 (python3) holds 3.00 GiB" in record.failure.message
+    assert judge_outcome(record, case.expect).verdict is Verdict.INFRASTRUCTURE
+
+
+def test_the_message_of_a_whole_card():
+    """Recorded from a 24 GB card."""
+    message = read_message(
+        "CUDA out of memory. Tried to allocate 19.68 GiB. GPU 0 has a total capacity of 23.68 GiB of which 11.88 GiB"
+        " is free. Including non-PyTorch memory, this process has 11.79 GiB memory in use. Of the allocated memory"
+        " 11.44 GiB is allocated by PyTorch, and 43.59 MiB is reserved by PyTorch but unallocated." + TAIL
+    )
+    assert message.requested == round(19.68 * GIB)
+    assert (message.total, message.allowed) == (round(23.68 * GIB), None)
+    assert message.free == pytest.approx((23.68 - 11.44) * GIB, abs=2)
+    assert message.cached == round(43.59 * 1024**2)
+
+
+def test_the_message_of_a_capped_process():
+    """The form of c10/cuda/CUDACachingAllocator.cpp under set_per_process_memory_fraction."""
+    message = read_message(
+        "CUDA out of memory. Tried to allocate 4.17 GiB. GPU 0 has a total capacity of 139.80 GiB of which 51.12 GiB"
+        " is free. 22.15 GiB allowed; Of the allocated memory 21.52 GiB is allocated by PyTorch, and 0 bytes is"
+        " reserved by PyTorch but unallocated." + TAIL
+    )
+    assert message.capacity == round(22.15 * GIB)
+    assert message.free == pytest.approx(0.63 * GIB, abs=2)
+    assert message.cached == 0
+
+
+def test_another_librarys_message_has_no_numbers():
+    assert read_message("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`") is None
+
+
+def test_the_sampler_keeps_the_peak_of_each_phase():
+    library = StandInNvml(H200)
+    with DeviceSampler(library, "GPU-0000", seconds=0.001) as sampler:
+        for phase, used in (("encode", 3), ("decode", 2)):
+            sampler.start_phase(phase)
+            library.cards[0].used = used * GIB
+            time.sleep(0.05)
+    assert sampler.peaks == {"load": GIB, "encode": 3 * GIB, "decode": 3 * GIB}
+    assert sampler.problem is None
+
+
+def test_nvml_that_fails_midway_leaves_what_was_read_before():
+    library = StandInNvml(H200, fail_after=4)
+    with DeviceSampler(library, "GPU-0000", seconds=60) as sampler:
+        sampler.start_phase("encode")
+        sampler.start_phase("denoise")
+    assert sampler.problem == "NVML failed in phase denoise: GPU is lost"
+    assert set(sampler.peaks) == {"load", "encode"}
+
+
+def test_without_nvml_there_is_a_reason():
+    with DeviceSampler(StandInNvml(driver=False), "GPU-0000") as sampler:
+        sampler.start_phase("encode")
+    assert (sampler.problem, sampler.peaks) == ("NVML: Driver Not Loaded", {})
+
+
+def test_host_memory_is_read_for_each_phase():
+    host = HostMemory()
+    host.start_phase("encode")
+    block = bytearray(64 * 1024**2)
+    host.read()
+    before = host.peaks["encode"]
+    del block
+    host.start_phase("decode")
+    host.read()
+    assert before > 64 * 1024**2
+    assert host.peaks["decode"] <= before
+
+
+@pytest.mark.timed
+def test_sampling_takes_less_than_a_hundredth_of_a_core():
+    """With everything that Python adds; the driver's own part of a reading is some 20 microseconds."""
+    library = StandInNvml(H200)
+    with DeviceSampler(library, "GPU-0000"):
+        begun = time.process_time()
+        time.sleep(2)
+        taken = time.process_time() - begun
+    assert library.reads > 20
+    assert taken < 0.02
