@@ -73,6 +73,21 @@ class Timeline:
 
 
 def thinned(points: list[Point]) -> list[Point]:
-    """The fuller one of each pair, so that what is left is still the outline."""
-    pairs = (points[start : start + 2] for start in range(0, len(points), 2))
-    return [max(pair, key=lambda point: point.allocated) for pair in pairs]
+    """The fuller one of each pair, so that what is left is still the outline.
+
+    A phase of few births keeps its point, unless phases alternate so often that there is no room for all.
+    """
+    kept = [point for pair in _pairs(points) for point in (pair if _are_apart(pair) else [_fuller(pair)])]
+    return kept if len(kept) < MOST_POINTS * 3 // 4 else [_fuller(pair) for pair in _pairs(points)]
+
+
+def _pairs(points: list[Point]) -> list[list[Point]]:
+    return [points[start : start + 2] for start in range(0, len(points), 2)]
+
+
+def _are_apart(pair: list[Point]) -> bool:
+    return pair[0].phase != pair[-1].phase
+
+
+def _fuller(pair: list[Point]) -> Point:
+    return max(pair, key=lambda point: point.allocated)

@@ -15,7 +15,8 @@ from suites.harness.report.html_memory import totals
 
 def test_a_timeline_has_every_peak_that_the_ledger_saw():
     recipe = miniature(named_recipe("single", 1))
-    result = simulate_rank(replace(recipe, clip=replace(recipe.clip, num_clip=1)), 0, Capacity())
+    clip = replace(recipe.clip, num_clip=1, infer_frames=12, sample_steps=1)
+    result = simulate_rank(replace(recipe, clip=clip), 0, Capacity())
     points = result.timeline.points
     assert 50 < len(points) <= MOST_POINTS
     assert max(point.allocated for point in points) == max(peak.allocated for peak in result.peaks.values())
