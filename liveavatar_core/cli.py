@@ -7,11 +7,11 @@ import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
-from liveavatar_core.commands import PROGRAM, fit, generate, inspect
+from liveavatar_core.commands import PROGRAM, doctor, fit, generate, inspect
 from liveavatar_core.commands.stopping import Stopped, StopSignals
 from liveavatar_core.errors import BadInput, LiveAvatarError
 
-COMMANDS = (generate.COMMAND, fit.COMMAND, inspect.COMMAND)
+COMMANDS = (generate.COMMAND, fit.COMMAND, inspect.COMMAND, doctor.COMMAND)
 """Every command, in the order of --help."""
 
 

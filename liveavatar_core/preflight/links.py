@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
 from typing import Any
@@ -74,14 +77,17 @@ def measure_all_gather(ranks: int, backend: str, seconds: float) -> dict[str, An
         _end(process)
         raise
     if process.returncode:
-        raise RuntimeError((err.strip().splitlines() or [f"exit code {process.returncode}"])[-1])
+        raise RuntimeError(reason_of(err))
     return dict(json.loads(out))
+
+
+def reason_of(output: str) -> str:
+    """The line of a failed program's output that says why: that of the last exception, else the last one."""
+    lines = output.strip().splitlines() or ["no output"]
+    return next((line for line in reversed(lines) if re.match(r"[\w.]+(Error|Exception)\b", line)), lines[-1])
 
 
 def _end(process: subprocess.Popen[str]) -> None:
     """End it and its ranks: they are a process group of their own."""
-    import os
-    import signal
-
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()

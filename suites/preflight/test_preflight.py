@@ -1,0 +1,35 @@
+"""Is this machine fit to be measured? A test a branch of the fault tree of `python -m liveavatar_core doctor`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from liveavatar_core.preflight.findings import Branch
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+@pytest.fixture(scope="session")
+def branches() -> list[Branch]:
+    """The examination, once a session."""
+    from liveavatar_core.nvml import read_driver
+    from liveavatar_core.preflight.driver import read_torch
+    from liveavatar_core.preflight.examine import Subject, examine
+
+    subject = Subject(image=ASSETS / "portrait.png", audio=ASSETS / "voice.wav")
+    return examine(subject, read_driver(), read_torch())
+
+
+@pytest.mark.parametrize("name", ["driver", "card", "between cards", "host", "inputs"])
+def test_has_no_fault(name: str, branches: list[Branch]) -> None:
+    """Fails with each fault and its next step; skipped where there is nothing to look at."""
+    leaves = [leaf for branch in branches if branch.name.startswith(name) for leaf in branch.findings]
+    faults = [f"{leaf.name}: {leaf.found}\nnext: {leaf.next_step}" for leaf in leaves if leaf.status == "bad"]
+    if faults:
+        pytest.fail("\n".join(faults), pytrace=False)
+    if all(leaf.status == "skipped" for leaf in leaves):
+        pytest.skip("; ".join(f"{leaf.name}: {leaf.found}" for leaf in leaves))

@@ -1,0 +1,306 @@
+"""The fault tree: every fault is found and comes with a next step; a healthy machine has none."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageFilter
+from rich.console import Console
+from safetensors.torch import save_file
+from test_checkpoint import MODEL, SHARD_BYTES, seeded
+
+from liveavatar_core.cli import main
+from liveavatar_core.commands.doctor import show
+from liveavatar_core.errors import GIB
+from liveavatar_core.media import read_audio, read_image
+from liveavatar_core.nvml import CardProcess, CardReading, DriverReading
+from liveavatar_core.preflight.driver import TorchBuild, card_branches, driver_branch
+from liveavatar_core.preflight.examine import Subject, as_data, examine, gravest
+from liveavatar_core.preflight.findings import Branch, bad, good, skipped
+from liveavatar_core.preflight.host import available_memory, judge_disk, judge_memory, offload_bytes
+from liveavatar_core.preflight.inputs import portrait_findings, voice_findings
+from liveavatar_core.preflight.links import judge_rate, link_branch, measure_all_gather, reason_of
+from liveavatar_core.preflight.weights import weights_branch
+from liveavatar_core.weights.checkpoint import write_checkpoint
+
+ASSETS = Path(__file__).parents[1] / "assets"
+CUDA_TORCH = TorchBuild(version="2.13.0+cu130", cuda="13.0", available=True)
+CPU_TORCH = TorchBuild(version="2.13.0+cpu", cuda=None, available=False)
+CARD = CardReading(
+    index=0,
+    uuid="GPU-0000",
+    name="NVIDIA GeForce RTX 4090",
+    total_bytes=24 * GIB,
+    free_bytes=int(23.6 * GIB),
+    processes=(),
+    uncorrected_ecc_errors=0,
+    slowed_by=(),
+    pcie_generation=1,
+    pcie_generation_max=4,
+    pcie_width=16,
+    pcie_width_max=16,
+)
+DRIVER = DriverReading(version="580.65.06", cuda="13.0", cards=(CARD,))
+NO_DRIVER = DriverReading(version=None, cuda=None, missing={"driver": "NVML Shared Library Not Found"})
+
+
+def statuses(branch: Branch) -> dict[str, str]:
+    return {finding.name: finding.status for finding in branch.findings}
+
+
+def test_a_healthy_card_has_no_fault():
+    assert driver_branch(DRIVER, CUDA_TORCH).status == "good"
+    (branch,) = card_branches(DRIVER)
+    assert set(statuses(branch).values()) == {"good"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "status", "found", "step"),
+    [
+        ({"free_bytes": 20 * GIB}, "memory", "bad", "20.00 GiB free of 24.00", "end the processes"),
+        (
+            {"processes": (CardProcess(pid=4711, name="train.py", used_bytes=None),)},
+            "other processes",
+            "bad",
+            "4711 train.py",
+            "CUDA_VISIBLE_DEVICES",
+        ),
+        ({"uncorrected_ecc_errors": 2}, "ECC errors", "bad", "2 uncorrected", "--gpu-reset -i 0"),
+        ({"slowed_by": ("power cap",)}, "clocks", "bad", "power cap", "cooling"),
+        ({"pcie_width": 4}, "PCIe", "bad", "4 of 16 lanes", "slot"),
+        ({"name": "NVIDIA Odd"}, "data sheet", "limited", "NVIDIA Odd", "cards.toml"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else None,
+)
+def test_a_fault_of_a_card_is_found_with_a_next_step(changes, name, status, found, step):
+    (branch,) = card_branches(replace(DRIVER, cards=(replace(CARD, **changes),)))
+    faults = [finding for finding in branch.findings if finding.status != "good"]
+    assert [(fault.name, fault.status) for fault in faults] == [(name, status)]
+    assert found in faults[0].found
+    assert step in faults[0].next_step
+
+
+def test_this_process_is_no_fault_of_a_card():
+    own = CardProcess(pid=os.getpid(), name="python", used_bytes=GIB)
+    (branch,) = card_branches(replace(DRIVER, cards=(replace(CARD, processes=(own,)),)))
+    assert branch.status == "good"
+
+
+def test_what_cannot_be_read_is_skipped_with_the_reason():
+    dumb = replace(
+        CARD, free_bytes=None, uncorrected_ecc_errors=None, missing={"memory": "lost", "ECC errors": "GeForce"}
+    )
+    (branch,) = card_branches(replace(DRIVER, cards=(dumb,)))
+    assert {finding.found for finding in branch.findings if finding.status == "skipped"} == {"lost", "GeForce"}
+    assert branch.status == "good"
+
+
+@pytest.mark.parametrize(
+    ("driver", "build", "status", "step"),
+    [
+        (NO_DRIVER, CPU_TORCH, "skipped", ""),
+        (DRIVER, CPU_TORCH, "bad", "TORCH_INDEX"),
+        (replace(DRIVER, cuda="12.4"), CUDA_TORCH, "bad", "update the driver"),
+        (DRIVER, replace(CUDA_TORCH, available=False), "bad", "nvidia-smi"),
+        (replace(DRIVER, cards=()), CUDA_TORCH, "bad", "unset CUDA_VISIBLE_DEVICES"),
+    ],
+    ids=["no driver", "torch for the CPU", "old driver", "torch sees none", "none visible"],
+)
+def test_driver_and_torch_must_understand_each_other(driver, build, status, step):
+    branch = driver_branch(driver, build)
+    assert branch.status == status
+    assert any(step in finding.next_step for finding in branch.findings)
+
+
+def test_a_newer_driver_serves_an_older_torch():
+    assert driver_branch(DRIVER, replace(CUDA_TORCH, cuda="12.8")).status == "good"
+
+
+def test_between_cards_takes_two():
+    assert link_branch(DRIVER).status == "skipped"
+
+
+def test_cards_that_cannot_read_each_other_are_named(monkeypatch):
+    monkeypatch.setattr("liveavatar_core.preflight.links.measure_all_gather", lambda *_: {"gb_s": 20.0})
+    branch = link_branch(replace(DRIVER, cards=(CARD, CARD), without_peer_access=((0, 1),)))
+    assert statuses(branch) == {"peer access": "limited", "NCCL all-gather": "good"}
+
+
+@pytest.mark.parametrize(("gb_s", "status"), [(20.0, "good"), (3.0, "bad")])
+def test_a_rate_is_held_against_the_data_sheet(gb_s, status):
+    finding = judge_rate(gb_s, CARD.name)
+    assert finding.status == status
+    assert f"{gb_s:.1f} GB/s of 32 over pcie4" in finding.found
+
+
+def test_an_all_gather_is_really_measured():
+    assert 0.01 < measure_all_gather(2, "gloo", 90)["gb_s"] < 100
+
+
+def test_an_all_gather_that_does_not_answer_is_ended():
+    with pytest.raises(RuntimeError, match=r"no answer within 0\.3 s"):
+        measure_all_gather(2, "gloo", 0.3)
+
+
+def test_an_all_gather_that_fails_says_why():
+    output = "Traceback\n  File x\nValueError: no peers\n\n[W] destroy_process_group was not called\n"
+    assert reason_of(output) == "ValueError: no peers"
+    assert reason_of("killed\n") == "killed"
+    assert reason_of("") == "no output"
+
+
+def test_host_memory_and_disk():
+    needs = offload_bytes(MODEL)
+    assert 0 < needs["t5_cpu"] < needs["offload_model"]
+    assert judge_memory(needs["offload_model"], needs).status == "good"
+    scarce = judge_memory(needs["t5_cpu"], needs)
+    assert (scarce.status, scarce.next_step) == ("limited", "leave out offload_model, or add memory")
+    assert available_memory() > 0
+    assert judge_disk(60 * 10**9, Path("/data")).status == "good"
+    assert judge_disk(40 * 10**9, Path("/data")).status == "bad"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    folder = tmp_path / "Wan2.2-S2V-14B"
+    write_checkpoint(folder, MODEL, seeded(), SHARD_BYTES)
+    return folder
+
+
+def lora(folder: Path, width: int) -> Path:
+    layer = "blocks.0.self_attn.q"
+    factors = {
+        f"{layer}.lora_A.default.weight": torch.ones(4, width),
+        f"{layer}.lora_B.default.weight": torch.ones(width, 4),
+    }
+    save_file(factors, folder / "lora.safetensors")
+    return folder / "lora.safetensors"
+
+
+def test_a_whole_checkpoint_and_its_lora(checkpoint, tmp_path):
+    branch = weights_branch(checkpoint, lora(tmp_path, MODEL.transformer.dim), values=True)
+    assert statuses(branch) == {"checkpoint": "good", "LoRA": "good"}
+
+
+def test_a_checkpoint_that_is_not_whole_and_a_lora_of_another_model(checkpoint, tmp_path):
+    (checkpoint / "Wan2.1_VAE.pth").unlink()
+    branch = weights_branch(checkpoint, lora(tmp_path, 64), values=False)
+    assert statuses(branch) == {"checkpoint": "bad", "LoRA": "bad"}
+    assert "Wan2.1_VAE.pth is missing" in branch.findings[0].found
+    assert "blocks.0.self_attn.q" in branch.findings[1].found
+
+
+def test_the_portrait_and_the_voice_that_ship_are_good():
+    findings = [
+        *portrait_findings(read_image(ASSETS / "portrait.png")),
+        *voice_findings(read_audio(ASSETS / "voice.wav")),
+    ]
+    assert {finding.status for finding in findings} == {"good"}
+
+
+def portrait() -> Image.Image:
+    return read_image(ASSETS / "portrait.png")
+
+
+def moved(across: int) -> Image.Image:
+    """The portrait in a corner of a blue picture."""
+    wide = Image.new("RGB", (1600, 768), (40, 80, 200))
+    wide.paste(portrait(), (across, 0))
+    return wide
+
+
+@pytest.mark.parametrize(
+    ("picture", "faults"),
+    [
+        (lambda: portrait().filter(ImageFilter.GaussianBlur(12)), {"portrait sharpness"}),
+        (lambda: portrait().resize((128, 192)), {"portrait size", "portrait sharpness"}),
+        (lambda: moved(1088), {"face position"}),
+        (lambda: Image.effect_noise((512, 512), 90).convert("RGB"), {"face position"}),
+    ],
+    ids=["out of focus", "small", "at the edge", "no face"],
+)
+def test_a_portrait_that_will_not_do(picture, faults):
+    assert {finding.name for finding in portrait_findings(picture()) if finding.status != "good"} == faults
+
+
+def voice() -> np.ndarray:
+    return read_audio(ASSETS / "voice.wav")
+
+
+@pytest.mark.parametrize(
+    ("change", "faults"),
+    [
+        (lambda samples: samples * 0.01, {"voice level"}),
+        (lambda samples: np.clip(samples * 8, -1, 1), {"voice clipping"}),
+        (
+            lambda samples: samples + np.random.default_rng(0).normal(scale=0.1, size=len(samples)),
+            {"voice signal to noise"},
+        ),
+    ],
+    ids=["faint", "clipped", "noisy"],
+)
+def test_a_voice_that_will_not_do(change, faults):
+    found = {finding.name for finding in voice_findings(change(voice()).astype(np.float32)) if finding.status != "good"}
+    assert faults <= found
+
+
+TREE = (
+    Branch(name="driver", findings=(good("CUDA", "13.0"),)),
+    Branch(name="card 0", findings=(good("clocks", "not slowed"), bad("memory", "[red]1 GiB", "end it"))),
+    Branch(name="cards", findings=(skipped("all-gather", "one card"),)),
+)
+
+
+def test_the_failing_branch_is_open_and_the_others_are_closed():
+    out = io.StringIO()
+    show(TREE, Console(file=out))
+    assert out.getvalue().splitlines() == [
+        "this machine",
+        "  ok driver",
+        "  BAD card 0",
+        "    ok clocks: not slowed",
+        "    BAD memory: [red]1 GiB",
+        "      next: end it",
+        "  skipped cards",
+        "    skipped all-gather: one card",
+        "2 ok, 1 skipped, 0 limited, 1 bad",
+    ]
+
+
+def test_a_terminal_gets_a_drawn_tree():
+    out = io.StringIO()
+    show(TREE, Console(file=out, force_terminal=True, width=80))
+    assert "└──" in out.getvalue()
+    assert "[red]1 GiB" in out.getvalue(), "what was found is no markup"
+
+
+def test_without_a_card_all_else_is_examined():
+    branches = examine(Subject(image=ASSETS / "portrait.png", audio=ASSETS / "missing.wav"), NO_DRIVER, CPU_TORCH)
+    data = as_data(branches)
+    assert [branch["name"] for branch in data["branches"]] == [
+        "driver",
+        "cards",
+        "between cards",
+        "host",
+        "weights",
+        "inputs",
+    ]
+    assert [branch["status"] for branch in data["branches"]][:3] == ["skipped"] * 3
+    assert gravest(branches) == "bad", "there is no such voice"
+
+
+def test_the_command_prints_json_and_exits_by_what_it_found(capsys):
+    arguments = ["doctor", "--json", "--image", str(ASSETS / "portrait.png")]
+    main(arguments)
+    assert json.loads(capsys.readouterr().out)["branches"][-1]["findings"][0]["status"] == "good"
+    assert main(["doctor", "--audio", "nowhere.wav"]) == 1
+    out = capsys.readouterr().out
+    assert "BAD voice: nowhere.wav: there is no such voice file" in out
+    assert "next: give the path of the voice" in out
