@@ -65,7 +65,7 @@ def simulate_rank(
     """
     allocator, timeline = CachingAllocator(capacity.card), Timeline()
     ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_follow, allocator, timeline))
-    ledger.work = work = WorkCounter(ledger.place_of)
+    ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
     with fake_world(recipe.deployment, rank) as world:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from liveavatar_core import scopes
@@ -28,8 +29,12 @@ _NO_WORK = {aten.empty, aten.new_empty, aten.empty_like, aten.empty_strided, ate
 class WorkCounter:
     """Adds up the work of each phase, by kind of operation."""
 
-    def __init__(self, place_of: Callable[[torch.Tensor], str]) -> None:
-        """`place_of` tells in which memory a tensor stands, so that copies between card and host are seen."""
+    def __init__(self, place_of: Callable[[torch.Tensor], str], rank: int = 0) -> None:
+        """`place_of` tells in which memory a tensor stands, so that copies between card and host are seen.
+
+        `rank`: of which the work is counted; groups begin with rank 0 and leave none out.
+        """
+        self._rank = rank
         self.place_of = place_of
         self.operations: Counter[Operation] = Counter()
         self._views: dict[Any, bool] = {}
@@ -38,7 +43,7 @@ class WorkCounter:
         """Add one executed operation: its overload, what it was given, what it gave."""
         packet = func.overloadpacket
         if func.namespace == "c10d":
-            self._add("link", "", 0, _sent(packet, args))
+            self._add("link", "", 0, _sent(packet, args, self._rank))
         elif packet not in _NO_WORK and not self._is_view(func):
             self._count_kernel(packet, args, out)
 
@@ -90,13 +95,27 @@ def _flops(packet: Any, args: tuple, out: Any) -> int:
     return flop_registry[packet](*args, out_val=out)
 
 
-def _sent(packet: Any, args: tuple) -> int:
-    """Bytes that pass this rank's link in one direction, as a ring would send them."""
+def _sent(packet: Any, args: tuple, rank: int) -> int:
+    """Bytes that pass this rank's link in the direction that is busier, as NCCL's rings and pairs would send them.
+
+    Over R ranks: all-gather (R - 1)/R of the output, reduce-scatter (R - 1)/R of the input, all-reduce twice that and
+    counted as twice the whole; all-to-all what is not this rank's own; broadcast, send and receive what is given.
+    """
     sizes = [_nbytes(tensor) for tensor in _tensors(args)]
     if not sizes:
         return 0
-    if packet in (c10d._allgather_base_, c10d.allgather_, c10d._reduce_scatter_base_):
-        return max(sizes) - min(sizes) if len(sizes) == 2 else sum(sizes[:-1])
-    if packet in (c10d.allreduce_,):
-        return 2 * sizes[0]
-    return sizes[0]
+    if packet is c10d.alltoall_base_:
+        out, given, _, out_splits, in_splits = args[:5]
+        return max(_not_own(out, out_splits, rank), _not_own(given, in_splits, rank))
+    if packet in (c10d._allgather_base_, c10d._reduce_scatter_base_):
+        return max(sizes) - min(sizes)
+    if packet is c10d.allgather_:
+        return sum(sizes[:-1]) - sizes[-1]
+    return 2 * sizes[0] if packet is c10d.allreduce_ else sizes[0]
+
+
+def _not_own(tensor: torch.Tensor, splits: list[int], rank: int) -> int:
+    """Bytes of `tensor` that belong to other ranks; without splits it is parted evenly."""
+    if not splits:
+        return _nbytes(tensor) - _nbytes(tensor) // dist.get_world_size()
+    return _nbytes(tensor) * (sum(splits) - splits[rank]) // max(sum(splits), 1)

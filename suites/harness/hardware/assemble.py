@@ -33,15 +33,13 @@ NO_CARD = "there is no card"
 
 def phase_memory(readings: Iterable[dict[str, Any]]) -> tuple[PhaseMemory, ...]:
     """Readings of a ledger, in the record's form."""
-    return tuple(
-        PhaseMemory(
-            **reading,
-            reserved_bytes=None,
-            device_used_bytes=None,
-            missing={"reserved_bytes": NO_ALLOCATOR, "device_used_bytes": NO_CARD},
-        )
-        for reading in sorted(readings, key=lambda reading: reading["rank"])
-    )
+    return tuple(map(_phase_memory, sorted(readings, key=lambda reading: reading["rank"])))
+
+
+def _phase_memory(reading: dict[str, Any]) -> PhaseMemory:
+    """Reserved bytes are there where the caching allocator was modelled."""
+    missing = {"device_used_bytes": NO_CARD} | ({} if "reserved_bytes" in reading else {"reserved_bytes": NO_ALLOCATOR})
+    return PhaseMemory(**({"reserved_bytes": None} | reading), device_used_bytes=None, missing=missing)
 
 
 def timelines(replies: Iterable[dict[str, Any]]) -> tuple[MemoryTimeline, ...]:

@@ -56,7 +56,7 @@ class Mode:
             limit_bytes=tier.limit_bytes,
             memory=phase_memory(_every_rank(replies, roles)),
             timelines=timelines(_every_timeline(replies, roles)),
-            knobs={"ranks_simulated": {str(ranks[0]): list(ranks) for ranks in roles}},
+            knobs=_knobs(replies, roles),
             **fields,
             **provenance(),
         )
@@ -75,6 +75,18 @@ def _judged(replies: list[dict[str, Any]]) -> dict[str, Any]:
         missing={"clip_seconds": "simulated: no clock was read"},
     )
     return {"outcome": "pass", "timing": timing}
+
+
+def _knobs(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
+    """Which ranks stand for which, how much of it was executed, and of what a clip's seconds are made."""
+    knobs: dict[str, Any] = {"ranks_simulated": {str(ranks[0]): list(ranks) for ranks in roles}}
+    for reply, ranks in zip(replies, roles, strict=False):
+        name = str(ranks[0])
+        knobs.setdefault("units", {})[name] = reply["units"]
+        if reply["clips"]:
+            seconds = {kind: spent / reply["clips"] for kind, spent in reply["breakdown"].items()}
+            knobs.setdefault("predicted_breakdown", {})[name] = seconds
+    return knobs
 
 
 def _every_rank(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> list[dict[str, Any]]:

@@ -29,17 +29,27 @@ def simulate(link: ChildLink) -> None:
         prediction = predict(result.work, card, CLIP_PHASES)
         link.reply(
             {
-                "memory": ledger_readings(rank, result.peaks),
+                "memory": _readings(result),
                 "timeline": result.timeline.columns(rank),
                 "out_of_memory": _details(result),
                 "clips": result.clips,
                 "predicted_seconds": prediction.seconds,
                 "communication_share": prediction.communication_share,
                 "breakdown": asdict(prediction),
+                "units": {"executed": result.units_executed, "repeated": result.units_repeated},
                 "verdict_seconds": time.monotonic() - started,
                 "torch": torch.__version__,
             }
         )
+
+
+def _readings(result: SimulatedRank) -> list[dict[str, Any]]:
+    """What the ledger saw, and what the caching allocator would have kept reserved for it."""
+    reserved = result.reserved.peaks
+    return [
+        reading | ({"reserved_bytes": reserved[reading["phase"]]} if reading["phase"] in reserved else {})
+        for reading in ledger_readings(result.rank, result.peaks)
+    ]
 
 
 def _details(result: SimulatedRank) -> dict[str, Any] | None:

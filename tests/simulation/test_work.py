@@ -1,0 +1,114 @@
+"""What is counted as work, and what it costs: against figures worked out by hand."""
+
+from collections import Counter
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing._internal.distributed.fake_pg import FakeStore
+
+from liveavatar_core import scopes
+from liveavatar_core.cards import find_card
+from liveavatar_core.simulation.ledger import Ledger
+from liveavatar_core.simulation.roofline import (
+    HOST_FLOPS_PER_SECOND,
+    HOST_MEMORY_BYTES_PER_SECOND,
+    Operation,
+    predict,
+)
+from liveavatar_core.simulation.work import WorkCounter
+
+RANKS, RANK = 4, 1
+
+
+@pytest.fixture
+def group():
+    dist.init_process_group("fake", store=FakeStore(), rank=RANK, world_size=RANKS)
+    yield
+    dist.destroy_process_group()
+
+
+def counted(work):
+    """The operations that `work` executes."""
+    ledger = Ledger()
+    ledger.work = WorkCounter(ledger.place_of, RANK)
+    with ledger, torch.no_grad():
+        work()
+    return ledger.work.operations
+
+
+def sent(work):
+    return [operation.nbytes for operation in counted(work) if operation.kind == "link"]
+
+
+def test_all_gather_sends_all_but_one_share(group):
+    out, share = torch.zeros(RANKS * 100), torch.zeros(100)
+    assert sent(lambda: dist.all_gather_into_tensor(out, share)) == [3 * 400]
+
+
+def test_a_list_gathered_counts_the_same(group):
+    share = torch.zeros(100)
+    assert sent(lambda: dist.all_gather([torch.zeros(100) for _ in range(RANKS)], share)) == [3 * 400]
+
+
+def test_all_to_all_keeps_this_ranks_own_part(group):
+    given, out = torch.zeros(100), torch.zeros(40)
+    received, given_away = [10, 10, 10, 10], [10, 60, 20, 10]
+    assert sent(lambda: dist.all_to_all_single(out, given, received, given_away)) == [4 * 40]
+    received, given_away = [5, 5, 25, 5], [10, 70, 10, 10]
+    assert sent(lambda: dist.all_to_all_single(out, given, received, given_away)) == [4 * 35]
+    assert sent(lambda: dist.all_to_all_single(torch.zeros(100), given)) == [4 * 75]
+
+
+def test_what_one_rank_sends_to_another_passes_whole(group):
+    assert sent(lambda: dist.send(torch.zeros(100), dst=0)) == [400]
+    assert sent(lambda: dist.broadcast(torch.zeros(100), src=0)) == [400]
+
+
+def test_a_product_counts_flops_and_bytes():
+    one, other = torch.zeros(8, 16), torch.zeros(16, 32)
+    (operation,) = counted(lambda: one @ other)
+    assert operation.flops == 2 * 8 * 16 * 32
+    assert operation.nbytes == 4 * (8 * 16 + 16 * 32 + 8 * 32)
+    assert operation.kind == "card"
+
+
+def test_a_view_is_no_work():
+    whole = torch.zeros(8, 16)
+    assert not counted(lambda: whole.view(-1)[:4].unsqueeze(0))
+
+
+def test_a_copy_between_memories_passes_the_host_bus():
+    def work():
+        with scopes.place("host"):
+            aside = torch.empty(256)
+        aside.clone()
+
+    (operation,) = counted(work)
+    assert (operation.kind, operation.nbytes) == ("host", 1024)
+
+
+def operation(kind, flops=0, nbytes=0, dtype="bfloat16"):
+    return Operation(phase="denoise", kind=kind, dtype=dtype, flops=flops, nbytes=nbytes)
+
+
+def test_prices_are_those_of_the_data_sheet():
+    card = find_card("RTX 4090")
+    work = Counter(
+        {
+            operation("card", flops=10**12, nbytes=1): 2,
+            operation("card", nbytes=10**9): 3,
+            operation("link", nbytes=10**9): 1,
+            operation("host", nbytes=10**9): 1,
+            operation("cpu", nbytes=10**9): 1,
+            operation("cpu", flops=10**12, nbytes=1): 1,
+        }
+    )
+    prediction = predict(work, card, ("denoise",))
+    assert prediction.compute_seconds == pytest.approx(2 / 165.2)
+    assert prediction.memory_seconds == pytest.approx(3 / 1008)
+    assert prediction.communication_seconds == pytest.approx(1 / 32)
+    host = 1 / 32 + 1e9 / HOST_MEMORY_BYTES_PER_SECOND + 1e12 / HOST_FLOPS_PER_SECOND
+    assert prediction.host_seconds == pytest.approx(host)
+    assert prediction.communication_share == pytest.approx((1 / 32) / prediction.seconds)
+    assert predict(work, card, ("decode",)).seconds == 0
