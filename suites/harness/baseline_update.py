@@ -23,6 +23,8 @@ from suites.harness.machine import machine_identity
 from suites.harness.measures import Metric, better, metrics
 from suites.harness.record import RunRecord, write_atomically
 
+POWER_CAP = "power cap"
+"""What holds back every card at full load; it is part of what a card can do."""
 LIMITED = "peak_vram_gib"
 """The metric that the card limits."""
 
@@ -84,6 +86,7 @@ def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
 def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
     if record.commit is None:
         raise BadData("the record has no commit: nobody could tell what was measured", "run in a git checkout")
+    _check_circumstances(record)
     if record.outcome not in ("pass", "oom") or record.case == MACHINE:
         raise BadData(f"{record.case} ended in {record.outcome}: no baseline", "update from a run that ended well")
     entries = {}
@@ -99,6 +102,15 @@ def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
         ),
         metrics=entries,
     )
+
+
+def _check_circumstances(record: RunRecord) -> None:
+    """Refuse what nobody could measure again. A busy card is refused before anything runs."""
+    if record.commit and record.commit.endswith("+"):
+        raise BadData(f"measured at {record.commit}: the working tree had changes", "commit them, then measure")
+    slowed = [reason for reason in record.knobs.get("cards_slowed_by", ()) if reason != POWER_CAP]
+    if slowed:
+        raise BadData(f"the cards were slowed down ({', '.join(slowed)})", "cool them, then measure")
 
 
 def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> MetricBaseline:

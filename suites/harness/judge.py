@@ -81,13 +81,19 @@ def judgement_from_data(data: Any) -> Judgement:
 def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
     if settings.baseline_compare == "off" and settings.baseline_update == "no":
         return _of([], failing=False)
-    findings = compare(record, find_case(settings.baseline_dir, record))
+    findings = [_required(each, settings) for each in compare(record, find_case(settings.baseline_dir, record))]
     accepted = ACCEPTED[settings.baseline_update]
     left = [finding for finding in findings if finding.verdict not in accepted]
     failing = any(finding.fails for finding in left)
     if settings.baseline_update == "no" or failing:
         return _of(left, failing=failing and settings.baseline_compare == "fail")
     return _judge_update(left, record, settings)
+
+
+def _required(finding: Finding, settings: Settings) -> Finding:
+    """With --require-hardware a number that nobody reviewed is a failure: a nightly run would compare nothing."""
+    needed = settings.require_hardware and finding.verdict is Verdict.NEEDS_BASELINE
+    return replace(finding, required=True) if needed else finding
 
 
 def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) -> Judgement:

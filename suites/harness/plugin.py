@@ -113,5 +113,5 @@ class Reporter:
             return
         terminalreporter.section("conformance")
         width = terminalreporter._tw.fullwidth
-        for line in render(self._session.results, self._session.unused(), width=width):
+        for line in render(self._session.results, self._session.out_of_trend + self._session.unused(), width=width):
             terminalreporter.write_line(line)

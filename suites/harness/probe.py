@@ -12,8 +12,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from liveavatar_core.nvml import SLOWED_BY
+
 SAMPLE_SECONDS = 0.05
-"""Between two readings of NVML; one takes some 20 microseconds."""
+"""Between two readings of NVML; one takes some 50 microseconds."""
 
 
 class DeviceSampler:
@@ -25,6 +27,10 @@ class DeviceSampler:
         self.peaks: dict[str, int] = {}
         self.problem: str | None = None
         """Why there are no readings, or none after some moment."""
+        self.slowed_by: set[str] = set()
+        """Values of SLOWED_BY that were seen."""
+        self.most_watts = 0.0
+        """Highest power that was seen."""
         self._phase = "load"
         self._handle: Any = None
         self._ended, self._lock = threading.Event(), threading.Lock()
@@ -70,6 +76,13 @@ class DeviceSampler:
                 self.peaks.pop(self._phase, None)  # half a phase's peak would pass for the whole one's
                 return
             self.peaks[self._phase] = max(used, self.peaks.get(self._phase, 0))
+            with contextlib.suppress(self._library.NVMLError):  # not every card tells
+                self._read_clocks()
+
+    def _read_clocks(self) -> None:
+        bits = self._library.nvmlDeviceGetCurrentClocksEventReasons(self._handle)
+        self.slowed_by |= {text for bit, text in SLOWED_BY.items() if bits & bit}
+        self.most_watts = max(self.most_watts, self._library.nvmlDeviceGetPowerUsage(self._handle) / 1000)
 
 
 class HostMemory:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
 from suites.harness.baseline import baseline_path, read_baseline
+from suites.harness.history import append_history, outliers, read_history
 from suites.harness.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
 from suites.harness.options import Settings
 from suites.harness.record import RunRecord, read_record
-from suites.harness.tier_runner import JUDGEMENT, RECORD
+from suites.harness.tier_runner import JUDGEMENT, LOST, RECORD
 from suites.harness.tiers import Tier
-from suites.harness.verdict import exit_code
+from suites.harness.verdict import Verdict, exit_code
 from suites.harness.waivers import applies, read_waivers
 
 
@@ -36,10 +37,15 @@ class Session:
     results: list[Result] = field(default_factory=list)
     failures: int = 0
     """Failed tests, whatever failed them."""
+    lost: int = 0
+    """Runs whose record could not be written."""
+    out_of_trend: list[str] = field(default_factory=list)
+    """Values that fall out of their history. Two lines each."""
 
     def add(self, properties: Iterable[tuple[str, object]]) -> None:
         """Take the runs out of a test's properties."""
         values = list(properties)
+        self.lost += sum(name == LOST for name, _ in values)
         paths = [str(value) for name, value in values if name == RECORD]
         judgements = [str(value) for name, value in values if name == JUDGEMENT]
         for path, judgement in zip(paths, judgements, strict=True):
@@ -52,14 +58,17 @@ class Session:
             if result.judgement.update:
                 write_baseline(result.record, self.settings)
         if self.settings.history is not None:
-            _append(self.settings.history, "".join(_history_line(result) for result in self.results))
+            history = read_history(self.settings.history)
+            self.out_of_trend = [text for each in self.results for text in outliers(each.record, history)]
+            append_history(self.settings.history, ((each.record, each.judgement.verdict) for each in self.results))
 
     def exit_code(self) -> int:
         """The exit status of a session in which tests failed: by verdict, if they are all of one kind."""
         failed = [result.judgement for result in self.results if result.judgement.failing]
-        if not failed or len(failed) != self.failures:
+        if len(failed) + self.lost != self.failures:
             return 1
-        return exit_code(finding.verdict for each in failed for finding in each.findings if finding.fails)
+        verdicts = {finding.verdict for each in failed for finding in each.findings if finding.fails}
+        return exit_code(verdicts | ({Verdict.INFRASTRUCTURE} if self.lost else set()))
 
     def unused(self) -> list[str]:
         """Baseline entries, of what ran, that belong to no case; expired or idle waivers. Two lines each."""
@@ -82,19 +91,6 @@ def _check_folder(folder: Path) -> None:
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not os.access(there, os.W_OK):
         raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
-
-
-def _history_line(result: Result) -> str:
-    record = json.loads(replace(result.record, timelines=()).to_json())  # of a history, only numbers are read
-    return json.dumps(record | {"verdict": result.judgement.verdict}, allow_nan=False) + "\n"
-
-
-def _append(path: Path, text: str) -> None:
-    try:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(text)
-    except OSError as error:
-        raise BadData(f"{path}: {error.strerror}", "give --history a file that can be written") from error
 
 
 def _unused_entries(results: list[Result], tiers: dict[str, Tier], settings: Settings) -> list[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from liveavatar_core.errors import LiveAvatarError
+from liveavatar_core.errors import BadData, LiveAvatarError
 from suites.harness.clock import clock_of
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.judge import Judgement, judge
@@ -17,7 +17,7 @@ from suites.harness.record import HARDWARE_MODES, RunRecord, run_name
 from suites.harness.tiers import Case, Tier
 from suites.harness.verdict import Verdict
 
-RECORD, JUDGEMENT = "record", "judgement"
+RECORD, JUDGEMENT, LOST = "record", "judgement", "lost_record"
 """Names of the test's properties that carry a run to the reports, and into JUnit files."""
 
 
@@ -79,7 +79,11 @@ class TierRunner:
         return ("physical",) if self._settings.require_hardware else HARDWARE_MODES
 
     def _keep(self, record: RunRecord, judgement: Judgement) -> None:
-        path = record.write(self._settings.report_dir)
+        try:
+            path = record.write(self._settings.report_dir)
+        except BadData as error:
+            self._item.user_properties.append((LOST, error.what))
+            raise
         self._item.user_properties.append((RECORD, str(path)))
         self._item.user_properties.append((JUDGEMENT, json.dumps(asdict(judgement))))
 

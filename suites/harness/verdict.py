@@ -35,8 +35,12 @@ EXIT_CODES = {
     Verdict.RECIPE_CHANGED: 14,
     Verdict.OVER_LIMIT: 15,
     Verdict.INFRASTRUCTURE: 16,
+    Verdict.NEEDS_BASELINE: 17,
 }
-"""Verdicts that fail a test, and the exit status of a session whose failures are all of this kind."""
+"""The exit status of a session whose failures are all of this kind."""
+
+FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE}
+"""Verdicts that fail a test wherever they turn up."""
 
 WAIVABLE = frozenset(
     {Verdict.REGRESSED, Verdict.OVER_LIMIT, Verdict.RECIPE_CHANGED, Verdict.OUTCOME_CHANGED},
@@ -55,11 +59,13 @@ class Finding:
     """The command or change to try."""
     metric: str | None = None
     """The metric that shows it."""
+    required: bool = False
+    """Whether it fails the test though its verdict alone would not."""
 
     @property
     def fails(self) -> bool:
         """Whether it fails the test."""
-        return self.verdict in EXIT_CODES
+        return self.required or self.verdict in FAILING
 
     def __str__(self) -> str:
         return f"{self.verdict}: {printable(self.what)}\nnext: {printable(self.next_step)}"

@@ -64,6 +64,9 @@ class StandInNvml:
     def nvmlDeviceGetCurrentClocksEventReasons(self, card):  # noqa: N802
         return card.slowed
 
+    def nvmlDeviceGetPowerUsage(self, card):  # noqa: N802
+        return 700_000
+
     def nvmlDeviceGetTotalEccErrors(self, card, *kind):  # noqa: N802
         raise self.NVMLError("Not Supported")
 

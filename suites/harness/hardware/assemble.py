@@ -109,6 +109,10 @@ def host_machine(
     )
 
 
+MEASURED = (":/", ":(top,exclude)baselines")
+"""What of the working tree a measurement depends on, as git names paths."""
+
+
 def provenance() -> dict[str, Any]:
     """Commit, date and runner, as fields of a record."""
     return {
@@ -119,11 +123,16 @@ def provenance() -> dict[str, Any]:
 
 
 def _commit() -> str | None:
-    """The commit of the working tree, with `+` where that has changes; None outside of git."""
+    """The commit of the working tree, with `+` where that has changes; None outside of git.
+
+    Baselines do not count: the first update of several would otherwise spoil the others.
+    """
     git = ["git", "-C", str(Path(__file__).parent)]
     try:
         commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run([*git, "status", "--porcelain"], capture_output=True, text=True, check=True)
+        changes = subprocess.run(
+            [*git, "status", "--porcelain", "--", *MEASURED], capture_output=True, text=True, check=True
+        )
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

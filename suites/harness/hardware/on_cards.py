@@ -97,7 +97,6 @@ def _record(
 ) -> RunRecord:
     imitates = placement.hardware == "partitioned"
     first = next(iter(cards or driver.cards))
-    slowed = sorted({reason for card in cards for reason in card.slowed_by or ()})
     return RunRecord(
         tier=tier.name,
         case=case.name,
@@ -119,10 +118,17 @@ def _record(
         ),
         limit_bytes=placement.limit_bytes,
         memory=tuple(_memory(reading for reply in replies for reading in reply.get("memory", ()))),
-        knobs=knobs(replies) | ({"cards_slowed_by": slowed} if slowed else {}),
+        knobs=knobs(replies) | _circumstances(replies),
         **fields,
         **provenance(),
     )
+
+
+def _circumstances(replies: list[dict[str, Any]]) -> dict[str, Any]:
+    """What held the cards back, and the most power that one took."""
+    slowed = {reason for reply in replies for reason in reply.get("slowed_by", ())}
+    watts = max((reply.get("most_watts", 0.0) for reply in replies), default=0.0)
+    return {"cards_slowed_by": sorted(slowed), **({"most_watts": watts} if watts else {})}
 
 
 def _allocator(placement: Placement) -> str:

@@ -89,7 +89,13 @@ class CardProbe:
         """Readings so far."""
         self._take()
         memory = [self._reading(phase, *peak) for phase, peak in self._peaks.items()]
-        return {"memory": memory, "torch": torch.__version__, "cuda": torch.version.cuda}
+        return {
+            "memory": memory,
+            "torch": torch.__version__,
+            "cuda": torch.version.cuda,
+            "slowed_by": sorted(self._device.slowed_by),
+            "most_watts": self._device.most_watts,
+        }
 
     def _change(self, phase: str) -> None:
         self._take()
