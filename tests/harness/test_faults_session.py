@@ -1,0 +1,169 @@
+"""What becomes of a session of pytest when the machine around it breaks, and of the runs that were done by then."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from pathlib import Path
+
+import pytest
+from canned import passed
+from lab import Lab, said
+
+from liveavatar_core.errors import BadData
+from suites.harness.record import read_record, write_atomically
+from suites.harness.verdict import EXIT_CODES, Verdict
+
+pytest_plugins = ["pytester"]
+ROOT = Path(__file__).parents[2]
+SOON = 8.0
+"""Seconds from a signal to the end of all processes."""
+START = 120.0
+MARK = "LIVEAVATAR_TEST_SESSION"
+
+CONFTEST = """
+import sys, types
+from functools import partial
+from fault_targets import smallest
+from suites.harness.hardware.miniature import Mode
+
+pytest_plugins = ["suites.harness.plugin"]
+sys.modules["suites.harness.hardware.miniature"] = types.SimpleNamespace(
+    Mode=partial(Mode, target="fault_targets:run", shrink=smallest)
+)
+"""
+TIERS = """
+[pair]
+title = "two cards"
+cards = 2
+card = "RTX 4090"
+[pair.cases.first]
+recipe = "published_sharded"
+miniature_capacity_mib = 64
+expect = { outcome = "pass", because = "a model of this size fits anywhere" }
+"""
+TEST = """
+import os, pytest
+pytestmark = pytest.mark.pair
+
+def test_first(tier):
+    tier.check("first")
+
+def test_second(tier):
+    os.environ["LIVEAVATAR_FAULT"] = "sigstop 1 denoise"
+    tier.check("first")
+"""
+
+
+def members(mark: str) -> list[int]:
+    """Every process that was started with `mark` in its environment, and theirs; zombies left out."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            alive = (folder / "stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+            if alive and mark.encode() in (folder / "environ").read_bytes():
+                found.append(int(folder.name))
+        except OSError:
+            continue
+    return found
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path):
+    """A session whose second run hangs, at that point; its folder and the mark of its processes."""
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "tiers.toml").write_text(TIERS)
+    (tmp_path / "test_pair.py").write_text(TEST)
+    mark = uuid.uuid4().hex
+    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    env = os.environ | {"PYTHONPATH": path, MARK: mark, "OMP_NUM_THREADS": "1"}
+    options = ["--hardware=miniature", "--tiers=tiers.toml", "-p", "no:cacheprovider", "-p", "no:xdist"]
+    command = [sys.executable, "-m", "pytest", "--rootdir=.", *options]
+    with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as session:
+        _await(lambda: list(tmp_path.glob("report/runs/*/fault_happened_at")), session)
+        yield session, tmp_path, mark
+        session.kill()
+
+
+def _await(there, session: subprocess.Popen) -> None:
+    deadline = time.monotonic() + START
+    while not there():
+        assert session.poll() is None, session.stdout.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_ends_all_and_keeps_the_runs_before_it(interrupted, times: int):
+    session, folder, mark = interrupted
+    kept = read_record(folder / "report/records/pair.first.miniature.json")
+    assert len(members(mark)) == 4, "pytest, the fork server and two ranks"
+    begun = time.monotonic()
+    for _ in range(times):
+        session.send_signal(signal.SIGINT)
+        time.sleep(0.1)
+    session.communicate(timeout=SOON)
+    while members(mark):
+        assert time.monotonic() - begun < SOON
+        time.sleep(0.02)
+    print(f"{times} x Ctrl-C: all ended after {time.monotonic() - begun:.1f} s")
+    assert kept.outcome == "pass"
+    assert read_record(folder / "report/records/pair.first.miniature.json") == kept
+
+
+FULL_DISK = """
+import resource
+from suites.harness.hardware import simulated as healthy
+
+class Mode(healthy.Mode):
+    def run(self, *given):
+        record = super().run(*given)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+        return record
+
+sys.modules["suites.harness.hardware.simulated"] = types.SimpleNamespace(Mode=Mode)
+"""
+
+
+def test_a_full_disk_under_the_record_is_the_machines_fault(lab: Lab):
+    """The kernel lets no file grow beyond 64 bytes once the run is over."""
+    lab.put(passed())
+    with (lab.folder / "conftest.py").open("a") as file:
+        file.write(FULL_DISK)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--capture=no"]
+    result = subprocess.run(command, cwd=lab.folder, capture_output=True, text=True, check=False)
+    assert result.returncode == EXIT_CODES[Verdict.INFRASTRUCTURE], result.stdout + result.stderr
+    assert "cannot be written" in result.stdout
+    assert not list(lab.folder.glob("report/records/*"))
+
+
+def test_baselines_that_cannot_be_written_are_said_in_two_lines(lab: Lab):
+    """A file stands where the machine's folder would be: nobody can write there, not even root."""
+    lab.put(passed())
+    (lab.folder / "baselines").mkdir()
+    (lab.folder / "baselines/simulated-rtx4090x5").write_text("")
+    result = lab.run("--baseline-update")
+    assert result.ret == 2
+    assert "next: choose a folder that can be written" in said(result)
+    assert read_record(lab.folder / "report/records/gpu5x24.published_sharded.simulated.json") == passed()
+
+
+def test_a_read_only_baseline_folder_is_said_in_two_lines():
+    """Root may write anywhere, so it puts its rights down for a moment."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(BadData, match="cannot be written") as error:
+                write_atomically(folder / "simulated-rtx4090x5" / "gpu5x24.toml", "")
+        finally:
+            os.seteuid(user)
+    assert str(error.value).count("\n") == 1
