@@ -13,7 +13,7 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData
 from suites.harness.machine import machine_identity, machine_profile_name
-from suites.harness.record import RunRecord
+from suites.harness.record import RunRecord, run_name
 from suites.harness.stats import Summary
 
 MACHINE = "machine"
@@ -103,7 +103,7 @@ class BaselineFile:
 
 def baseline_path(folder: Path, record: RunRecord) -> Path:
     """The file that holds or would hold the baseline of `record`."""
-    return folder / machine_profile_name(machine_identity(record)) / f"{record.tier}.toml"
+    return folder / machine_profile_name(machine_identity(record)) / f"{run_name(record.tier)}.toml"
 
 
 def read_baseline(path: Path) -> BaselineFile:
