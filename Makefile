@@ -18,7 +18,7 @@ help:  ## What can be made, and with which variables
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
 
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
-	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) suites
+	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --report-html=report/report.html suites
 
 test: lint  ## Checks of the project itself: style, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"

@@ -229,5 +229,8 @@ def _shortage(record: RunRecord, held: int, requested: int, scale: Scale) -> Ite
 
 
 def _legend(line: MemoryTimeline) -> Markup:
+    """Categories, then phases: not every phase is drawn wide enough for its name."""
     names = [name for name in sorted(line.bytes_by_category, key=_order) if any(line.bytes_by_category[name])]
-    return tag("ul", *(tag("li", tag("i", class_=colour(name)), name_of(name)) for name in names), class_="legend")
+    keys = [(colour(name), name_of(name)) for name in names]
+    keys += [(f"p-{phase}", phase) for phase in PHASES if phase in line.phases]
+    return tag("ul", *(tag("li", tag("i", class_=style), text) for style, text in keys), class_="legend")

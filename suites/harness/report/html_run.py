@@ -95,7 +95,9 @@ def _ending(record: RunRecord) -> str:
 
 
 def _largest(holders: dict[str, int]) -> list[tuple[str, int]]:
-    return sorted(holders.items(), key=lambda item: -item[1])[:3]
+    """The categories that matter: up to three, none below a hundredth of all."""
+    most = sorted(holders.items(), key=lambda item: -item[1])[:3]
+    return [(name, size) for name, size in most if size >= sum(holders.values()) / 100]
 
 
 def _decisions(result: Result) -> list[Markup]:
