@@ -10,7 +10,7 @@ from canned import failed, memory, passed, ran_out
 from hypothesis import given
 from hypothesis import strategies as st
 
-from liveavatar_core.errors import BadData
+from liveavatar_core.errors import BadData, InvalidRecipe
 from liveavatar_core.recipes import RECIPES, named_recipe
 from suites.harness import record as record_module
 from suites.harness.record import DeclaredRecipe, PhaseMemory, RunRecord, read_record, write_atomically
@@ -72,7 +72,10 @@ def test_peaks_are_over_ranks_and_phases():
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_declared_input_is_in_the_record(name):
-    recipe = named_recipe(name, 1 if name == "single" else 5)
+    try:
+        recipe = named_recipe(name, 5)
+    except InvalidRecipe:  # one of those for a card alone
+        recipe = named_recipe(name, 1)
     declared = DeclaredRecipe.of(recipe)
     assert (declared.name, declared.hash) == (recipe.name, recipe.hash)
     assert declared.declared["deployment"]["num_gpus_dit"] == recipe.deployment.num_gpus_dit
