@@ -1,0 +1,38 @@
+"""Clips are rounds of pytest-benchmark where it measures, and run all the same where it does not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+pytest_plugins = ["pytester"]
+TEST = """
+from suites.harness.clock import clock_of
+
+def test_clips(request):
+    clock, made = clock_of(request), []
+    for _ in range(2):
+        assert clock(lambda: made.append(1) or [{"clip": len(made)}], 3)[-1] == [{"clip": len(made)}]
+    assert len(made) == 6
+"""
+
+
+@pytest.fixture
+def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
+    from lab import ROOT
+
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    pytester.makepyfile(TEST)
+    return lambda *options: pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
+
+
+def test_each_clip_is_a_round(session, pytester: pytest.Pytester):
+    session("--benchmark-json=times.json").assert_outcomes(passed=1)
+    [timed] = json.loads((pytester.path / "times.json").read_text())["benchmarks"]
+    assert timed["stats"]["rounds"] == 3, "the first series; a second one in the same test is left untimed"
+
+
+@pytest.mark.parametrize("options", [["--benchmark-disable"], ["-n", "1"], ["-p", "no:benchmark"]])
+def test_without_it_clips_run_untimed(session, options):
+    session(*options).assert_outcomes(passed=1)
