@@ -26,9 +26,10 @@ from liveavatar_core.sizing import fit_portrait, num_clips_in, output_size
 def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> Conditioning:
     """Phase encode: prompt and voice where the transformer is, the portrait where the decoder is."""
     clip, world = system.recipe.clip, system.world
+    num_clip = min(clip.num_clip, num_clips_in(len(inputs.waveform), clip.infer_frames))
     with scopes.phase("encode"):
         context = _prompt_context(system, tokenizer(inputs.prompt))
-        audio = _encode_voice(system, inputs.waveform) if world.computes_transformer else None
+        audio = _encode_voice(system, inputs.waveform, num_clip) if world.computes_transformer else None
         reference, motion, portrait = _portrait_latents(system, inputs.image)
         if system.recipe.deployment.free_encoders:
             system.release("text_encoder", "audio_encoder")
@@ -38,7 +39,7 @@ def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> Conditioning
         reference_BCTHW=reference,
         motion_BCTHW=motion,
         portrait_BCJhw=None if clip.quirks.streaming_decode else portrait,
-        num_clip=min(clip.num_clip, num_clips_in(len(inputs.waveform), clip.infer_frames)),
+        num_clip=num_clip,
     )
 
 
@@ -64,10 +65,13 @@ def _encode_prompt(system: System, tokens: Tokens) -> Tensor:
     return memory.move(context, "card") if place == "host" else context
 
 
-def _encode_voice(system: System, waveform: np.ndarray) -> Tensor:
+def _encode_voice(system: System, waveform: np.ndarray, num_clip: int) -> Tensor:
+    """Features of the frames to make, in host memory, since they grow with the video; the whole voice is encoded."""
+    memory, frames = system.world.memory, system.recipe.clip.infer_frames
     with system.on_card("audio_encoder") as encoder:
-        waveform_S = system.world.memory.move(torch.from_numpy(waveform), "card")
-        return encode_audio(encoder, waveform_S, system.recipe.clip.infer_frames, system.compute_dtype)
+        waveform_S = memory.move(torch.from_numpy(waveform), "card")
+        features_BAEJ = encode_audio(encoder, waveform_S, frames, system.compute_dtype)
+    return memory.move(features_BAEJ[..., : num_clip * frames], "host")
 
 
 def _portrait_latents(system: System, image: Image.Image) -> tuple[Tensor, Tensor, Tensor | None]:

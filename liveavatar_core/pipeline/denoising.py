@@ -90,8 +90,8 @@ def _denoise_one(
     number: int,
     index: int,
 ) -> Tensor:
-    context = _context(system.recipe.clip, conditioning, number, index)
     with scopes.phase("denoise"):
+        context = _context(system, conditioning, number, index)
         noise = _block_of(noise_BCTHW, index)
         return denoise_block(system.transformer, state, caches, context.audio_BAET, noise, context.frame)
 
@@ -120,7 +120,7 @@ class _Pipe:
         return _noise(self._system, self._conditioning, number, self._noise) if self._pipe.is_first else None
 
     def _step(self, number: int, index: int, noise_BCTHW: Tensor | None) -> Tensor:
-        context = _context(self._clip, self._conditioning, number, index)
+        context = _context(self._system, self._conditioning, number, index)
         if noise_BCTHW is not None:
             latents = _block_of(noise_BCTHW, index)
         else:
@@ -139,12 +139,14 @@ class _Pipe:
             self._reference = self._pipe.share_from_last(self._reference)
 
 
-def _context(clip: ClipSpec, conditioning: Conditioning, number: int, index: int) -> BlockContext:
-    """Audio and place of a block."""
+def _context(system: System, conditioning: Conditioning, number: int, index: int) -> BlockContext:
+    """Audio, brought to the card, and place of a block."""
     assert conditioning.audio_BAEJ is not None
+    clip = system.recipe.clip
     first = number * clip.infer_frames + index * FRAMES_PER_BLOCK
     last = min(first + FRAMES_PER_BLOCK, (number + 1) * clip.infer_frames)
-    return BlockContext(audio_BAET=conditioning.audio_BAEJ[..., first:last], frame=first // VIDEO_FRAMES_PER_LATENT)
+    audio_BAET = system.world.memory.move(conditioning.audio_BAEJ[..., first:last], "card")
+    return BlockContext(audio_BAET=audio_BAET, frame=first // VIDEO_FRAMES_PER_LATENT)
 
 
 def _block_of(noise_BCTHW: Tensor, index: int) -> Tensor:

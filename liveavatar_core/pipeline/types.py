@@ -31,12 +31,12 @@ class Inputs:
 
 @dataclass(kw_only=True)
 class Conditioning:
-    """Inputs as the transformer and the decoder take them; on the card."""
+    """Inputs as the transformer and the decoder take them; on the card but for the audio."""
 
     context_BLD: Tensor | None
     """Encoded prompt, zero beyond its end; None on a decode rank."""
     audio_BAEJ: Tensor | None
-    """Audio features of every video frame of whole clips; None on a decode rank."""
+    """Audio features of every video frame, in host memory; None on a decode rank."""
     reference_BCTHW: Tensor
     """Latent of the portrait, one frame."""
     motion_BCTHW: Tensor
