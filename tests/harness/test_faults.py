@@ -5,6 +5,7 @@ Each fault ends with the right verdict within the time that stands beside it, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,11 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, monkeypatch: pyt
     assert record.outcome == "pass"
     assert all(0 < seconds < PATIENCE for seconds in record.timing.clip_seconds)
     assert 0 < record.timing.first_frame_seconds < PATIENCE
+
+
+def test_nothing_reads_the_wall_clock():
+    """But for the date of a record."""
+    folders = [Path(__file__).parents[2] / name for name in ("suites", "liveavatar_core")]
+    text = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
+    readers = [path.name for path, code in text.items() if re.search(r"\btime\.time(_ns)?\(|datetime\.now\(", code)]
+    assert readers == ["assemble.py"]
