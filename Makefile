@@ -4,6 +4,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 HARDWARE ?= simulated,miniature
 TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
+SUITES ?= suites/gpu4x24 suites/gpu5x24 suites/gpu1x80
 
 VENV := .venv
 READY := $(VENV)/.ready
@@ -18,7 +19,7 @@ help:  ## What can be made, and with which variables
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
 
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
-	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --report-html=report/report.html suites
+	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --report-html=report/report.html $(SUITES)
 
 test: lint  ## Checks of the project itself: style, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"
