@@ -23,6 +23,8 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
     from lab import ROOT
 
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    for name in ("PYTEST_XDIST_WORKER", "PYTEST_XDIST_WORKER_COUNT", "PYTEST_XDIST_TESTRUNUID"):
+        monkeypatch.delenv(name, raising=False)  # the session in the test is no worker of the one around it
     pytester.makepyfile(TEST)
     return lambda *options: pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 

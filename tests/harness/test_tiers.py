@@ -29,20 +29,23 @@ def read_lab(tmp_path, text):
 
 def test_every_tier_of_the_suite_has_recipes_for_its_cards():
     tiers = read_tiers()
-    assert set(tiers) == {"gpu4x24", "gpu5x24", "gpu1x80"}
+    assert {"gpu4x24", "gpu5x24", "gpu1x80"} <= set(tiers)
     for tier in tiers.values():
         assert all(tier.recipe(case).deployment.num_cards == tier.cards for case in tier.cases)
 
 
 def test_what_was_published_of_24_gb_cards_is_what_is_expected():
     tiers = read_tiers()
-    outcomes = {(t.name, c.name): c.expect.outcome for t in tiers.values() for c in t.cases}
+    published = ("published_sharded", "published_replicated", "single")
+    outcomes = {(t.name, c.name): c.expect.outcome for t in tiers.values() for c in t.cases if c.name in published}
     assert outcomes == {
         ("gpu4x24", "published_sharded"): "oom",
         ("gpu4x24", "published_replicated"): "oom",
         ("gpu5x24", "published_sharded"): "pass",
         ("gpu5x24", "published_replicated"): "oom",
         ("gpu1x80", "single"): "pass",
+        ("gpu1x48", "single"): "oom",
+        ("gpu1x24", "single"): "oom",
     }
     assert tiers["gpu4x24"].limit_bytes == int(22.15 * 1024**3)
 
