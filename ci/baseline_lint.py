@@ -15,8 +15,23 @@ from suites.harness.machine import machine_profile_name
 from suites.harness.measures import HIGHER_IS_BETTER
 
 UNITS = frozenset(
-    {"gib", "mib", "seconds", "frames", "percent", "share", "ratio", "degrees", "db", "hz", "celsius", "watts"}
-    | {"cosine", "drift", "error", "distance", "score", "count"}
+    {
+        "gib",
+        "mib",
+        "seconds",
+        "frames",
+        "percent",
+        "share",
+        "ratio",
+        "degrees",
+        "db",
+        "hz",
+        "celsius",
+        "watts",
+        "ms",
+        "levels",
+    }
+    | {"cosine", "drift", "error", "distance", "score", "count", "strength"}
 )
 """Words of which one must be in a metric's name; the last ones say that it has no unit."""
 

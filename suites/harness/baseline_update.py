@@ -20,13 +20,34 @@ from suites.harness.baseline import (
     rounded,
 )
 from suites.harness.machine import machine_identity
-from suites.harness.measures import Metric, better, metrics
+from suites.harness.measures import Metric, metrics, worsening
 from suites.harness.record import RunRecord, write_atomically
 
 POWER_CAP = "power cap"
 """What holds back every card at full load; it is part of what a card can do."""
 LIMITED = "peak_vram_gib"
 """The metric that the card limits."""
+
+QUALITY_TOLERANCES = {
+    "nan_blocks_count": (0.0, 0.5),
+    "black_frames_share": (0.0, 0.005),
+    "frozen_frames_share": (0.0, 0.03),
+    "first_frame_jump_ratio": (0.3, 1.0),
+    "clip_jump_ratio": (0.3, 1.0),
+    "flicker_levels": (0.3, 0.2),
+    "sharpness_ratio": (0.1, 0.02),
+    "sharpness_kept_ratio": (0.1, 0.02),
+    "sharpness_loss_share_per_clip": (0.0, 0.04),
+    "colour_drift_levels_per_clip": (0.2, 1.0),
+    "identity_drift_per_clip": (0.2, 0.02),
+    "lip_sync_strength": (0.0, 0.1),
+    "lip_sync_lag_ms": (0.0, 20.0),
+    "picture_beyond_sound_ms": (0.0, 20.0),
+    "latent_cosine": (0.0, 0.01),
+    "psnr_db": (0.0, 1.0),
+}
+"""Relative and absolute tolerance of each metric of quality: less than any damage of docs/metrics.md moves it by, more
+than harmless damage does. Half a frame is 20 ms."""
 
 
 def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None) -> CaseBaseline:
@@ -72,7 +93,7 @@ def default_tolerance(metric: str, hardware: str) -> tuple[float, float]:
         return (0.001, 0.0001) if counted else (0.02, 0.25)
     if "seconds" in metric:
         return (0.005, 0.01) if metric.startswith("predicted") else (0.05, 0.25)
-    return 0.05, 0.01
+    return QUALITY_TOLERANCES.get(metric, (0.05, 0.01))
 
 
 def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
@@ -133,7 +154,6 @@ def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
         worse.append("outcome pass -> oom")
     for name in sorted(old.metrics.keys() & fresh.metrics.keys()):
         before, after = old.metrics[name], fresh.metrics[name].value
-        change = after - before.value if better(name) == "lower" else before.value - after
-        if change > before.spread:
+        if worsening(name, before.value, after) > before.spread:
             worse.append(f"{name} {before.value:g} -> {after:g}")
     return worse

@@ -6,7 +6,7 @@ import math
 from dataclasses import replace
 
 from suites.harness.baseline import CaseBaseline, MetricBaseline, rounded
-from suites.harness.measures import Metric, better, metrics
+from suites.harness.measures import Metric, metrics, worsening
 from suites.harness.record import RunRecord
 from suites.harness.stats import Summary, disjoint
 from suites.harness.verdict import Finding, Verdict
@@ -36,7 +36,8 @@ def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, upda
     measured = metrics(record)
     found = []
     for name in sorted(measured.keys() | baseline.metrics.keys()):
-        metric = measured.get(name) or Metric(name=name, samples=(), reason="the run has no such metric")
+        reason = record.quality_missing.get(name, "the run has no such metric")
+        metric = measured.get(name) or Metric(name=name, samples=(), reason=reason)
         result = compare_metric(metric, baseline.metrics.get(name), update)
         if result is not None:
             verdict, what, step = result
@@ -86,7 +87,7 @@ def judge_change(name: str, now: Summary, baseline: MetricBaseline) -> Verdict:
         return Verdict.PASS
     if not disjoint(now, baseline.summary):
         return Verdict.INCONCLUSIVE
-    return Verdict.IMPROVED if (change < 0) == (better(name) == "lower") else Verdict.REGRESSED
+    return Verdict.REGRESSED if worsening(name, baseline.value, now.value) >= 0 else Verdict.IMPROVED
 
 
 def allowed_change(baseline: MetricBaseline) -> float:

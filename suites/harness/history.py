@@ -9,7 +9,7 @@ from typing import Any
 
 from liveavatar_core.errors import BadData, BadInput
 from suites.harness.machine import machine_identity
-from suites.harness.measures import better, metrics
+from suites.harness.measures import metrics, worsening
 from suites.harness.record import RunRecord
 from suites.harness.stats import quantile
 from suites.harness.verdict import Verdict
@@ -52,7 +52,7 @@ def outliers(record: RunRecord, history: Iterable[RunRecord]) -> Iterator[str]:
             continue
         low, high = _fence(values)
         value = metric.value
-        if (value > high) if better(name) == "lower" else (value < low):
+        if not low <= value <= high and worsening(name, quantile(values, 0.5), value) >= 0:
             yield (
                 f"{record.tier}/{record.case} on {record.hardware} cards: {name} {value:g} lies outside of"
                 f" {low:g} to {high:g}, the fence of {len(values)} earlier runs\n"

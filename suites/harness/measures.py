@@ -10,8 +10,14 @@ from liveavatar_core.errors import GIB
 from suites.harness.record import RunRecord
 from suites.harness.stats import Summary, summarise
 
-HIGHER_IS_BETTER = frozenset({"latent_cosine", "identity_cosine", "sync_confidence", "sharpness", "psnr_db", "ssim"})
-"""Metrics of which more is better, by name or by the end of a name; of all others less is."""
+HIGHER_IS_BETTER = frozenset(
+    {"latent_cosine", "psnr_db", "ssim", "vmaf_score", "lip_sync_strength", "sharpness_ratio", "sharpness_kept_ratio"}
+)
+"""Metrics of which more is better, by name or by the end of a name."""
+NEARER_TO_0_IS_BETTER = frozenset({"lip_sync_lag_ms", "picture_beyond_sound_ms"})
+"""Metrics that can be off to both sides. Of all that are in neither list less is better."""
+ADVISORY = frozenset({"ssim", "vmaf_score"})
+"""Quality that is recorded and shown and never gated: kernels that differ in the last bit move it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,16 +41,20 @@ class Metric:
         """The median."""
         return self.summary.value
 
-    @property
-    def better(self) -> Literal["lower", "higher"]:
-        """Which way is an improvement."""
-        return better(self.name)
 
-
-def better(name: str) -> Literal["lower", "higher"]:
+def better(name: str) -> Literal["lower", "higher", "nearer to 0"]:
     """Which way the metric of that name improves."""
-    is_higher = any(name == word or name.endswith("_" + word) for word in HIGHER_IS_BETTER)
-    return "higher" if is_higher else "lower"
+    if any(name == word or name.endswith("_" + word) for word in HIGHER_IS_BETTER):
+        return "higher"
+    return "nearer to 0" if name in NEARER_TO_0_IS_BETTER else "lower"
+
+
+def worsening(name: str, before: float, after: float) -> float:
+    """By how much the metric of that name got worse, in its unit; less than 0: better."""
+    direction = better(name)
+    if direction == "nearer to 0":
+        return abs(after) - abs(before)
+    return after - before if direction == "lower" else before - after
 
 
 def metrics(record: RunRecord) -> dict[str, Metric]:
@@ -56,7 +66,7 @@ def metrics(record: RunRecord) -> dict[str, Metric]:
     if record.outcome not in ("pass", "oom"):
         return {}
     found = _memory(record) + (_shortage(record) if record.outcome == "oom" else _seconds(record))
-    found += [Metric(name=name, samples=(value,)) for name, value in record.quality.items()]
+    found += [Metric(name=name, samples=(value,)) for name, value in record.quality.items() if name not in ADVISORY]
     return {metric.name: metric for metric in found}
 
 

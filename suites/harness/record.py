@@ -207,6 +207,8 @@ class RunRecord:
     """Proof that settings acted: transformer_forwards, dtypes, shard_bytes, kv_cache_place, …"""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
+    quality_missing: dict[str, str] = field(default_factory=dict)
+    """Quality metrics that have no number in this run, and why."""
     commit: str | None = None
     """Of the working tree; ends in `+` where that had changes."""
     date: date

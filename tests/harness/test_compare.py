@@ -157,3 +157,22 @@ def test_exit_codes_tell_failures_of_one_kind_apart():
 def test_the_gravest_verdict_leads():
     assert gravest([Verdict.IMPROVED, Verdict.INVALID_METRIC, Verdict.REGRESSED]) is Verdict.INVALID_METRIC
     assert gravest([]) is Verdict.PASS
+
+
+def test_what_can_be_off_to_both_sides_gets_better_towards_0():
+    assert better("lip_sync_lag_ms") == "nearer to 0"
+    early, late, exact = (passed(quality={"lip_sync_lag_ms": lag}) for lag in (-80.0, 80.0, 0.0))
+    assert verdicts(early, exact) == verdicts(late, exact) == {"lip_sync_lag_ms": Verdict.REGRESSED}
+    assert verdicts(exact, early) == verdicts(exact, late) == {"lip_sync_lag_ms": Verdict.IMPROVED}
+    assert verdicts(late, early) == {"lip_sync_lag_ms": Verdict.REGRESSED}, "as far off, but otherwise"
+
+
+def test_advice_is_not_gated():
+    assert verdicts(passed(quality={"ssim": 0.2}), passed(quality={"ssim": 0.9})) == {}
+
+
+def test_quality_without_a_number_says_why():
+    silent = passed(quality_missing={"lip_sync_lag_ms": "the sound is silent"})
+    assert verdicts(silent, passed()) == {}
+    found = compare(silent, updated_case(None, passed(quality={"lip_sync_lag_ms": 0.0}), None))
+    assert [(each.verdict, "the sound is silent" in each.what) for each in found] == [(Verdict.MISSING_METRIC, True)]

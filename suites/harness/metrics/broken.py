@@ -1,0 +1,34 @@
+"""Frames that show nothing, or nothing new."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from suites.harness.metrics.errors import NotMeasured
+from suites.harness.metrics.sketch import Sketch
+
+BLACK_LEVELS = 20.0
+"""Brightness below which a frame is black: video's black is 16, and a coder adds a little."""
+FLAT_LEVELS = 4.0
+"""A dark frame whose brightness varies by more than this shows something."""
+STILL_LEVELS = 0.05
+"""A change smaller than this is none: of 64 x 64 pixels 1 differs by 200 levels, or 200 by 1."""
+
+
+def black_N(film: Sketch) -> NDArray[np.bool_]:
+    """Whether each frame is black."""
+    return (film.brightness_NRC.mean(axis=(1, 2)) < BLACK_LEVELS) & (film.spread_levels_N < FLAT_LEVELS)
+
+
+def black_frames_share(film: Sketch) -> float:
+    """Part of the frames that are black, 0 to 1."""
+    return float(black_N(film).mean())
+
+
+def frozen_frames_share(film: Sketch) -> float:
+    """Part of the frames, black ones left out, that repeat the one before, 0 to 1."""
+    shown = ~(black_N(film)[1:] & black_N(film)[:-1])
+    if not shown.any():
+        raise NotMeasured("no two frames that follow each other show anything")
+    return float((film.change_levels_N[1:][shown] < STILL_LEVELS).mean())
