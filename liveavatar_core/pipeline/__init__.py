@@ -5,7 +5,7 @@ The original has two pipelines that differ. Which one a recipe is: `timestep_pip
 """
 
 from liveavatar_core.pipeline.avatar import Avatar, byte_tokenizer, load_avatar, open_avatar
-from liveavatar_core.pipeline.types import Conditioning, FrameBlock, Inputs, LatentBlock, NoiseSource
+from liveavatar_core.pipeline.types import Conditioning, FrameBlock, Inputs, LatentBlock, LatentWatch, NoiseSource
 
 __all__ = [
     "Avatar",
@@ -13,6 +13,7 @@ __all__ = [
     "FrameBlock",
     "Inputs",
     "LatentBlock",
+    "LatentWatch",
     "NoiseSource",
     "byte_tokenizer",
     "load_avatar",

@@ -16,7 +16,7 @@ from liveavatar_core.encoders.text import ByteTokenizer, Tokenizer
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import decode
 from liveavatar_core.pipeline.denoising import denoise
-from liveavatar_core.pipeline.types import FrameBlock, Inputs, LatentBlock, NoiseSource
+from liveavatar_core.pipeline.types import FrameBlock, Inputs, LatentBlock, LatentWatch, NoiseSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,16 +29,27 @@ class Avatar:
     """Prompt to token ids."""
 
     @torch.no_grad()
-    def generate(self, inputs: Inputs, noise: NoiseSource | None = None) -> Iterator[FrameBlock]:
+    def generate(
+        self, inputs: Inputs, noise: NoiseSource | None = None, watch: LatentWatch | None = None
+    ) -> Iterator[FrameBlock]:
         """The video, block by block; with enable_online_decode as soon as each block is denoised.
 
         noise: where each clip starts; by default what base_seed gives. Every call makes a video of its own.
+        watch: sees the latents of each block before they are decoded.
         """
         conditioning = encode(self.system, self.tokenizer, inputs)
         latents: Iterable[LatentBlock] = denoise(self.system, conditioning, noise)
+        if watch is not None:
+            latents = _watched(latents, watch)
         if not self.system.recipe.clip.enable_online_decode:
             latents = list(latents)
         yield from decode(self.system, conditioning, latents)
+
+
+def _watched(latents: Iterable[LatentBlock], watch: LatentWatch) -> Iterator[LatentBlock]:
+    for block in latents:
+        watch(block)
+        yield block
 
 
 @contextmanager

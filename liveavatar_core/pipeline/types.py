@@ -65,6 +65,10 @@ class LatentBlock:
     """Float32; clean, but on the ranks of a timestep pipeline, where they have the noise level that goes on."""
 
 
+LatentWatch = Callable[[LatentBlock], None]
+"""Is shown each block of latents before it is decoded."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class FrameBlock:
     """What one block came to."""

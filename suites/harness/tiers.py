@@ -58,6 +58,10 @@ class Case:
     """The miniature mode's model."""
     miniature_capacity_mib: float | None = None
     """The miniature mode's limit, in MiB; None: the case has no miniature."""
+    miniature_clip: dict[str, Any] = field(default_factory=dict)
+    """Fields of the miniature's ClipSpec to change."""
+    reference_clip: dict[str, Any] | None = None
+    """The miniature is compared with one process in float32, in whose ClipSpec these fields differ; None: it is not."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from suites.harness.metrics.film import Film, read_film
 from suites.harness.metrics.flicker import flicker_levels
 from suites.harness.metrics.jumps import clip_jump_ratio, first_frame_jump_ratio
 from suites.harness.metrics.lip_sync import lip_sync, loudness
-from suites.harness.metrics.quality import picture_beyond_sound_ms, quality_of
-from suites.harness.metrics.reference import latent_cosine, psnr_db, sharpness_kept_ratio, ssim
+from suites.harness.metrics.quality import compared, picture_beyond_sound_ms, quality_of
+from suites.harness.metrics.reference import latent_cosine, psnr_db, ssim
 from suites.harness.metrics.sketch import Sketch, sketch
 
 RANDOM = np.random.default_rng(0)
@@ -62,12 +62,12 @@ def test_films_of_other_sizes_are_not_compared():
     ("first", "second", "cosine"), [([1, 0], [0, 2], 0), ([1, 1], [3, 3], 1), ([1, 0], [1, 1], 0.5**0.5)]
 )
 def test_latent_cosine_of_known_angles(first, second, cosine):
-    assert latent_cosine([np.array(first)], [np.array(second)]) == pytest.approx(cosine)
+    assert latent_cosine(np.array(first), np.array(second)) == pytest.approx(cosine)
 
 
 def test_latents_of_nothing_have_no_angle():
     with pytest.raises(NotMeasured, match="all 0"):
-        latent_cosine([np.zeros(3)], [np.ones(3)])
+        latent_cosine(np.zeros(3), np.ones(3))
 
 
 def test_black_is_dark_and_empty():
@@ -114,8 +114,20 @@ def test_sharpness_sees_blur_and_neither_brightness_nor_contrast_nor_colour():
     assert sharpness_ratio(sketched(30)) == pytest.approx(sharp, rel=0.01)
     assert sharpness_ratio(sketched(0, factor=0.5)) == pytest.approx(sharp, rel=0.02)
     assert sharpness_ratio(sketch(film(0)[..., ::-1])) == pytest.approx(sharp, rel=0.1)
-    soft = sketched(0, picture=blurred(PICTURE, 1))
-    assert sharpness_kept_ratio(soft, sketched(0)) < 0.5
+    assert sharpness_ratio(sketched(0, picture=blurred(PICTURE, 1))) < sharp / 2
+
+
+def test_sharpness_is_kept_or_not():
+    sharp, soft = (Film(frames=film(0, picture=blurred(PICTURE, radius))) for radius in (0, 1))
+    assert compared(soft, sharp).values["sharpness_kept_ratio"] < 0.5
+    assert compared(sharp, sharp).values["sharpness_kept_ratio"] == 1
+
+
+def test_a_film_of_lower_resolution_is_enlarged():
+    half = Film(frames=film(0)[:, ::2, ::2])
+    found = compared(half, Film(frames=film(0))).values
+    assert found["sharpness_kept_ratio"] < 0.5
+    assert found["psnr_db"] < 20
 
 
 def test_sharpness_lost_per_clip():

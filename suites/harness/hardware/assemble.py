@@ -15,6 +15,8 @@ from liveavatar_core.errors import OutOfMemory
 from suites.harness.clock import ClipClock
 from suites.harness.failures import GroupError
 from suites.harness.launch import Job, RankGroup
+from suites.harness.metrics.film import read_film
+from suites.harness.metrics.quality import Quality, quality_of
 from suites.harness.record import (
     Failure,
     MachineProfile,
@@ -59,7 +61,20 @@ def run_clips(job: Job, folder: Path, clock: ClipClock) -> tuple[dict[str, Any],
             replies = group.command("finish")
     except GroupError as error:
         return failure_of(error), group.last_events if group else [], None
-    return {"outcome": "pass", "timing": clip_timing(clips)}, replies, torch_of(replies)
+    fields = {"outcome": "pass", "timing": clip_timing(clips)} | _quality(job.payload, replies)
+    return fields, replies, torch_of(replies)
+
+
+def _quality(payload: dict[str, Any], replies: list[dict[str, Any]]) -> dict[str, Any]:
+    """Of the mp4, as people see it, as fields of a record."""
+    nan_blocks = next((reply["nan_blocks"] for reply in replies if "nan_blocks" in reply), None)
+    film = read_film(Path(payload["video"]), nan_blocks)
+    return quality_fields(quality_of(film, clip_frames=payload["recipe"].clip.infer_frames))
+
+
+def quality_fields(quality: Quality) -> dict[str, Any]:
+    """In the record's form."""
+    return {"quality": quality.values, "quality_missing": quality.missing}
 
 
 def failure_of(error: GroupError) -> dict[str, Any]:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from liveavatar_core.config import Recipe
+from liveavatar_core import strict
+from liveavatar_core.config import ClipSpec, Deployment, Recipe
+from liveavatar_core.errors import BadData
 from liveavatar_core.recipes import miniature
 from suites.harness.clock import ClipClock, untimed
 from suites.harness.hardware.assemble import (
@@ -14,10 +18,13 @@ from suites.harness.hardware.assemble import (
     knobs,
     phase_memory,
     provenance,
+    quality_fields,
     run_clips,
     timelines,
 )
 from suites.harness.launch import Job
+from suites.harness.metrics.film import Film, read_kept
+from suites.harness.metrics.quality import Quality, compared
 from suites.harness.record import DeclaredRecipe, RunRecord
 from suites.harness.tiers import MIB, Case, Tier
 
@@ -49,24 +56,13 @@ class Mode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
-        recipe = self._shrink(tier.recipe(case))
+        recipe = self._recipe(tier, case)
         limit = int((case.miniature_capacity_mib or 0) * MIB) or None
-        payload = {
-            "recipe": recipe,
-            "capacity_bytes": limit,
-            "image": str(ASSETS / "portrait.png"),
-            "audio": str(ASSETS / "voice.wav"),
-            "prompt": PROMPT,
-            "video": str(folder / "video.mp4"),
-        }
-        job = Job(
-            target=self._target,
-            payload=payload,
-            world_size=tier.cards,
-            command_seconds=self._command_seconds,
-            preload=PRELOAD,
-        )
-        fields, replies, version = run_clips(job, folder, clock)
+        kept = None if case.reference_clip is None else folder / "kept.npz"
+        fields, replies, version = run_clips(self._job(recipe, limit, folder, kept), folder, clock)
+        if kept is not None and fields["outcome"] == "pass":
+            alone = Quality(values=fields["quality"], missing=fields["quality_missing"])
+            fields |= quality_fields(alone | compared(read_kept(kept), self._reference(recipe, case, folder)))
         return RunRecord(
             tier=tier.name,
             case=case.name,
@@ -88,3 +84,54 @@ class Mode:
             **fields,
             **provenance(),
         )
+
+    def _recipe(self, tier: Tier, case: Case) -> Recipe:
+        recipe = self._shrink(tier.recipe(case))
+        return replace(recipe, clip=_changed(recipe.clip, case.miniature_clip, f"{tier.name}.cases.{case.name}"))
+
+    def _job(self, recipe: Recipe, limit: int | None, folder: Path, kept: Path | None) -> Job:
+        payload = {
+            "recipe": recipe,
+            "capacity_bytes": limit,
+            "image": str(ASSETS / "portrait.png"),
+            "audio": str(ASSETS / "voice.wav"),
+            "prompt": PROMPT,
+            "video": str(folder / "video.mp4"),
+            "kept": str(kept) if kept else None,
+        }
+        return Job(
+            target=self._target,
+            payload=payload,
+            world_size=recipe.deployment.num_cards,
+            command_seconds=self._command_seconds,
+            preload=PRELOAD,
+        )
+
+    def _reference(self, recipe: Recipe, case: Case, folder: Path) -> Film:
+        """The film of one process in float32, made once for all cases that are compared with it.
+
+        Raises BadData where it cannot be made.
+        """
+        exact = _full_precision(recipe, case)
+        if exact not in _REFERENCES:
+            place = folder / "reference"
+            place.mkdir()
+            fields, _, _ = run_clips(self._job(exact, None, place, place / "kept.npz"), place, untimed)
+            if fields["outcome"] != "pass":
+                raise BadData(f"the reference ended in {fields['outcome']}", f"read the logs in {place}")
+            _REFERENCES[exact] = read_kept(place / "kept.npz")
+        return _REFERENCES[exact]
+
+
+_REFERENCES: dict[Recipe, Film] = {}
+"""Films that others are compared with, by their recipe."""
+
+
+def _full_precision(recipe: Recipe, case: Case) -> Recipe:
+    clip = _changed(recipe.clip, case.reference_clip or {}, f"reference of {case.name}")
+    layout = Deployment(storage_dtype="float32", compute_dtype="float32", lora_rank=recipe.deployment.lora_rank)
+    return Recipe(name="reference", clip=clip, model=recipe.model, deployment=layout)
+
+
+def _changed(clip: ClipSpec, changes: dict[str, Any], where: str) -> ClipSpec:
+    return strict.build(ClipSpec, asdict(clip) | changes, where)

@@ -26,8 +26,8 @@ class Film:
     """Each uint8 [H, W, 3], 25 a second. As one array [N, H, W, 3] where it is compared with another film."""
     sound: Sound | None = None
     """Samples at 16 kHz, mono, from the moment of the first frame; None: the film has none."""
-    latents: tuple[NDArray[np.float32], ...] | None = None
-    """Of each block, where they were kept."""
+    latents: NDArray[np.float32] | None = None
+    """Of all blocks, where they were kept."""
     nan_blocks: int | None = None
     """Blocks with a latent value that is not finite; None: nobody looked."""
 
@@ -35,6 +35,12 @@ class Film:
 def read_film(path: Path, nan_blocks: int | None = None) -> Film:
     """The film in a file. Raises BadInput where there is none that can be read."""
     return Film(frames=_frames(path), sound=_sound(path), nan_blocks=nan_blocks)
+
+
+def read_kept(path: Path) -> Film:
+    """What the decode rank kept (an npz file): frames that no coder has touched, and latents."""
+    with np.load(path) as arrays:
+        return Film(frames=arrays["frames"], latents=arrays["latents"])
 
 
 def _frames(path: Path) -> Iterator[Pixels]:

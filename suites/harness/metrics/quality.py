@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+from PIL import Image
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
 from suites.harness.metrics.broken import black_frames_share, frozen_frames_share
@@ -21,8 +22,8 @@ from suites.harness.metrics.film import Film
 from suites.harness.metrics.flicker import flicker_levels
 from suites.harness.metrics.jumps import clip_jump_ratio, first_frame_jump_ratio
 from suites.harness.metrics.lip_sync import Region, Sound, lip_sync
-from suites.harness.metrics.reference import latent_cosine, psnr_db, sharpness_kept_ratio, ssim
-from suites.harness.metrics.sketch import Pixels, Sketch, sketch
+from suites.harness.metrics.reference import latent_cosine, psnr_db, ssim
+from suites.harness.metrics.sketch import Pixels, sketch
 
 Measure = Callable[[], float]
 
@@ -36,6 +37,9 @@ class Quality:
     missing: dict[str, str]
     """Metric: why there is no number."""
 
+    def __or__(self, other: Quality) -> Quality:
+        return Quality(values=self.values | other.values, missing=self.missing | other.missing)
+
 
 def quality_of(
     film: Film, reference: Film | None = None, clip_frames: int = 48, mouth: Region | None = None
@@ -44,13 +48,31 @@ def quality_of(
 
     Args:
         film: with its sound. Its frames pass once.
-        reference: the same recipe at full precision in one process; frames of both must be arrays.
+        reference: the same recipe at full precision in one process; frames of both must be arrays then.
         clip_frames: frames of a clip.
         mouth: where the mouth is, in pixels of the sketch's small picture; by default it is looked for.
     """
+    alone = _measured(_measures(film, clip_frames, mouth))
+    return alone if reference is None else alone | compared(film, reference)
+
+
+def compared(film: Film, reference: Film) -> Quality:
+    """The metrics that take a reference; frames of both are arrays. A film of smaller frames is enlarged first."""
+    theirs = _array(reference)
+    ours = _enlarged(_array(film), theirs.shape)
+    measures: dict[str, Measure] = {
+        "latent_cosine": partial(_latent_cosine, film, reference),
+        "psnr_db": partial(psnr_db, ours, theirs),
+        "ssim": partial(ssim, ours, theirs),
+        "sharpness_kept_ratio": lambda: sharpness_ratio(sketch(ours)) / sharpness_ratio(sketch(theirs)),
+    }
+    return _measured(measures.items())
+
+
+def _measured(measures: Iterable[tuple[str, Measure]]) -> Quality:
     values: dict[str, float] = {}
     missing: dict[str, str] = {}
-    for name, measure in _measures(film, reference, clip_frames, mouth):
+    for name, measure in measures:
         try:
             values[name] = measure()
         except NotMeasured as reason:
@@ -58,9 +80,7 @@ def quality_of(
     return Quality(values=values, missing=missing)
 
 
-def _measures(
-    film: Film, reference: Film | None, clip_frames: int, mouth: Region | None
-) -> Iterator[tuple[str, Measure]]:
+def _measures(film: Film, clip_frames: int, mouth: Region | None) -> Iterator[tuple[str, Measure]]:
     seen = sketch(film.frames)
     yield "nan_blocks_count", partial(_nan_blocks, film)
     yield "black_frames_share", partial(black_frames_share, seen)
@@ -75,16 +95,6 @@ def _measures(
     yield "lip_sync_strength", lambda: lip_sync(seen, film.sound, mouth).strength
     yield "lip_sync_lag_ms", lambda: lip_sync(seen, film.sound, mouth).lag_ms
     yield "picture_beyond_sound_ms", partial(picture_beyond_sound_ms, seen.frames, film.sound)
-    if reference is not None:
-        yield from _compared(film, seen, reference)
-
-
-def _compared(film: Film, seen: Sketch, reference: Film) -> Iterator[tuple[str, Measure]]:
-    ours, theirs = _array(film), _array(reference)
-    yield "latent_cosine", partial(_latent_cosine, film, reference)
-    yield "psnr_db", partial(psnr_db, ours, theirs)
-    yield "ssim", partial(ssim, ours, theirs)
-    yield "sharpness_kept_ratio", lambda: sharpness_kept_ratio(seen, sketch(theirs))
 
 
 def picture_beyond_sound_ms(frames: int, sound: Sound | None) -> float:
@@ -104,6 +114,15 @@ def _latent_cosine(film: Film, reference: Film) -> float:
     if film.latents is None or reference.latents is None:
         raise NotMeasured("latents were not kept")
     return latent_cosine(film.latents, reference.latents)
+
+
+def _enlarged(frames_NHW3: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """As a player shows a film of lower resolution: bicubic. Frames of that size, or larger ones, as they are."""
+    height, width = shape[1:3]
+    if frames_NHW3.shape[1] >= height and frames_NHW3.shape[2] >= width:
+        return frames_NHW3
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames_NHW3]
+    return np.stack([np.asarray(each) for each in resized])
 
 
 def _array(film: Film) -> Pixels:

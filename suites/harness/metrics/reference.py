@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 
-from suites.harness.metrics.drift import sharpness_ratio
 from suites.harness.metrics.errors import NotMeasured
-from suites.harness.metrics.sketch import LUMA, Floats, Pixels, Sketch
+from suites.harness.metrics.sketch import LUMA, Floats, Pixels
 
 MOST_DB = 100.0
 """For films that are equal to the last bit, whose ratio to noise has no end."""
@@ -16,12 +13,10 @@ WINDOW = 8
 """Pixels of a side of the squares that structure is compared in."""
 
 
-def latent_cosine(latents: Iterable[np.ndarray], reference: Iterable[np.ndarray]) -> float:
+def latent_cosine(latents: np.ndarray, reference: np.ndarray) -> float:
     """Cosine of the angle between all latents of two films: 1 for equal ones, 0 for unrelated ones."""
-    first, second = (
-        np.concatenate([np.ravel(each) for each in film]).astype(np.float64) for film in (latents, reference)
-    )
-    _check_same("latent values", first.shape, second.shape)
+    _check_same("latents", latents.shape, reference.shape)
+    first, second = (np.ravel(each).astype(np.float64) for each in (latents, reference))
     size = float(np.linalg.norm(first) * np.linalg.norm(second))
     if not size:
         raise NotMeasured("a film's latents are all 0")
@@ -60,11 +55,6 @@ def _means(picture_HW: np.ndarray) -> np.ndarray:
     sums = np.pad(picture_HW.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     squares = sums[WINDOW:, WINDOW:] - sums[:-WINDOW, WINDOW:] - sums[WINDOW:, :-WINDOW] + sums[:-WINDOW, :-WINDOW]
     return squares / WINDOW**2
-
-
-def sharpness_kept_ratio(film: Sketch, reference: Sketch) -> float:
-    """Sharpness over that of the reference: less than 1 is blur."""
-    return sharpness_ratio(film) / sharpness_ratio(reference)
 
 
 def _check_same(what: str, first: tuple[int, ...], second: tuple[int, ...]) -> None:

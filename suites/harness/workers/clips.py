@@ -8,23 +8,26 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, ClipSpec, Recipe
 from liveavatar_core.deploy.roles import decode_rank
-from liveavatar_core.media import VideoWriter, read_audio, read_image
-from liveavatar_core.pipeline import FrameBlock, Inputs
+from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
+from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
 from liveavatar_core.sizing import num_clips_in, output_size
 from suites.harness.channel import ChildLink
 
 
 def read_inputs(payload: dict[str, Any]) -> Inputs:
-    """Image, prompt, and as much of the voice as the clips last for: what encoding it takes depends on its length."""
+    """Image, prompt, and the voice for as long as the clips last: what encoding it takes depends on its length."""
+    return Inputs(image=read_image(Path(payload["image"])), waveform=_voice(payload), prompt=payload["prompt"])
+
+
+def _voice(payload: dict[str, Any]) -> Samples:
+    """Said again from its start where there are more clips than it lasts for."""
     clip: ClipSpec = payload["recipe"].clip
     samples = clip.num_clip * clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
-    return Inputs(
-        image=read_image(Path(payload["image"])),
-        waveform=read_audio(Path(payload["audio"]))[:samples],
-        prompt=payload["prompt"],
-    )
+    return np.resize(read_audio(Path(payload["audio"])), samples)
 
 
 def count_clips(recipe: Recipe, inputs: Inputs) -> int:
@@ -32,31 +35,63 @@ def count_clips(recipe: Recipe, inputs: Inputs) -> int:
     return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 
-def make_video(link: ChildLink, blocks: Iterator[FrameBlock], report: Callable[[], dict[str, Any]]) -> None:
+def make_video(link: ChildLink, avatar: Avatar, inputs: Inputs, report: Callable[[], dict[str, Any]]) -> None:
     """Answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name, and `report` is sent."""
     recipe: Recipe = link.payload["recipe"]
     with ExitStack() as stack:
-        writer = stack.enter_context(_writer(link.payload)) if link.rank == decode_rank(recipe.deployment) else None
+        output = None
+        if link.rank == decode_rank(recipe.deployment):
+            output = _Output(stack.enter_context(_writer(link.payload, inputs)), link.payload.get("kept"))
+        blocks = avatar.generate(inputs, watch=output.see if output else None)
         while link.next_command() == "clip":
-            link.reply(_make_clip(recipe, blocks, writer))
-    link.reply(report())
+            link.reply(_make_clip(recipe, blocks, output))
+    link.reply(report() | (output.close() if output else {}))
     link.next_command()  # a rank that ends before it is asked to has failed
 
 
-def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], writer: VideoWriter | None) -> dict[str, Any]:
+class _Output:
+    """Where latents and frames of the decode rank go: looked through, written; kept as they are where that is asked."""
+
+    def __init__(self, writer: VideoWriter, kept: str | None) -> None:
+        """`kept`: an npz file for latents and frames that no coder has touched."""
+        self._writer, self._kept = writer, kept
+        self._nan_blocks = 0
+        self._latents: list[np.ndarray] = []
+        self._frames: list[np.ndarray] = []
+
+    def see(self, block: LatentBlock) -> None:
+        """Latents, before they are decoded: frames of 8 bits do not show what was no number."""
+        latents = block.latents_BCTHW.cpu().numpy()
+        self._nan_blocks += not np.isfinite(latents).all()
+        if self._kept:
+            self._latents.append(latents.copy())
+
+    def write(self, frames_JHWC: np.ndarray) -> None:
+        """Frames, as they come."""
+        self._writer.write(frames_JHWC)
+        if self._kept:
+            self._frames.append(frames_JHWC)
+
+    def close(self) -> dict[str, Any]:
+        """Put down what was kept; what was seen, for the report."""
+        if self._kept:
+            np.savez(self._kept, latents=np.concatenate(self._latents, axis=2), frames=np.concatenate(self._frames))
+        return {"nan_blocks": self._nan_blocks}
+
+
+def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None) -> dict[str, Any]:
     """Seconds of the next clip and of its first frame; an empty answer if there are no more."""
     started, first_frame = time.monotonic(), None
     for block in blocks:
         if block.frames_JHWC is not None:
             first_frame = first_frame or time.monotonic() - started
-        if writer is not None and block.frames_JHWC is not None:
-            writer.write(block.frames_JHWC.numpy())
+        if output is not None and block.frames_JHWC is not None:
+            output.write(block.frames_JHWC.numpy())
         if block.index == recipe.clip.blocks_per_clip - 1:
             return {"seconds": time.monotonic() - started, "first_frame_seconds": first_frame}
     return {}
 
 
-def _writer(payload: dict[str, Any]) -> VideoWriter:
-    image, recipe = read_image(Path(payload["image"])), payload["recipe"]
-    height, width = output_size(image.height, image.width, recipe.clip.max_area)
-    return VideoWriter(Path(payload["video"]), height, width, audio=read_audio(Path(payload["audio"])))
+def _writer(payload: dict[str, Any], inputs: Inputs) -> VideoWriter:
+    height, width = output_size(inputs.image.height, inputs.image.width, payload["recipe"].clip.max_area)
+    return VideoWriter(Path(payload["video"]), height, width, audio=inputs.waveform)

@@ -48,7 +48,7 @@ def run(link: ChildLink) -> None:
         avatar = load_avatar(recipe, join_world(recipe.deployment, Memory(card=card)), seeded_weights(recipe))
         proof = KnobProof(avatar.system, device_place)
         link.reply({"clips": count_clips(recipe, inputs)})
-        make_video(link, avatar.generate(inputs), lambda: probe.report() | {"knobs": proof.report()})
+        make_video(link, avatar, inputs, lambda: probe.report() | {"knobs": proof.report()})
     if link.world_size > 1:
         dist.destroy_process_group()
 

@@ -40,7 +40,8 @@ def run(link: ChildLink) -> None:
             link.reply({"clips": count_clips(recipe, inputs)})
             make_video(
                 link,
-                avatar.generate(inputs),
+                avatar,
+                inputs,
                 lambda: {
                     "memory": ledger_readings(link.rank, ledger.peaks),
                     "timeline": timeline.columns(link.rank),
