@@ -266,3 +266,13 @@ def test_the_table_is_readable_at_80_columns(lab, monkeypatch):
     assert max(len(line) for line in table.splitlines()) <= 80
     for words in ("published_replicated", "prefill", "-3.26", "+2.15", "8.12", "predicted", "needs-baseline"):
         assert words in table
+
+
+def test_quality_stands_below_the_table(lab):
+    values = {"lip_sync_strength": 0.8765432, "black_frames_share": 0.0, "sharpness_ratio": 1.5, "flicker_levels": 0.25}
+    lab.put(passed(quality=values, quality_missing={"lip_sync_lag_ms": "the sound is silent"}))
+    lines = said(lab.run()).splitlines()
+    start = next(at for at, line in enumerate(lines) if line.startswith("quality of gpu5x24 published_sharded"))
+    told = " ".join(line.strip() for line in lines[start : start + 3])
+    assert "simulated: lip_sync_strength 0.8765, sharpness_ratio 1.5, flicker_levels 0.25" in told
+    assert all(len(line) <= 80 for line in lines[start : start + 3])

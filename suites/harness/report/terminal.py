@@ -8,6 +8,7 @@ from itertools import groupby
 
 from liveavatar_core.errors import GIB
 from suites.harness.record import RunRecord
+from suites.harness.report.terminal_quality import quality_lines
 from suites.harness.session import Result
 from suites.harness.stats import summarise
 from suites.harness.verdict import Verdict, printable
@@ -28,7 +29,8 @@ def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> l
     ordered = sorted(results, key=lambda each: (each.record.tier, each.record.case, each.record.hardware))
     decisions = [line for result in ordered for line in _decision(result)] + _missing_baselines(ordered)
     decisions += [line for text in unused for line in text.split("\n")]
-    return [*_table(ordered, width), *(["", *decisions] if decisions else [])]
+    quality = [line for result in ordered for line in quality_lines(result.record, width)]
+    return [*_table(ordered, width), *(["", *quality] if quality else []), *(["", *decisions] if decisions else [])]
 
 
 def _table(results: Sequence[Result], width: int) -> list[str]:
