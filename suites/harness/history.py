@@ -45,12 +45,12 @@ def append_history(path: Path, judged: Iterable[tuple[RunRecord, Verdict]]) -> N
 
 def outliers(record: RunRecord, history: Iterable[RunRecord]) -> Iterator[str]:
     """Metrics of `record` that are worse than its fence over comparable earlier runs allows. Two lines each."""
-    earlier = [metrics(each) for each in history if _key(each) == _key(record)]
+    earlier = [metrics(each) for each in same_series(record, history)]
     for name, metric in metrics(record).items():
         values = [each[name].value for each in earlier if name in each and each[name].samples]
         if len(values) < POINTS or not metric.samples:
             continue
-        low, high = _fence(values)
+        low, high = fence(values)
         value = metric.value
         if not low <= value <= high and worsening(name, quantile(values, 0.5), value) >= 0:
             yield (
@@ -60,7 +60,13 @@ def outliers(record: RunRecord, history: Iterable[RunRecord]) -> Iterator[str]:
             )
 
 
-def _fence(values: list[float]) -> tuple[float, float]:
+def same_series(record: RunRecord, history: Iterable[RunRecord]) -> list[RunRecord]:
+    """Runs of the same case and recipe that ended alike on exactly such a machine, in their order."""
+    return [each for each in history if _key(each) == _key(record)]
+
+
+def fence(values: list[float]) -> tuple[float, float]:
+    """From where to where a further value is no outlier."""
     lower, upper = quantile(values, 0.25), quantile(values, 0.75)
     margin = FENCE * (upper - lower)
     return lower - margin, upper + margin

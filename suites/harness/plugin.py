@@ -103,7 +103,8 @@ class Reporter:
         if settings.report_html is not None:
             from suites.harness.report.html import write_html  # imported here: only a session with a page pays for it
 
-            write_html(settings.report_html, self._session.results, self._session.tiers, settings)
+            notices = self._session.notices()
+            write_html(settings.report_html, self._session.results, self._session.tiers, settings, notices)
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
         """The table of all runs; below it what needs a decision."""
@@ -113,5 +114,5 @@ class Reporter:
             return
         terminalreporter.section("conformance")
         width = terminalreporter._tw.fullwidth
-        for line in render(self._session.results, self._session.out_of_trend + self._session.unused(), width=width):
+        for line in render(self._session.results, self._session.notices(), width=width):
             terminalreporter.write_line(line)

@@ -70,9 +70,13 @@ class Session:
         verdicts = {finding.verdict for each in failed for finding in each.findings if finding.fails}
         return exit_code(verdicts | ({Verdict.INFRASTRUCTURE} if self.lost else set()))
 
-    def unused(self) -> list[str]:
-        """Baseline entries, of what ran, that belong to no case; expired or idle waivers. Two lines each."""
-        return _unused_entries(self.results, self.tiers, self.settings) + _idle_waivers(self.results, self.settings)
+    def notices(self) -> list[str]:
+        """Values out of their history; baseline entries that belong to no case; idle waivers. Two lines each."""
+        return (
+            self.out_of_trend
+            + _unused_entries(self.results, self.tiers, self.settings)
+            + _idle_waivers(self.results, self.settings)
+        )
 
 
 def check_data(settings: Settings) -> None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
 
+from suites.harness.history import append_history
 from suites.harness.judge import write_baseline
 from suites.harness.report.html import render_html
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.tiers import read_tiers
+from suites.harness.verdict import Verdict
 
 TIERS = read_tiers()
 
@@ -36,12 +38,28 @@ def test_a_newcomer_finds_why_four_cards_fail_and_what_would_fit(show, tmp_path)
     assert "gathered parameters asked for 3.92 GiB; 0.64 GiB were free of 22.15 GiB" in article
     assert "gathering the text embedding adds 3.9 GiB, and 22.15 are usable" in article
     assert "bf16_sharded: 12.00 GiB a card, 19.8 s a clip predicted; storage_dtype = bfloat16" in article
-    assert "python -m liveavatar_core fit --cards 4x" in article
+    assert "python -m liveavatar_core fit --cards '4xRTX 4090'" in article
 
 
-def test_without_a_layout_that_fits_the_page_says_how_to_find_one(show, tmp_path):
-    text = show(page_of(tmp_path, ran_out())).locator(".remedies").inner_text()
-    assert "No layout that fits ran with it" in text
+def test_without_a_run_that_fits_the_page_lists_what_is_known_to(show, tmp_path):
+    """Reviewed numbers where there are some; else the arithmetic, and that it did not run."""
+    reviewed = fitting(case="encoders_freed")
+    write_baseline(reviewed, settings(tmp_path, baseline_update="all"))
+    page = show(page_of(tmp_path, ran_out()))
+    items = {item.split(":")[0]: item for item in page.locator(".remedies li").all_inner_texts()}
+    assert set(items) == {case.name for case in TIERS["gpu4x24"].cases if case.expect.outcome == "pass"}
+    assert "12.00 GiB a card (reviewed baseline), 19.8 s a clip predicted" in items["encoders_freed"]
+    assert "not run here; " in items["bf16_sharded"]
+    assert "storage_dtype = bfloat16" in items["bf16_sharded"]
+    assert "10.4 GiB a card; gathering the text embedding adds 3.9" in items["bf16_sharded"]
+    assert "pytest -m gpu4x24 --hardware=simulated" in page.locator(".remedies").inner_text()
+
+
+def test_the_answer_for_each_set_of_cards_stands_below_the_verdict(show, tmp_path):
+    answers = show(page_of(tmp_path, ran_out(), fitting())).locator(".answers li").all_inner_texts()
+    assert answers == [
+        "4 × RTX 4090 (simulated): bf16_sharded fits, published_sharded runs out of memory in encode",
+    ]
 
 
 def test_charts_have_a_mark_for_everything_that_was_read(show, tmp_path):
@@ -88,15 +106,36 @@ def test_a_prediction_stands_beside_the_measurement_of_the_same_recipe(show, tmp
     ]
 
 
-def test_a_history_becomes_a_trend(show, tmp_path):
-    history = tmp_path / "history.jsonl"
-    lines = [
-        record.to_json().replace("\n", "")[:-1] + ', "verdict": "pass"}\n'
-        for record in (fitting(), fitting(), ran_out())
-    ]
-    history.write_text("".join(lines))
-    page = show(page_of(tmp_path, fitting(), history=history))
-    assert [count(chart, ".run") for chart in page.locator("svg.history").all()] == [2, 2], "peak and seconds"
+@pytest.fixture
+def nights(tmp_path):
+    """Writes a history of measurements, and gives the page of the last one."""
+
+    def page(*seconds: float) -> str:
+        runs = [measured(each, each) for each in seconds]
+        append_history(tmp_path / "history.jsonl", ((run, Verdict.PASS) for run in (*runs, ran_out())))
+        return page_of(tmp_path, runs[-1], history=tmp_path / "history.jsonl")
+
+    return page
+
+
+def test_a_history_becomes_a_trend(show, nights):
+    charts = show(nights(20.0, 21.0)).locator("svg.history").all()
+    assert [count(chart, ".run") for chart in charts] == [2, 2], "peak and seconds"
+    assert [count(chart, ".fence") for chart in charts] == [0, 0], "two runs make no fence"
+
+
+@pytest.mark.parametrize(("last", "outside"), [(20.1, 0), (30.0, 1)])
+def test_a_value_out_of_its_trend_is_marked(show, nights, last, outside):
+    page = show(nights(*(20 + 0.1 * (at % 3) for at in range(10)), last))
+    chart = page.get_by_role("img", name="Seconds a clip, over time")
+    assert [count(chart, mark) for mark in (".fence", ".outside")] == [1, outside]
+    assert ("OUTSIDE the fence" in chart.locator("desc").text_content()) == bool(outside)
+
+
+def test_what_else_needs_a_decision_stands_at_the_top(show, tmp_path):
+    options = settings(tmp_path)
+    text = render_html([judged(fitting(), options)], TIERS, options, ["<b>odd\nnext: look"])
+    assert show(text).locator("header .next").inner_text() == "<b>odd\nnext: look"
 
 
 def test_charts_have_names_that_are_read_aloud(show, tmp_path):

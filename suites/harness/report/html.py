@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from liveavatar_core.errors import BadData
-from suites.harness.baseline import baseline_path, read_baseline
+from suites.harness.baseline import CaseBaseline, baseline_path, read_baseline
+from suites.harness.history import read_history, same_series
 from suites.harness.options import Settings
-from suites.harness.record import RunRecord, write_atomically
+from suites.harness.record import HARDWARE_MODES, DeclaredRecipe, RunRecord, write_atomically
 from suites.harness.report.html_markup import Markup, joined, tag
-from suites.harness.report.html_run import Context, folder_of, run_article
+from suites.harness.report.html_run import Context, KnownRemedy, folder_of, notice, run_article
 from suites.harness.report.html_tables import table
 from suites.harness.report.html_units import name_of, size_text
 from suites.harness.session import Result
@@ -25,13 +24,17 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-sr
 """What a browser may do for this page: show what is in it. Nothing is fetched, nothing runs."""
 
 
-def write_html(path: Path, results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings) -> None:
+def write_html(
+    path: Path, results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings, notices: Iterable[str] = ()
+) -> None:
     """Write the page of a session. Raises BadData where it cannot be written."""
-    write_atomically(path, render_html(results, tiers, settings))
+    write_atomically(path, render_html(results, tiers, settings, notices))
 
 
-def render_html(results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings) -> str:
-    """The page: verdict first, then a section for each tier."""
+def render_html(
+    results: Sequence[Result], tiers: Mapping[str, Tier], settings: Settings, notices: Iterable[str] = ()
+) -> str:
+    """The page: verdict first, then a section for each tier. `notices`: what else needs a decision, two lines each."""
     ordered = sorted(results, key=lambda each: (each.record.tier, each.record.case, each.record.hardware))
     keys = {id(result): f"run-{number}" for number, result in enumerate(ordered)}
     history = read_history(settings.history) if settings.history else []
@@ -39,36 +42,8 @@ def render_html(results: Sequence[Result], tiers: Mapping[str, Tier], settings: 
         _section(name, list(group), tiers, ordered, keys, history, settings)
         for name, group in groupby(ordered, key=lambda each: each.record.tier)
     ]
-    body = [_header(ordered, keys), tag("main", *sections)]
+    body = [_header(ordered, keys, tiers, notices), tag("main", *sections)]
     return _page("Live Avatar: conformance", body)
-
-
-def read_history(path: Path) -> list[RunRecord]:
-    """The runs of a history, oldest first; none where the file does not exist yet.
-
-    Raises:
-        BadData: a line is no record.
-    """
-    records = []
-    for number, line in enumerate(_lines(path), start=1):
-        try:
-            document = json.loads(line)
-            del document["verdict"]
-        except (ValueError, TypeError, KeyError) as error:
-            raise BadData(
-                f"{path}: line {number} is no run: {error}", "remove the line, or give another file"
-            ) from error
-        records.append(RunRecord.from_json(json.dumps(document), f"{path}: line {number}"))
-    return records
-
-
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8").splitlines()
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadData(f"{path}: {error}", "give --history a file that can be read") from error
 
 
 def _page(title: str, body: Sequence[Markup]) -> str:
@@ -84,13 +59,17 @@ def _page(title: str, body: Sequence[Markup]) -> str:
     return f"<!doctype html>\n{tag('html', head, tag('body', *body), lang='en')}\n"
 
 
-def _header(results: Sequence[Result], keys: Mapping[int, str]) -> Markup:
+def _header(
+    results: Sequence[Result], keys: Mapping[int, str], tiers: Mapping[str, Tier], notices: Iterable[str]
+) -> Markup:
     rows = [_row(result, keys[id(result)]) for result in results]
     titles = ("Tier", "Case", "On", "Ends in", "Peak a card", "Limit", "Seconds a clip", "Verdict")
     return tag(
         "header",
         tag("p", "Live Avatar: conformance", class_="kicker"),
         _verdict(results),
+        tag("ul", *_answers(results, tiers), class_="answers") if rows else None,
+        *map(notice, notices),
         table(titles, rows, class_="runs") if rows else tag("p", "No run of a tier took part in this session."),
     )
 
@@ -105,6 +84,23 @@ def _verdict(results: Sequence[Result]) -> Markup:
         return tag("h1", f"{count} ended as expected", class_="good")
     grave = gravest(result.judgement.verdict for result in failing)
     return tag("h1", f"{len(failing)} of {len(results)} runs need a decision: {grave}", class_="bad")
+
+
+def _answers(results: Sequence[Result], tiers: Mapping[str, Tier]) -> Iterator[Markup]:
+    """Does it run on these cards? A sentence for each tier, from its most real runs."""
+    for name, group in groupby(results, key=lambda each: each.record.tier):
+        records = [each.record for each in group]
+        mode = min((each.hardware for each in records), key=HARDWARE_MODES.index)
+        told = ", ".join(f"{each.case} {_ends(each)}" for each in records if each.hardware == mode)
+        tier = tiers.get(name)
+        cards = f"{tier.cards} × {tier.card}" if tier else name
+        yield tag("li", tag("b", cards), f" ({mode}): {told}")
+
+
+def _ends(record: RunRecord) -> str:
+    if record.out_of_memory:
+        return f"runs out of memory in {record.out_of_memory.phase}"
+    return "fits" if record.outcome == "pass" else f"ends in {name_of(record.outcome)}"
 
 
 def _row(result: Result, key: str) -> tuple[str, ...]:
@@ -165,12 +161,35 @@ def _context(
 ) -> Context:
     """What the page knows of a run beside its record."""
     expected = next((case.expect for case in tier.cases if case.name == record.case), None) if tier else None
-    path = baseline_path(settings.baseline_dir, record)
-    same = ("tier", "case", "hardware", "machine")
+    baselines = _baselines(record, settings)
     return Context(
         expected=expected,
-        baseline=read_baseline(path).cases.get(record.case) if path.exists() else None,
+        baseline=baselines.get(record.case),
         others=everything,
-        history=[each for each in history if all(getattr(each, part) == getattr(record, part) for part in same)],
+        known=_known(record, tier, everything, baselines) if tier else (),
+        history=same_series(record, history),
         folder=folder_of(settings.report_dir, record),
+    )
+
+
+def _baselines(record: RunRecord, settings: Settings) -> Mapping[str, CaseBaseline]:
+    """Reviewed numbers of the tier on this very machine."""
+    path = baseline_path(settings.baseline_dir, record)
+    return read_baseline(path).cases if path.exists() else {}
+
+
+def _known(
+    record: RunRecord, tier: Tier, everything: Sequence[Result], baselines: Mapping[str, CaseBaseline]
+) -> tuple[KnownRemedy, ...]:
+    """Cases of the tier that are said to fit and took no part in the session."""
+    ran = {each.record.case for each in everything if each.record.tier == tier.name}
+    return tuple(
+        KnownRemedy(
+            case=case.name,
+            because=case.expect.because,
+            declared=DeclaredRecipe.of(tier.recipe(case)).declared,
+            baseline=baselines.get(case.name),
+        )
+        for case in tier.cases
+        if case.expect.outcome == "pass" and case.name not in ran
     )

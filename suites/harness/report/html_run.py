@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from liveavatar_core.errors import GIB
 from suites.harness.baseline import CaseBaseline
+from suites.harness.history import POINTS, fence
+from suites.harness.measures import metrics
 from suites.harness.record import RunRecord, run_name
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
-from suites.harness.report.html_seconds import strip_plot, trend
+from suites.harness.report.html_seconds import MEASURED, PREDICTED, strip_plot, trend
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
 from suites.harness.report.html_units import name_of, size_text
 from suites.harness.session import Result
@@ -28,6 +33,20 @@ MODES = {
 
 
 @dataclass(frozen=True, kw_only=True)
+class KnownRemedy:
+    """A case of a tier that fits, without a run of it."""
+
+    case: str
+    """Its name."""
+    because: str
+    """The arithmetic behind it."""
+    declared: dict[str, Any]
+    """Its inputs, as records have them."""
+    baseline: CaseBaseline | None
+    """Reviewed numbers of an earlier run on such a machine."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Context:
     """What belongs to a run without being in its record."""
 
@@ -37,8 +56,10 @@ class Context:
     """The reviewed numbers."""
     others: Sequence[Result]
     """Every run of the session."""
+    known: Sequence[KnownRemedy]
+    """What is said to fit on the tier's cards and took no part in the session."""
     history: Sequence[RunRecord]
-    """Earlier runs of this case in this mode, oldest first."""
+    """Runs of this series, oldest first, this one last."""
     folder: Path
     """Where the run left its files."""
 
@@ -63,7 +84,7 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         tag("p", MODES[record.hardware], class_="quiet"),
         tag("p", f"Why, at full size: {context.expected.because}.") if context.expected else None,
         *_decisions(result),
-        _remedies(record, context.others),
+        _remedies(record, context),
         tag("div", *charts, class_="charts"),
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
@@ -101,48 +122,68 @@ def _largest(holders: dict[str, int]) -> list[tuple[str, int]]:
 
 
 def _decisions(result: Result) -> list[Markup]:
-    found = [
-        tag(
-            "p",
-            tag("b", f"{each.verdict}: "),
-            each.what,
-            tag("br"),
-            tag("span", f"next: {each.next_step}"),
-            class_="next",
-        )
-        for each in result.judgement.findings
-    ]
+    found = [notice(f"{each.verdict}: {each.what}\nnext: {each.next_step}") for each in result.judgement.findings]
     if result.record.failure and result.record.failure.detail:
         output = tag("pre", result.record.failure.detail)
         found.append(tag("details", tag("summary", "The end of the rank's output"), output))
     return found
 
 
-def _remedies(record: RunRecord, others: Sequence[Result]) -> Markup | None:
-    """What was run on these cards and fits; else how to look for it."""
+def notice(text: str) -> Markup:
+    """Something that needs a decision: what, and on a line of its own the next step."""
+    what, _, step = text.partition("\n")
+    return tag("p", what, tag("br"), step, class_="next")
+
+
+def _remedies(record: RunRecord, context: Context) -> Markup | None:
+    """What was run on these cards and fits, what is known to; and how to look for more."""
     if record.outcome != "oom":
         return None
     fitting = [
         each.record
-        for each in others
+        for each in context.others
         if (each.record.tier, each.record.hardware, each.record.outcome) == (record.tier, record.hardware, "pass")
     ]
     items = [tag("li", tag("b", each.case), f": {_remedy(record, each)}") for each in fitting]
-    search = f'python -m liveavatar_core fit --cards {record.machine.cards}x"{record.machine.card}"'
-    step = tag(
-        "p", "Search for more: " if items else "No layout that fits ran with it. Search for one: ", tag("code", search)
-    )
+    items += [tag("li", tag("b", each.case), f": {_known(record, each)}") for each in context.known]
+    cards = shlex.quote(f"{record.machine.imitated_cards or record.machine.cards}x{_card(record)}")
+    search = f"python -m liveavatar_core fit --cards {cards}"
     return tag(
-        "div", tag("h4", "What fits on these cards"), tag("ul", *items) if items else None, step, class_="remedies"
+        "div",
+        tag("h4", "What fits on these cards"),
+        tag("ul", *items) if items else None,
+        _command("Run those that did not run here: ", f"pytest -m {record.tier} --hardware={record.hardware}")
+        if context.known
+        else None,
+        _command("Search for more: " if items else "No layout that fits is known. Search for one: ", search),
+        class_="remedies",
     )
+
+
+def _card(record: RunRecord) -> str:
+    return record.machine.imitated_card or record.machine.card
+
+
+def _command(words: str, command: str) -> Markup:
+    return tag("p", words, tag("code", command))
 
 
 def _remedy(failing: RunRecord, fitting: RunRecord) -> str:
+    """Of a run of this session."""
     predicted = fitting.timing.predicted_seconds_per_clip
     seconds = f", {predicted:.1f} s a clip predicted" if predicted is not None else ""
-    return (
-        f"{size_text(fitting, fitting.peak_bytes())} a card{seconds}; {', '.join(changes(failing, fitting)) or 'as is'}"
-    )
+    changed = changes(failing.recipe.declared, fitting.recipe.declared)
+    return f"{size_text(fitting, fitting.peak_bytes())} a card{seconds}; {', '.join(changed) or 'as is'}"
+
+
+def _known(failing: RunRecord, known: KnownRemedy) -> str:
+    """Of its baseline; without one, the arithmetic alone."""
+    reviewed = known.baseline.metrics if known.baseline else {}
+    peak, predicted = reviewed.get("peak_vram_gib"), reviewed.get(PREDICTED)
+    size = size_text(failing, round(peak.value * GIB)) + " a card (reviewed baseline)" if peak else "not run here"
+    seconds = f", {predicted.value:.1f} s a clip predicted" if predicted else ""
+    changed = ", ".join(changes(failing.recipe.declared, known.declared)) or "as is"
+    return f"{size}{seconds}; {changed}. At full size: {known.because}."
 
 
 def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
@@ -168,19 +209,20 @@ def _quality(record: RunRecord) -> Markup | None:
     )
 
 
+TRENDS = {"peak_vram_gib": "Peak a card, GiB", MEASURED: "Seconds a clip", PREDICTED: "Seconds a clip, predicted"}
+"""Metrics that are always drawn over time; others are where they fall out of their fence."""
+
+
 def _trends(history: Sequence[RunRecord], key: str) -> list[Markup]:
-    """Peak and seconds over earlier runs, once there are two."""
-    peaks = [(each.date.isoformat(), (each.peak_bytes() or 0) / 2**30) for each in history if each.outcome == "pass"]
-    seconds = [(each.date.isoformat(), _seconds(each)) for each in history]
-    lines = {
-        "Peak a card, GiB, over time": peaks,
-        "Seconds a clip, over time": [(d, s) for d, s in seconds if s is not None],
-    }
-    return [
-        trend(name, values, f"{key}-trend-{at}") for at, (name, values) in enumerate(lines.items()) if len(values) > 1
-    ]
-
-
-def _seconds(record: RunRecord) -> float | None:
-    clips = sorted(record.timing.clip_seconds)
-    return clips[len(clips) // 2] if clips else record.timing.predicted_seconds_per_clip
+    """Metrics over earlier runs, once there are two, with the fence that is drawn from those before the last."""
+    series = [(each.date.isoformat(), metrics(each)) for each in history]
+    drawn: list[Markup] = []
+    for name in series[-1][1] if len(series) > 1 else ():
+        values = [(day, found[name].value) for day, found in series if name in found and found[name].samples]
+        before = [value for _, value in values[:-1]]
+        limits = fence(before) if len(before) >= POINTS else None
+        outside = limits is not None and not limits[0] <= values[-1][1] <= limits[1]
+        if len(values) > 1 and (name in TRENDS or outside):
+            title = f"{TRENDS.get(name, name.replace('_', ' '))}, over time"
+            drawn.append(trend(title, values, f"{key}-trend-{len(drawn)}", limits))
+    return drawn

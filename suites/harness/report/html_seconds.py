@@ -106,25 +106,35 @@ def _diamond(seconds: float, x: Position) -> Markup:
     )
 
 
-def trend(name: str, values: Sequence[tuple[str, float]], key: str) -> Markup:
-    """A number over the runs of a history, oldest first. `values`: label and number; at least one."""
+def trend(name: str, values: Sequence[tuple[str, float]], key: str, fence: tuple[float, float] | None = None) -> Markup:
+    """A number over the runs of a history, oldest first; red where the last one lies outside of `fence`.
+
+    `values`: label and number; at least one.
+    """
     numbers = [number for _, number in values]
-    low, high = _range(numbers)
+    low, high = _range([*numbers, *(fence or ())])
+
+    def y(number: float) -> float:
+        return 50 - (number - low) / (high - low) * 40
+
     step = (WIDTH - 2 * SIDE) / max(len(values) - 1, 1)
-    dots = [(SIDE + index * step, 50 - (number - low) / (high - low) * 40) for index, number in enumerate(numbers)]
-    words = f"{len(values)} runs, first {numbers[0]:.4g}, last {numbers[-1]:.4g}"
+    dots = [(SIDE + index * step, y(number)) for index, number in enumerate(numbers)]
+    outside = fence is not None and not fence[0] <= numbers[-1] <= fence[1]
+    words = f"{len(values)} runs, first {numbers[0]:.4g}, last {numbers[-1]:.4g}{_fence_words(fence, outside)}"
     return tag(
         "figure",
         tag("figcaption", tag("b", name), tag("span", f" {words}", class_="quiet")),
         tag(
             "svg",
-            tag("title", f"{name} over time", id=f"{key}-title"),
+            tag("title", name, id=f"{key}-title"),
             tag("desc", words, id=f"{key}-desc"),
+            _fence_mark(y(fence[1]), y(fence[0])) if fence else None,
             tag("polyline", points=" ".join(f"{x:.1f},{y:.1f}" for x, y in dots), class_="trend"),
             *(
-                tag("circle", tag("title", f"{label}: {number:.4g}"), cx=x, cy=y, r=3.0, class_="run")
-                for (x, y), (label, number) in zip(dots, values, strict=True)
+                tag("circle", tag("title", f"{label}: {number:.4g}"), cx=x, cy=height, r=3.0, class_="run")
+                for (x, height), (label, number) in zip(dots, values, strict=True)
             ),
+            tag("circle", cx=dots[-1][0], cy=dots[-1][1], r=6.0, class_="outside") if outside else None,
             tag("text", values[0][0], x=SIDE, y=68.0),
             tag("text", values[-1][0], x=WIDTH - SIDE, y=68.0, text_anchor="end") if len(values) > 1 else None,
             viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
@@ -133,3 +143,14 @@ def trend(name: str, values: Sequence[tuple[str, float]], key: str) -> Markup:
             class_="history",
         ),
     )
+
+
+def _fence_words(fence: tuple[float, float] | None, outside: bool) -> str:
+    if fence is None:
+        return ""
+    return f"; {'OUTSIDE' if outside else 'within'} the fence {fence[0]:.4g} to {fence[1]:.4g} of those before it"
+
+
+def _fence_mark(top: float, bottom: float) -> Markup:
+    """A fence of runs that were all alike has no height: a line."""
+    return tag("rect", x=SIDE, y=top, width=WIDTH - 2 * SIDE, height=max(bottom - top, 1.0), class_="fence")

@@ -85,9 +85,9 @@ def _seconds(predicted: RunRecord, measured: RunRecord) -> Iterator[tuple[str, .
         yield "seconds a clip", f"{before:.2f} s", f"{after:.2f} s", f"{before / after - 1:+.1%}"
 
 
-def changes(failing: RunRecord, fitting: RunRecord) -> list[str]:
-    """What is declared otherwise in a run that fits, `name = value`."""
-    before, after = _flat(failing.recipe.declared), _flat(fitting.recipe.declared)
+def changes(failing: dict[str, Any], fitting: dict[str, Any]) -> list[str]:
+    """What the inputs of a run that fits declare otherwise, `name = value`."""
+    before, after = _flat(failing), _flat(fitting)
     return [f"{name} = {_plain(after[name])}" for name in sorted(after) if after[name] != before.get(name)]
 
 
