@@ -7,6 +7,8 @@ Legend: N tokens, I in_features, O out_features.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
@@ -18,7 +20,7 @@ KEPT_WHOLE = "text_embedding"
 """Plain linear layers that the original does not round; the others it leaves are Float32Linear."""
 
 
-class QuantisedLinear(nn.Module):
+class QuantisedLinear(nn.Module, ABC):
     """Base: an 8-bit weight, its scale in float32, a bias as it was."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, scales: int) -> None:
@@ -34,9 +36,9 @@ class QuantisedLinear(nn.Module):
         self.weight.copy_(rounded)
         self.scale.copy_(scale)
 
+    @abstractmethod
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
         """The weight in 8 bits and what to multiply that with."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], same dtype. The weight of this one layer stands there in the dtype of `x`."""
