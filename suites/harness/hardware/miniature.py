@@ -58,7 +58,7 @@ class Mode:
         """Run every rank; logs and the mp4 go to `folder`."""
         recipe = self._recipe(tier, case)
         limit = int((case.miniature_capacity_mib or 0) * MIB) or None
-        kept = None if case.reference_clip is None else folder / "kept.npz"
+        kept = None if case.reference_clip is None else folder / "kept.safetensors"
         fields, replies, version = run_clips(self._job(recipe, limit, folder, kept), folder, clock)
         if kept is not None and fields["outcome"] == "pass":
             alone = Quality(values=fields["quality"], missing=fields["quality_missing"])
@@ -116,10 +116,10 @@ class Mode:
         if exact not in _REFERENCES:
             place = folder / "reference"
             place.mkdir()
-            fields, _, _ = run_clips(self._job(exact, None, place, place / "kept.npz"), place, untimed)
+            fields, _, _ = run_clips(self._job(exact, None, place, place / "kept.safetensors"), place, untimed)
             if fields["outcome"] != "pass":
                 raise BadData(f"the reference ended in {fields['outcome']}", f"read the logs in {place}")
-            _REFERENCES[exact] = read_kept(place / "kept.npz")
+            _REFERENCES[exact] = read_kept(place / "kept.safetensors")
         return _REFERENCES[exact]
 
 

@@ -11,6 +11,7 @@ import av
 import numpy as np
 from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
+from safetensors.numpy import load_file
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
 from liveavatar_core.errors import BadInput
@@ -38,9 +39,9 @@ def read_film(path: Path, nan_blocks: int | None = None) -> Film:
 
 
 def read_kept(path: Path) -> Film:
-    """What the decode rank kept (an npz file): frames that no coder has touched, and latents."""
-    with np.load(path) as arrays:
-        return Film(frames=arrays["frames"], latents=arrays["latents"])
+    """What the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
+    arrays = load_file(path)
+    return Film(frames=arrays["frames"], latents=arrays["latents"])
 
 
 def _frames(path: Path) -> Iterator[Pixels]:

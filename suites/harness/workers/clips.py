@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, ClipSpec, Recipe
 from liveavatar_core.deploy.roles import decode_rank
@@ -53,7 +54,7 @@ class _Output:
     """Where latents and frames of the decode rank go: looked through, written; kept as they are where that is asked."""
 
     def __init__(self, writer: VideoWriter, kept: str | None) -> None:
-        """`kept`: an npz file for latents and frames that no coder has touched."""
+        """`kept`: a safetensors file for latents and frames that no coder has touched."""
         self._writer, self._kept = writer, kept
         self._nan_blocks = 0
         self._latents: list[np.ndarray] = []
@@ -75,7 +76,8 @@ class _Output:
     def close(self) -> dict[str, Any]:
         """Put down what was kept; what was seen, for the report."""
         if self._kept:
-            np.savez(self._kept, latents=np.concatenate(self._latents, axis=2), frames=np.concatenate(self._frames))
+            latents, frames = np.concatenate(self._latents, axis=2), np.concatenate(self._frames)
+            save_file({"latents": latents, "frames": frames}, self._kept)
         return {"nan_blocks": self._nan_blocks}
 
 
