@@ -1,0 +1,239 @@
+"""A drawn talking head, and every damage that a metric is for: which metric sees which.
+
+python -m suites.quality.damages
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageFilter
+
+from liveavatar_core.media import read_audio
+from suites.harness.baseline_update import default_tolerance
+from suites.harness.metrics.film import Film
+from suites.harness.metrics.lip_sync import Sound
+from suites.harness.metrics.quality import Quality, quality_of
+from suites.harness.metrics.sketch import Pixels
+from training.heads import Face, Motion, draw
+from training.voices import SAMPLES_PER_FRAME, mouth
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs/metrics.md"
+BEGIN, END = "<!-- damage-table -->", "<!-- end of damage-table -->"
+CLIP_FRAMES, CLIPS = 48, 3
+FRAMES = CLIP_FRAMES * CLIPS
+LATENT_FRAMES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Damage:
+    """One way to spoil a film, and what must see it."""
+
+    name: str
+    """For the table."""
+    spoil: Callable[[Film], Film]
+    """The film, spoiled; frames are an array."""
+    seen_by: frozenset[str]
+    """Metrics that react. All others must not."""
+
+
+def clean_film(face: int = 0) -> Film:
+    """Three clips of a drawn head that says what assets/voice.wav says. `face`: seed of the face and its sway."""
+    random = np.random.default_rng(face)
+    voice = read_audio(ROOT / "assets/voice.wav")[: FRAMES * SAMPLES_PER_FRAME]
+    return Film(frames=draw(Face.drawn_by(random), _motion(voice, random)), sound=voice, nan_blocks=0)
+
+
+def _motion(voice: Sound, random: np.random.Generator) -> Motion:
+    opening, width = mouth(voice)
+    seconds = np.arange(FRAMES) / 25
+    sway, nod = (0.012 * np.sin(2 * np.pi * seconds / period + random.uniform(0, 6)) for period in (3.1, 1.9))
+    return Motion(opening=opening, width=width, sway=sway, nod=nod)
+
+
+def pixels(film: Film) -> Pixels:
+    """The film's frames, which are an array."""
+    assert isinstance(film.frames, np.ndarray)
+    return film.frames
+
+
+def blurred(film: Film) -> Film:
+    """Every frame out of focus."""
+    return replace(film, frames=np.stack([_blur(frame, 0.7) for frame in pixels(film)]))
+
+
+def blurring(film: Film) -> Film:
+    """A little more out of focus with every clip."""
+    frames = [_blur(frame, 0.35 * (at // CLIP_FRAMES)) for at, frame in enumerate(pixels(film))]
+    return replace(film, frames=np.stack(frames))
+
+
+def _blur(frame: Pixels, radius: float) -> Pixels:
+    return np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius)))
+
+
+def half_size(film: Film) -> Film:
+    """Made with half the pixels a side, and enlarged."""
+
+    def coarse(frame: Pixels) -> Pixels:
+        picture = Image.fromarray(frame)
+        small = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
+        return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
+
+    return replace(film, frames=np.stack([coarse(frame) for frame in pixels(film)]))
+
+
+def frozen(film: Film) -> Film:
+    """Eight frames stand still."""
+    frames = pixels(film).copy()
+    frames[60:68] = frames[59]
+    return replace(film, frames=frames)
+
+
+def black(film: Film) -> Film:
+    """Three frames are black, as a decoder makes them of values that are no numbers."""
+    frames = pixels(film).copy()
+    frames[70:73] = 0
+    return replace(film, frames=frames)
+
+
+def one_frame_late(film: Film) -> Film:
+    """The picture lags behind the sound by a frame."""
+    frames = pixels(film)
+    return replace(film, frames=np.concatenate([frames[:1], frames[:-1]]))
+
+
+def other_sound(film: Film) -> Film:
+    """The second half of the voice, then the first."""
+    assert film.sound is not None
+    return replace(film, sound=np.roll(film.sound, len(film.sound) // 2))
+
+
+def short_sound(film: Film) -> Film:
+    """The sound ends a fifth of a second early."""
+    assert film.sound is not None
+    return replace(film, sound=film.sound[:-3200])
+
+
+def colour_cast(film: Film) -> Film:
+    """Redder with every clip, evenly, so that no meeting of clips shows it."""
+    warmth = np.linspace(0, 12, FRAMES)[:, None, None, None] * np.array([1, 0, -1])
+    return replace(film, frames=(pixels(film) + warmth).clip(0, 255).round().astype(np.uint8))
+
+
+def wider_face(film: Film) -> Film:
+    """The head grows wider, by a third in all. Columns are repeated whole and colours kept: it stays as sharp."""
+    frames = pixels(film)
+    stretches = np.linspace(1, 4 / 3, FRAMES)
+    return replace(film, frames=np.stack([_wider(*each) for each in zip(frames, stretches, strict=True)]))
+
+
+def _wider(frame: Pixels, stretch: float) -> Pixels:
+    columns = np.arange(frame.shape[1]) + 0.5 - frame.shape[1] / 2
+    wider = frame[:, (columns / stretch + frame.shape[1] / 2).astype(int)].astype(np.float32)
+    same_colour = wider + (frame.mean(axis=(0, 1)) - wider.mean(axis=(0, 1)))
+    return same_colour.clip(0, 255).round().astype(np.uint8)
+
+
+def flicker(film: Film) -> Film:
+    """Every other latent frame is brighter by 3 %."""
+    brighter = (np.arange(FRAMES) // LATENT_FRAMES % 2)[:, None, None, None] * 0.03
+    return replace(film, frames=(pixels(film) * (1 + brighter)).clip(0, 255).round().astype(np.uint8))
+
+
+def clip_jump(film: Film) -> Film:
+    """The head stands elsewhere for the length of the second clip."""
+    frames = pixels(film).copy()
+    second = slice(CLIP_FRAMES, 2 * CLIP_FRAMES)
+    frames[second] = np.roll(frames[second], 3, axis=2)
+    return replace(film, frames=frames)
+
+
+def first_frame_jump(film: Film) -> Film:
+    """The first latent frame is brighter than what follows."""
+    frames = pixels(film).astype(np.float32)
+    frames[:LATENT_FRAMES] += 15
+    return replace(film, frames=frames.clip(0, 255).round().astype(np.uint8))
+
+
+def nan_latents(film: Film) -> Film:
+    """A block's latents hold a value that is no number."""
+    return replace(film, nan_blocks=1)
+
+
+def _damage(spoil: Callable[[Film], Film], name: str, *seen_by: str) -> Damage:
+    return Damage(name=name, spoil=spoil, seen_by=frozenset(seen_by))
+
+
+DAMAGES = (
+    _damage(nan_latents, "a latent is no number", "nan_blocks_count"),
+    _damage(black, "3 black frames", "black_frames_share"),
+    _damage(frozen, "8 frozen frames", "frozen_frames_share"),
+    _damage(first_frame_jump, "first latent frame too bright", "first_frame_jump_ratio"),
+    _damage(clip_jump, "second clip stands elsewhere", "clip_jump_ratio"),
+    _damage(flicker, "latent frames flicker by 3 %", "flicker_levels"),
+    _damage(blurred, "blur of 0.7 pixels", "sharpness_ratio"),
+    _damage(half_size, "half the resolution", "sharpness_ratio"),
+    _damage(blurring, "more blur with every clip", "sharpness_ratio", "sharpness_loss_share_per_clip"),
+    _damage(colour_cast, "redder with every clip", "colour_drift_levels_per_clip"),
+    _damage(wider_face, "face grows wider", "identity_drift_per_clip"),
+    _damage(one_frame_late, "picture one frame late", "lip_sync_lag_ms"),
+    _damage(other_sound, "another sound", "lip_sync_strength", "lip_sync_lag_ms"),
+    _damage(short_sound, "sound ends 0.2 s early", "picture_beyond_sound_ms"),
+)
+
+
+def measured(film: Film) -> Quality:
+    """The metrics of a film without a reference."""
+    return quality_of(film, clip_frames=CLIP_FRAMES)
+
+
+def reactions(clean: Quality, spoiled: Quality) -> set[str]:
+    """Metrics that moved by more than a baseline would let through, or that have no number any more."""
+    moved = {name for name in clean.values if name not in spoiled.values}
+    for name in clean.values.keys() & spoiled.values.keys():
+        rel, absolute = default_tolerance(name, "miniature")
+        if abs(spoiled.values[name] - clean.values[name]) > max(rel * abs(clean.values[name]), absolute):
+            moved.add(name)
+    return moved
+
+
+def table(clean: Quality, spoiled: Mapping[str, Quality]) -> str:
+    """A row a metric, a column a damage; what reacts is in bold, what is as in the clean film is left out."""
+    head = ["metric", "clean", *spoiled]
+    rows = [head, ["---"] * len(head)]
+    for name, value in clean.values.items():
+        rows.append([f"`{name}`", _text(value), *(_cell(name, clean, each) for each in spoiled.values())])
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _cell(name: str, clean: Quality, spoiled: Quality) -> str:
+    if name not in reactions(clean, spoiled):
+        return ""
+    return f"**{_text(spoiled.values[name]) if name in spoiled.values else 'none'}**"
+
+
+def _text(value: float) -> str:
+    return f"{value:.3g}" if abs(value) < 100 else f"{value:.0f}"
+
+
+def main() -> None:
+    """Write the table into docs/metrics.md, or print it."""
+    parser = argparse.ArgumentParser(description="Which metric sees which damage.")
+    parser.add_argument("--write", action="store_true", help="put it into docs/metrics.md")
+    clean = clean_film()
+    made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DAMAGES})
+    if parser.parse_args().write:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
+    else:
+        print(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+"""Each metric sees the damage that it is for, and no other; the table in the documents says the same."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from suites.quality.damages import BEGIN, DAMAGES, END, PAGE, clean_film, measured, pixels, reactions
+
+NAMES = [damage.spoil.__name__ for damage in DAMAGES]
+
+
+@pytest.fixture(scope="module", params=[0, 1, 2])
+def film(request):
+    return clean_film(face=request.param)
+
+
+@pytest.fixture(scope="module")
+def clean(film):
+    return measured(film)
+
+
+def test_nothing_is_wrong_with_the_clean_film(clean):
+    assert not clean.missing
+    assert clean.values["lip_sync_lag_ms"] == 0
+    assert clean.values["lip_sync_strength"] > 0.8
+
+
+@pytest.mark.parametrize("damage", DAMAGES, ids=NAMES)
+def test_damage_is_seen_by_its_metrics_alone(film, clean, damage):
+    before = pixels(film).copy()
+    assert reactions(clean, measured(damage.spoil(film))) == damage.seen_by
+    assert (pixels(film) == before).all(), "the clean film is left as it was"
+
+
+def test_every_metric_sees_something(clean):
+    assert set().union(*(damage.seen_by for damage in DAMAGES)) == clean.values.keys()
+
+
+def test_the_documents_have_the_table():
+    lines = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+    head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
+    seen = {name: {row[0].strip("`") for row in rows if row[at].startswith("**")} for at, name in enumerate(head)}
+    assert {name: seen[name] for name in head[2:]} == {damage.name: set(damage.seen_by) for damage in DAMAGES}
+    assert all(re.fullmatch(r"-?[\d.]+", row[1]) for row in rows)
