@@ -30,10 +30,10 @@ STILL_FRAMES = 13
 """Of the portrait, before the video; what they encode to has settled by then."""
 STILL_LATENTS = 1 + STILL_FRAMES // 4
 MOTION_LATENTS = 19
-_NOD, _LAG = 0.03, 0.8
+_NOD, _NOD_LAG = 0.03, 0.8
 """How far a head nods to its voice, and how slowly."""
-_SWAY, _SWAY_SECONDS = 0.025, 6.0
-"""How far a head sways, and in which time."""
+_SWAY, _SWAY_LAG = 0.03, 0.93
+"""How far it leans over while it speaks, and how slowly."""
 _CONTEXTS = 40
 """Prompts for each mood and light."""
 
@@ -48,6 +48,8 @@ class Video:
     """uint8: the face at rest in white light."""
     wave_S: np.ndarray
     """float32 at 16 kHz."""
+    face: Face
+    """Who it is."""
     mood: int
     """Index into heads.MOODS."""
     light: int
@@ -59,25 +61,40 @@ def drawn_video(random: np.random.Generator, frames: int = FRAMES) -> Video:
     face, wave = Face.drawn_by(random), sound(random, frames / FRAMES_PER_SECOND)
     mood = int(random.choice(len(MOODS), p=[0.4, 0.3, 0.3]))
     light = int(random.choice(len(LIGHTS), p=[0.52, 0.12, 0.12, 0.12, 0.12]))
-    motion = motion_to(wave, [*MOODS.values()][mood], [*LIGHTS][light], side=float(random.choice([-1, 1])))
+    motion = motion_to(face, wave, [*MOODS.values()][mood], [*LIGHTS][light])
     return Video(
         frames_JHWC=draw(face, motion),
         portrait_HWC=draw(face, Motion.still(1))[0],
         wave_S=wave,
+        face=face,
         mood=mood,
         light=light,
     )
 
 
-def motion_to(wave_S: np.ndarray, mood: float, light: str, side: float = 1.0) -> Motion:
-    """How a face moves to a sound: the mouth follows it at once, the head nods behind and sways to one side first."""
+def motion_to(face: Face, wave_S: np.ndarray, mood: float, light: str) -> Motion:
+    """How a face moves to a sound: the mouth at once, the head nods behind and leans over to the picture's middle.
+
+    Nothing is left to chance, so that what a video shows follows from portrait, sound and prompt.
+    """
     opening, width = mouth(wave_S)
-    seconds = np.arange(len(opening)) / FRAMES_PER_SECOND
-    nod = np.zeros(len(opening))
-    for frame in range(1, len(opening)):
-        nod[frame] = _LAG * nod[frame - 1] + (1 - _LAG) * opening[frame]
-    sway = side * _SWAY * np.sin(2 * np.pi * seconds / _SWAY_SECONDS)
-    return Motion(opening=opening, width=width, sway=sway, nod=_NOD * nod, mood=mood, light=LIGHTS[light])
+    side = -1.0 if face.middle[0] > 0 else 1.0
+    return Motion(
+        opening=opening,
+        width=width,
+        sway=side * _SWAY * _behind(opening, _SWAY_LAG),
+        nod=_NOD * _behind(opening, _NOD_LAG),
+        mood=mood,
+        light=LIGHTS[light],
+    )
+
+
+def _behind(values_J: np.ndarray, lag: float) -> np.ndarray:
+    """An average of what was, the more of it the nearer to 1 `lag` is."""
+    slow = np.zeros(len(values_J))
+    for frame in range(1, len(values_J)):
+        slow[frame] = lag * slow[frame - 1] + (1 - lag) * values_J[frame]
+    return slow
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,156 @@
+"""How well the avatar that ships does what it was trained for, on faces, voices and prompts that it never saw.
+
+    python -m training.evaluate [--videos 40] [--pictures FILE.png]
+
+Every video has a drawn truth: the same face, moved by the same sound. `vae` columns are the truth, encoded and decoded:
+no transformer can do better.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from liveavatar_core.encoders.vae import VideoVae, decode_video, encode_video
+from liveavatar_core.pipeline import Avatar, Inputs, open_avatar
+from liveavatar_core.recipes import miniature, single
+from liveavatar_core.weights.shipped import shipped_weights
+from training.data import Video, drawn_video, motion_to
+from training.heads import LIGHTS, MOODS, draw
+from training.prompts import prompt
+from training.vae import to_pixels
+from training.voices import mouth
+
+SEED = 9_000
+CLIP = 48
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """One video, and what should have been."""
+
+    truth: Video
+    """Drawn."""
+    made_JHWC: np.ndarray
+    """By the avatar, uint8."""
+    vae_JHWC: np.ndarray
+    """The truth through the VAE, uint8."""
+
+
+def main() -> None:
+    """Print the metrics as JSON; write frames to look at."""
+    parser = argparse.ArgumentParser(prog="python -m training.evaluate", description=__doc__)
+    parser.add_argument("--videos", type=int, default=40, help="How many. (default: 40)")
+    parser.add_argument("--pictures", type=Path, help="Where to put frames: portrait, then made above truth.")
+    options = parser.parse_args()
+    shown = evaluate(options.videos)
+    print(json.dumps(metrics(shown), indent=2))
+    if options.pictures:
+        Image.fromarray(contact_sheet(shown[:6])).save(options.pictures)
+
+
+@torch.no_grad()
+def evaluate(count: int) -> list[Shown]:
+    """Make that many videos of one clip."""
+    recipe = miniature(single(1))
+    torch.set_num_threads(1)
+    with open_avatar(recipe, weights=shipped_weights(recipe)) as avatar:
+        return [_show(avatar, np.random.default_rng((SEED, number))) for number in range(count)]
+
+
+def _show(avatar: Avatar, random: np.random.Generator) -> Shown:
+    truth = drawn_video(random, CLIP)
+    inputs = Inputs(
+        image=Image.fromarray(truth.portrait_HWC),
+        waveform=truth.wave_S,
+        prompt=prompt(random, [*MOODS][truth.mood], [*LIGHTS][truth.light]),
+    )
+    blocks = [block.frames_JHWC for block in avatar.generate(inputs)]
+    made = torch.cat([block for block in blocks if block is not None]).numpy()
+    return Shown(truth=truth, made_JHWC=made, vae_JHWC=_through(avatar.system.vae, truth))
+
+
+def _through(vae: VideoVae, truth: Video) -> np.ndarray:
+    dtype = next(vae.parameters()).dtype
+    frames = np.concatenate([np.repeat(truth.portrait_HWC[None], 13, axis=0), truth.frames_JHWC])
+    video = decode_video(vae, encode_video(vae, to_pixels(frames[None]).to(dtype)), dtype)
+    levels = ((video[0, :, 13:].float().clamp(-1, 1) + 1) * 127.5).byte()
+    return levels.permute(1, 2, 3, 0).numpy()
+
+
+def metrics(shown: Sequence[Shown]) -> dict[str, float]:
+    """Means over the videos."""
+    portraits = [one.truth.portrait_HWC for one in shown]
+    return {
+        "psnr_db": _mean(_psnr_db(one.made_JHWC, one.truth.frames_JHWC) for one in shown),
+        "psnr_vae_db": _mean(_psnr_db(one.vae_JHWC, one.truth.frames_JHWC) for one in shown),
+        "portrait_recognised_share": _mean(_nearest(one, portraits) == n for n, one in enumerate(shown)),
+        "mouth_correlation": _mean(_mouth_correlation(one.made_JHWC, one.truth) for one in shown),
+        "mouth_correlation_vae": _mean(_mouth_correlation(one.vae_JHWC, one.truth) for one in shown),
+        "mood_recognised_share": _mean(_nearest_mood(one) == one.truth.mood for one in shown),
+        "light_recognised_share": _mean(_nearest_light(one) == one.truth.light for one in shown),
+    }
+
+
+def _mean(values: object) -> float:
+    return round(float(np.mean(list(values))), 3)  # type: ignore[call-overload]
+
+
+def _psnr_db(made: np.ndarray, truth: np.ndarray) -> float:
+    return float(10 * np.log10(255**2 / np.square(made.astype(float) - truth).mean()))
+
+
+def _nearest(one: Shown, portraits: Sequence[np.ndarray]) -> int:
+    """The portrait whose colours, each scaled to the same mean so that light does not count, are closest."""
+    made = _without_light(one.made_JHWC.mean(axis=0))
+    return int(np.argmin([np.square(made - _without_light(portrait)).mean() for portrait in portraits]))
+
+
+def _without_light(picture: np.ndarray) -> np.ndarray:
+    return picture / (picture.mean(axis=(0, 1)) + 1)
+
+
+def _mouth_correlation(frames: np.ndarray, truth: Video) -> float:
+    """Of what the sound asks for, and how dark it is where the drawn mouth opens and closes."""
+    wanted = mouth(truth.wave_S)[0]
+    luma = truth.frames_JHWC.astype(float).mean(axis=-1)
+    place = luma.std(axis=0)
+    place[:32] = 0
+    where = place > 0.5 * place.max()
+    dark = -frames.astype(float).mean(axis=-1)[:, where].mean(axis=1)
+    return float(np.corrcoef(wanted, dark)[0, 1]) if dark.std() > 0 and wanted.std() > 0 else 0.0
+
+
+def _nearest_mood(one: Shown) -> int:
+    return _nearest_drawn(one, [(mood, [*LIGHTS][one.truth.light]) for mood in MOODS.values()])
+
+
+def _nearest_light(one: Shown) -> int:
+    return _nearest_drawn(one, [([*MOODS.values()][one.truth.mood], light) for light in LIGHTS])
+
+
+def _nearest_drawn(one: Shown, choices: Sequence[tuple[float, str]]) -> int:
+    """Which choice of mood and light, drawn and put through the VAE's blur, is closest to what was made."""
+    truth, blur = one.truth, one.vae_JHWC.astype(float) - one.truth.frames_JHWC
+    drawn = [draw(truth.face, motion_to(truth.face, truth.wave_S, mood, light)) for mood, light in choices]
+    return int(np.argmin([np.square(one.made_JHWC - (frames + blur)).mean() for frames in drawn]))
+
+
+def contact_sheet(shown: Sequence[Shown], scale: int = 3) -> np.ndarray:
+    """A row for each video: the portrait, every sixth frame made, and below what was wanted."""
+    rows = []
+    for one in shown:
+        videos = (one.made_JHWC, one.truth.frames_JHWC)
+        rows += [np.concatenate([one.truth.portrait_HWC, *frames[::6]], axis=1) for frames in videos]
+    return np.concatenate(rows).repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+if __name__ == "__main__":
+    main()
