@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup conformance test lint clean
+.PHONY: help setup conformance quality test lint clean
 
 help:  ## What can be made, and with which variables
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -20,6 +20,9 @@ help:  ## What can be made, and with which variables
 
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
 	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --report-html=report/report.html $(SUITES)
+
+quality: $(READY)  ## What do fewer bits, steps and pixels do to the film? In miniature
+	$(BIN)/pytest suites/quality --hardware=miniature
 
 test: lint  ## Checks of the project itself: style, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"

@@ -19,6 +19,7 @@ EXPENSIVE = {
     r"make (conformance|test|setup)\b": "takes minutes; continuous integration runs just that",
     r"\S*pytest .*-m gpu\w+(?!.*--collect-only)": "simulates a full-size model for minutes, or needs cards",
     r"\S*pytest --tiers=lab.toml": "is of a lab's file; tests/harness runs such a file",
+    r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",
     r"\S*pytest -m published": "simulates eleven full-size runs",
     r"\S*python -m suites.published.table$": "simulates eleven full-size runs",
     r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",

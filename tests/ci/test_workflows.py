@@ -73,6 +73,7 @@ def test_a_pull_request_runs_what_a_person_would():
     found = jobs("pull-request.yml")
     assert commands(found["checks"]).strip() == "make test"
     assert commands(found["conformance"]).strip() == "make conformance"
+    assert commands(found["quality"]).strip() == "make quality"
     diff = commands(found["baselines"])
     assert "python -m ci.baseline_diff" in diff
     assert "$GITHUB_STEP_SUMMARY" in diff
@@ -84,6 +85,10 @@ def test_nightly_demands_its_cards_and_keeps_records_even_when_it_fails():
     assert "--require-hardware" in commands(tier)
     upload = next(step for step in tier["steps"] if "upload-artifact" in step.get("uses", ""))
     assert upload["if"] == "always()"
+
+
+def test_nightly_makes_the_long_films():
+    assert "pytest suites/quality -m nightly" in commands(jobs("nightly.yml")["quality"])
 
 
 def test_nightly_proposes_and_never_merges():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 from PIL import Image, ImageFilter
@@ -23,6 +25,7 @@ from suites.harness.metrics.lip_sync import lip_sync, loudness
 from suites.harness.metrics.quality import compared, picture_beyond_sound_ms, quality_of
 from suites.harness.metrics.reference import latent_cosine, psnr_db, ssim
 from suites.harness.metrics.sketch import Sketch, sketch
+from suites.harness.metrics.vmaf import PROGRAM, vmaf_score
 
 RANDOM = np.random.default_rng(0)
 PICTURE = RANDOM.integers(60, 180, (64, 64, 3)).astype(np.float32)
@@ -68,6 +71,20 @@ def test_latent_cosine_of_known_angles(first, second, cosine):
 def test_latents_of_nothing_have_no_angle():
     with pytest.raises(NotMeasured, match="all 0"):
         latent_cosine(np.zeros(3), np.ones(3))
+
+
+def test_vmaf_takes_a_program_that_somebody_names():
+    with pytest.raises(NotMeasured, match="nobody asked"):
+        vmaf_score(film(0), film(0), {})
+    with pytest.raises(BadInput, match="gave no VMAF"):
+        vmaf_score(film(0), film(0), {PROGRAM: "/bin/false"})
+
+
+@pytest.mark.skipif(PROGRAM not in os.environ, reason=f"{PROGRAM} names no ffmpeg")
+def test_vmaf_sees_blur():
+    sharp = film(0, 2, picture=blurred(PICTURE, 1))
+    assert vmaf_score(sharp, sharp) > 90
+    assert vmaf_score(film(0, 2, picture=blurred(PICTURE, 2)), sharp) < 70
 
 
 def test_black_is_dark_and_empty():

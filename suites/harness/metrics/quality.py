@@ -24,6 +24,7 @@ from suites.harness.metrics.jumps import clip_jump_ratio, first_frame_jump_ratio
 from suites.harness.metrics.lip_sync import Region, Sound, lip_sync
 from suites.harness.metrics.reference import latent_cosine, psnr_db, ssim
 from suites.harness.metrics.sketch import Pixels, sketch
+from suites.harness.metrics.vmaf import vmaf_score
 
 Measure = Callable[[], float]
 
@@ -64,6 +65,7 @@ def compared(film: Film, reference: Film) -> Quality:
         "latent_cosine": partial(_latent_cosine, film, reference),
         "psnr_db": partial(psnr_db, ours, theirs),
         "ssim": partial(ssim, ours, theirs),
+        "vmaf_score": partial(vmaf_score, ours, theirs),
         "sharpness_kept_ratio": lambda: sharpness_ratio(sketch(ours)) / sharpness_ratio(sketch(theirs)),
     }
     return _measured(measures.items())

@@ -15,7 +15,7 @@ WINDOW = 8
 
 def latent_cosine(latents: np.ndarray, reference: np.ndarray) -> float:
     """Cosine of the angle between all latents of two films: 1 for equal ones, 0 for unrelated ones."""
-    _check_same("latents", latents.shape, reference.shape)
+    check_same("latents", latents.shape, reference.shape)
     first, second = (np.ravel(each).astype(np.float64) for each in (latents, reference))
     size = float(np.linalg.norm(first) * np.linalg.norm(second))
     if not size:
@@ -25,7 +25,7 @@ def latent_cosine(latents: np.ndarray, reference: np.ndarray) -> float:
 
 def psnr_db(frames_NHW3: Pixels, reference_NHW3: Pixels) -> float:
     """Peak signal over noise of all pixels together, in decibels: 100 for equal films, 20 to the eye another film."""
-    _check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
+    check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
     errors = [np.mean((a.astype(np.float32) - b) ** 2) for a, b in zip(frames_NHW3, reference_NHW3, strict=True)]
     error = float(np.mean(errors))
     return min(MOST_DB, 10 * float(np.log10(255**2 / error))) if error else MOST_DB
@@ -36,7 +36,7 @@ def ssim(frames_NHW3: Pixels, reference_NHW3: Pixels) -> float:
 
     To be shown, not to be gated: kernels that differ in the last bit make other frames of a model of four steps.
     """
-    _check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
+    check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
     pairs = zip(frames_NHW3, reference_NHW3, strict=True)
     return float(np.mean([_ssim(a.astype(np.float32) @ LUMA, b.astype(np.float32) @ LUMA) for a, b in pairs]))
 
@@ -57,6 +57,7 @@ def _means(picture_HW: np.ndarray) -> np.ndarray:
     return squares / WINDOW**2
 
 
-def _check_same(what: str, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+def check_same(what: str, first: tuple[int, ...], second: tuple[int, ...]) -> None:
+    """Raise NotMeasured where shapes differ."""
     if first != second:
         raise NotMeasured(f"{what} {first} against {second} of the reference")
