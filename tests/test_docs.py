@@ -79,7 +79,7 @@ def test_options_and_markers_are_known(command, pytest_help, tiers):
     options = [word.split("=")[0] for word in words if word.startswith("--")]
     assert [option for option in options if option not in pytest_help] == []
     markers = [word for flag, word in pairwise(words) if flag == "-m"]
-    assert set(markers) <= {*tiers, "published"}
+    assert set(markers) <= {*tiers, "published", "nightly"}
 
 
 def test_the_tier_that_the_page_adds_is_one(tiers):
