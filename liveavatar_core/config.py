@@ -9,7 +9,8 @@ import hashlib
 import json
 import re
 from dataclasses import MISSING, dataclass, fields, is_dataclass
-from typing import Any, Literal
+from functools import cache
+from typing import Any, Literal, get_args, get_type_hints
 
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.errors import InvalidRecipe
@@ -25,6 +26,23 @@ Dtype = Literal["float32", "bfloat16"]
 
 _PER_PARAMETER = "give --shard per_parameter"
 _SHARD = "give --shard per_parameter or flat, or leave it True"
+
+
+def _check_types(declared: Any) -> None:
+    """Raise InvalidRecipe for a field whose value is of another type, or none of its choices: it would fail later."""
+    for name, kind in _hints_of(type(declared)).items():
+        value, choices = getattr(declared, name), get_args(kind)
+        if choices:
+            fits, allowed = value in choices, "one of " + ", ".join(choices)
+        else:
+            fits, allowed = type(value) in ((int, float) if kind is float else (kind,)), f"of type {kind.__name__}"
+        if not fits:
+            raise InvalidRecipe(f"{name} {value!r} is not {allowed}", f"give {name} another value")
+
+
+@cache
+def _hints_of(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +66,21 @@ class Quirks:
     """Black bars where the portrait is too narrow for the size. False: scale until the size is covered."""
     float16_rotary_tables: bool = False
     """Round cosines and sines to float16, as the original does."""
+
+    def __post_init__(self) -> None:
+        _check_types(self)
+        for name in ("reference_frames", "motion_frames"):
+            frames = getattr(self, name)
+            if frames < 1 or frames % VIDEO_FRAMES_PER_LATENT != 1:
+                raise InvalidRecipe(
+                    f"quirks.{name} {frames} is not 1 + {VIDEO_FRAMES_PER_LATENT}k, which the VAE encodes",
+                    f"give {name} 1, 5, 9, ...",
+                )
+        for name, least in (("relative_dist", 1), ("first_frames_dropped", 0)):
+            if getattr(self, name) < least:
+                raise InvalidRecipe(
+                    f"quirks.{name} {getattr(self, name)} is less than {least}", f"give {name} {least} or more"
+                )
 
 
 ORIGINAL_SINGLE = Quirks(
@@ -86,6 +119,7 @@ class ClipSpec:
     """Where to follow the original's oddities."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         if not re.fullmatch(r"[1-9]\d*\*[1-9]\d*", self.size):
             raise InvalidRecipe(f"size {self.size!r} is not two numbers", 'give --size "704*384"')
         if self.max_area < 64 * 64:
@@ -190,6 +224,7 @@ class Deployment:
     """KV caches are kept in float8, one scale for each token of a head."""
 
     def __post_init__(self) -> None:
+        _check_types(self)
         self._check_ranks()
         self._check_shards()
         self._check_quantised()
@@ -270,6 +305,8 @@ class Deployment:
                 " gathered",
                 "use shard none: 8-bit weights are half as large to begin with",
             )
+        if self.lora_rank < 1:
+            raise InvalidRecipe(f"lora_rank {self.lora_rank} is less than 1", "give 1 or more, or lora none")
         if self.quantised and self.lora == "adapter":
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
