@@ -126,6 +126,22 @@ def test_what_moves_does_not_flicker():
     assert flicker_levels(sketch(frames), 48) == 0
 
 
+def test_a_camera_that_sways_does_not_flicker():
+    picture = blurred(np.repeat(np.repeat(PICTURE[::8, ::8], 8, axis=0), 8, axis=1), 2)
+    shifts = np.random.default_rng(1).integers(-2, 3, (24, 2))
+    swaying = np.stack([np.roll(picture, shift, axis=(0, 1)) for shift in shifts]).astype(np.uint8)
+    together = np.median(np.diff(sketch(swaying).brightness_NRC.reshape(24, -1), axis=0), axis=1)
+    assert np.abs(np.diff(together)).mean() / 2 > 0.1, "without the floor it would be flicker"
+    assert flicker_levels(sketch(swaying), 48) < 0.01
+
+
+def test_black_frames_are_no_jump():
+    frames = film(*range(36))
+    frames[[0, 12]] = 0
+    assert clip_jump_ratio(sketch(frames), 12) == pytest.approx(1, rel=0.01)
+    assert first_frame_jump_ratio(sketch(frames)) == pytest.approx(1, rel=0.01)
+
+
 def test_sharpness_sees_blur_and_neither_brightness_nor_contrast_nor_colour():
     sharp = sharpness_ratio(sketched(0))
     assert sharpness_ratio(sketched(30)) == pytest.approx(sharp, rel=0.01)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 
-from suites.harness.metrics.broken import black_N
 from suites.harness.metrics.errors import NotMeasured
 from suites.harness.metrics.sketch import Floats, Sketch
 
@@ -34,15 +33,9 @@ def _detail(ratios: Floats) -> float:
 
 def colour_drift_levels_per_clip(film: Sketch, clip_frames: int) -> float:
     """How far red, green and blue move with each clip: the root of their mean square."""
-    black, colour_N3 = black_N(film), film.tiles_NRC3.mean(axis=(1, 2))
-    colours = [_median_colour(colour_N3[each][~black[each]]) for each in _clips(film, clip_frames)]
+    colour_N3 = film.tiles_NRC3.mean(axis=(1, 2))
+    colours = [np.median(colour_N3[each], axis=0) for each in _clips(film, clip_frames)]
     return float(np.sqrt(np.mean(_slope(np.array(colours)) ** 2)))
-
-
-def _median_colour(colour_N3: Floats) -> Floats:
-    if not len(colour_N3):
-        raise NotMeasured("a clip is black from start to end")
-    return np.median(colour_N3, axis=0)
 
 
 def identity_drift_per_clip(film: Sketch, clip_frames: int) -> float:
@@ -50,16 +43,13 @@ def identity_drift_per_clip(film: Sketch, clip_frames: int) -> float:
 
     Contours neither see colour nor brightness. It is no face recognition: a turned head counts as well.
     """
-    black = black_N(film)
-    likeness = [_contours(film.small_Nhw[each][~black[each]]) for each in _clips(film, clip_frames)]
+    likeness = [_contours(film.small_Nhw[each]) for each in _clips(film, clip_frames)]
     away = np.array([1 - float(likeness[0] @ each) for each in likeness])
     return float(_slope(away[:, None])[0])
 
 
 def _contours(small_Nhw: np.ndarray) -> Floats:
     """Of the mean picture of a clip, as a vector of length 1."""
-    if not len(small_Nhw):
-        raise NotMeasured("a clip is black from start to end")
     down, right = np.gradient(small_Nhw.mean(axis=0, dtype=np.float64))
     strength, turn = np.hypot(down, right), np.arctan2(down, right) % np.pi
     direction = np.minimum((turn / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)
