@@ -8,6 +8,7 @@ import pytest
 
 from liveavatar_core.errors import LiveAvatarError
 from suites.harness.options import add_options, read_settings
+from suites.harness.report.progress import Progress
 from suites.harness.report.terminal import render
 from suites.harness.session import Session, check_data
 from suites.harness.tier_runner import TierRunner
@@ -32,10 +33,20 @@ def pytest_configure(config: pytest.Config) -> None:
     except LiveAvatarError as error:
         pytest.exit(str(error), returncode=BAD_INPUT)
     config.stash[SESSION] = Session(settings=settings, tiers=tiers)
+    if config.get_verbosity() < 1 and not config.getoption("benchmark_compare", None):
+        config.option.benchmark_quiet = True  # its table would be a second one
     if not hasattr(config, "workerinput"):
         config.pluginmanager.register(Reporter(config.stash[SESSION]))
     for tier in tiers.values():
         config.addinivalue_line("markers", f"{tier.name}: {tier.title} ({tier.cards} x {tier.card})")
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Show progress where this process runs the tests, unless it was asked to be quiet."""
+    config = session.config
+    if not hasattr(config, "workerinput") and config.get_verbosity() >= 0 and not config.getoption("numprocesses", 0):
+        ours = config.stash[SESSION]
+        config.pluginmanager.register(Progress(config, ours.tiers, lambda: ours.doing))
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -61,7 +72,7 @@ def tier(request: pytest.FixtureRequest) -> TierRunner:
     if len(marked) != 1:
         text = f"marked with {len(marked)} tiers, not one\nnext: write pytestmark = pytest.mark.gpu4x24"
         pytest.fail(text, pytrace=False)
-    return TierRunner(marked[0], request.param, session.settings, request)
+    return TierRunner(marked[0], request.param, session.settings, request, session.tell)
 
 
 def _tiers_of(item: pytest.Item, tiers: dict[str, Tier]) -> list[Tier]:

@@ -42,8 +42,16 @@ class Session:
     out_of_trend: list[str] = field(default_factory=list)
     """Values that fall out of their history. Two lines each."""
 
+    doing: str = ""
+    """What the running test does at this moment."""
+
+    def tell(self, doing: str) -> None:
+        """Take note of what the running test does now."""
+        self.doing = doing
+
     def add(self, properties: Iterable[tuple[str, object]]) -> None:
         """Take the runs out of a test's properties."""
+        self.doing = ""
         values = list(properties)
         self.lost += sum(name == LOST for name, _ in values)
         paths = [str(value) for name, value in values if name == RECORD]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, replace
 
 import pytest
 
 from liveavatar_core.errors import BadData, LiveAvatarError
-from suites.harness.clock import clock_of
+from suites.harness.clock import ClipClock, Replies, clock_of
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.judge import Judgement, judge
 from suites.harness.options import AUTO, Settings
@@ -24,8 +26,16 @@ RECORD, JUDGEMENT, LOST = "record", "judgement", "lost_record"
 class TierRunner:
     """A tier in one hardware mode, for one test."""
 
-    def __init__(self, tier: Tier, hardware: str, settings: Settings, request: pytest.FixtureRequest) -> None:
-        """`hardware`: a hardware mode, or auto."""
+    def __init__(
+        self,
+        tier: Tier,
+        hardware: str,
+        settings: Settings,
+        request: pytest.FixtureRequest,
+        tell: Callable[[str], None] = lambda doing: None,
+    ) -> None:
+        """`hardware`: a hardware mode, or auto. `tell`: hears what is being done."""
+        self._tell = tell
         self.tier, self.hardware = tier, hardware
         self._settings, self._item, self._clock = settings, request.node, clock_of(request)
 
@@ -57,7 +67,23 @@ class TierRunner:
         folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        return mode.run(self.tier, case, folder, self._clock)
+        doing = f"{case.name} on {self.tier.cards} x {self.tier.card}, {mode.name}"
+        self._tell(doing)
+        return mode.run(self.tier, case, folder, self._telling(doing))
+
+    def _telling(self, doing: str) -> ClipClock:
+        """The clock, which says before each clip that it begins."""
+
+        def clock(clip: Callable[[], Replies], count: int) -> list[Replies]:
+            number = itertools.count(1)
+
+            def told() -> Replies:
+                self._tell(f"clip {next(number)} of {count}, {doing}")
+                return clip()
+
+            return self._clock(told, count)
+
+        return clock
 
     def _mode(self) -> HardwareMode:
         """The mode to run in; the test ends here if this machine has none."""

@@ -138,6 +138,22 @@ def test_what_else_needs_a_decision_stands_at_the_top(show, tmp_path):
     assert show(text).locator("header .next").inner_text() == "<b>odd\nnext: look"
 
 
+def test_quality_stands_beside_its_baseline_or_the_reason_why_there_is_none(show, tmp_path):
+    reviewed = fitting(quality={"latent_cosine": 0.99})
+    write_baseline(reviewed, settings(tmp_path, baseline_update="all"))
+    record = fitting(quality={"latent_cosine": 0.98, "psnr_db": 40.0}, quality_missing={"lip_sync_strength": "no face"})
+    rows = show(page_of(tmp_path, record)).locator("details[open] tbody tr").all_inner_texts()
+    cells = [row.split("\t") for row in rows]
+    assert [row[:2] for row in cells] == [
+        ["latent_cosine", "0.98"],
+        ["psnr_db", "40"],
+        ["lip_sync_strength", "none: no face"],
+    ]
+    low, high = (float(word) for word in cells[0][2].split(" to "))
+    assert low < 0.99 < high
+    assert cells[2][2] == "no baseline yet"
+
+
 def test_charts_have_names_that_are_read_aloud(show, tmp_path):
     page = show(page_of(tmp_path, ran_out(), fitting()))
     assert page.get_by_role("img", name="Memory of ranks 1–3, published_sharded on gpu4x24").count() == 1

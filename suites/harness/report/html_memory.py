@@ -225,7 +225,7 @@ def _shortage(record: RunRecord, held: int, requested: int, scale: Scale) -> Ite
         tag("path", d=f"M{left + 5:.1f} {top - 11:.1f}l10 10m0 -10l-10 10", class_="cross"),
         class_="oom",
     )
-    yield tag("text", f"{size} asked", x=left - 4, y=top + 8, text_anchor="end", class_="asked-text")
+    yield tag("text", f"{size} asked", x=left, y=top - 2, text_anchor="end", class_="asked-text")
 
 
 def _legend(line: MemoryTimeline) -> Markup:

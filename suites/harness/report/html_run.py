@@ -16,6 +16,7 @@ from suites.harness.record import RunRecord, run_name
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
+from suites.harness.report.html_quality import quality_table
 from suites.harness.report.html_seconds import MEASURED, PREDICTED, strip_plot, trend
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
 from suites.harness.report.html_units import name_of, size_text
@@ -88,7 +89,7 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         tag("div", *charts, class_="charts"),
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
-        _quality(record),
+        quality_table(record, context.baseline),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
         tag("details", tag("summary", "Proof that settings acted"), pairs(record.knobs.items()))
         if record.knobs
@@ -199,14 +200,6 @@ def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
     tables = [agreement(record, each) for each in measured]
     note = None if tables else tag("p", "Not measured: no card took part in this session.", class_="quiet")
     return tag("div", tag("h4", "Predicted against measured"), *tables, note)
-
-
-def _quality(record: RunRecord) -> Markup | None:
-    if not record.quality:
-        return None
-    return tag(
-        "div", tag("h4", "Quality"), pairs((name.replace("_", " "), value) for name, value in record.quality.items())
-    )
 
 
 TRENDS = {"peak_vram_gib": "Peak a card, GiB", MEASURED: "Seconds a clip", PREDICTED: "Seconds a clip, predicted"}

@@ -1,0 +1,92 @@
+"""What a person sees while tests run: bars on a terminal, lines elsewhere."""
+
+from __future__ import annotations
+
+import os
+import pty
+import re
+import subprocess
+import sys
+
+import pytest
+from canned import passed
+from lab import said
+
+from suites.harness.report.progress import bars
+
+pytest_plugins = ["pytester"]
+COUNTS = {"gpu4x24": (1, 2), "gpu5x24": (0, 3)}
+DOING = "published_sharded on 4 x RTX 4090, miniature, clip 2 of 4"
+
+
+def test_each_tier_has_a_bar_and_the_running_one_says_what_it_does():
+    first, second = bars(COUNTS, "gpu4x24", DOING, 12.3, 120)
+    assert first == f"gpu4x24 {'━' * 10}{'╌' * 10} 1/2  12 s  {DOING}"
+    assert second == f"gpu5x24 {'╌' * 20} 0/3"
+
+
+@pytest.mark.parametrize("width", [20, 45, 60, 80, 200])
+def test_a_narrow_terminal_has_no_line_that_wraps(width: int):
+    lines = bars(COUNTS, "gpu4x24", DOING, 12.3, width)
+    assert max(map(len, lines)) < width
+    assert ("━" in lines[0]) == (width >= 50)
+    assert "1/2" in lines[0]
+
+
+def test_elsewhere_than_on_a_terminal_a_line_says_what_begins(lab):
+    lab.put(passed())
+    text = said(lab.run())
+    assert re.search(r"\ngpu5x24 1/1: test_case\[auto-published_sharded\] \. +\[100%\]\n", text)
+    assert "\x1b" not in text
+    assert "gpu5x24 1/1" not in said(lab.run("-q"))
+
+
+SLOW = """
+import time
+quick = sys.modules["suites.harness.hardware.simulated"].Mode
+class Slow(quick):
+    def run(self, *given):
+        time.sleep(0.6)
+        return super().run(*given)
+sys.modules["suites.harness.hardware.simulated"].Mode = Slow
+"""
+
+
+def on_a_terminal(lab, *options: str) -> str:
+    """What a session writes to a terminal of 80 columns."""
+    parent, child = pty.openpty()
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *options]
+    env = os.environ | {"COLUMNS": "80", "TERM": "xterm"}
+    with subprocess.Popen(command, cwd=lab.folder, stdout=child, stderr=child, env=env):
+        os.close(child)
+        chunks = []
+        try:
+            while chunk := os.read(parent, 65536):
+                chunks.append(chunk)
+        except OSError:  # what Linux says at the end
+            pass
+    os.close(parent)
+    return b"".join(chunks).decode()
+
+
+def test_on_a_terminal_bars_come_below_and_are_gone_before_pytest_writes(lab):
+    lab.put(passed())
+    with (lab.folder / "conftest.py").open("a") as file:
+        file.write(SLOW)
+    text = on_a_terminal(lab)
+    drawn = re.findall(r"\x1b7\x1b\[1B\r\x1b\[K([^\x1b]*)\x1b8", text)
+    assert drawn
+    assert all(line.startswith(f"gpu5x24 {'╌' * 10} 0/1  ") for line in drawn)
+    assert any("published_sharded on 5 x RTX 4090, simulated" in line for line in drawn)
+    after = text[text.rindex("\x1b8") :]
+    assert after.startswith("\x1b8\x1b[J"), "cleared"
+    assert "1 passed" in after
+    assert "\x1b7" not in on_a_terminal(lab, "-s"), "tests that print themselves are left alone"
+
+
+def test_there_is_one_table_unless_that_of_pytest_benchmark_is_asked_for(lab):
+    """Rounds are still taken, for its own files; it prints them with -v, or to compare."""
+    (lab.folder / "test_timed.py").write_text("def test_timed(benchmark):\n    benchmark.pedantic(lambda: None)\n")
+    lab.put(passed())
+    quiet, verbose = said(lab.run_apart()), said(lab.run_apart("-v"))
+    assert ("Rounds" in quiet, "Rounds" in verbose) == (False, True)
