@@ -74,6 +74,18 @@ def published_replicated(cards: int) -> Recipe:
     )
 
 
+def timestep_pipeline(cards: int) -> Recipe:
+    """The original's layout for many 80 GB cards: each computes one denoising step, the last one decodes.
+
+    Every transformer rank holds the whole transformer and the one KV cache of its noise level; blocks pass through.
+    """
+    return Recipe(
+        name="timestep_pipeline",
+        clip=ClipSpec(size="704*384", sample_steps=cards - 1),
+        deployment=Deployment(num_gpus_dit=cards - 1, timestep_pipeline=True, enable_vae_parallel=True),
+    )
+
+
 def single(cards: int) -> Recipe:
     """One card holds everything in bfloat16; the parts that rest stand in host memory."""
     if cards != 1:
@@ -147,6 +159,7 @@ def _alone(cards: int, name: str, **changes: Any) -> Recipe:
 RECIPES: dict[str, Callable[[int], Recipe]] = {
     "published_sharded": published_sharded,
     "published_replicated": published_replicated,
+    "timestep_pipeline": timestep_pipeline,
     "single": single,
     "bf16_sharded": bf16_sharded,
     "encoders_freed": encoders_freed,

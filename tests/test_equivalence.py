@@ -50,7 +50,8 @@ TIMESTEP = {
     ),
 }
 
-NAMED = {name: named_recipe(name, CARDS_OF.get(name, 4)).deployment for name in RECIPES}
+OTHERS = [name for name in RECIPES if name != "timestep_pipeline"]  # which takes another number of steps
+NAMED = {name: named_recipe(name, CARDS_OF.get(name, 4)).deployment for name in OTHERS}
 EXACT = {f"recipe-{name}": layout for name, layout in NAMED.items() if not (layout.quantised or layout.fp8_kv_cache)}
 ROUNDED = {f"recipe-{name}": layout for name, layout in NAMED.items() if layout.quantised or layout.fp8_kv_cache} | {
     "fp8-storage": Deployment(fp8=True, fp8_multiply=False),
