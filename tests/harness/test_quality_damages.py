@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from suites.quality.damages import BEGIN, DAMAGES, END, PAGE, clean_film, measured, pixels, reactions
@@ -32,6 +34,12 @@ def test_damage_is_seen_by_its_metrics_alone(film, clean, damage):
     before = pixels(film).copy()
     assert reactions(clean, measured(damage.spoil(film))) == damage.seen_by
     assert (pixels(film) == before).all(), "the clean film is left as it was"
+
+
+@pytest.mark.parametrize("late", [-6, -2, 1, 5])
+def test_the_lag_of_a_drawn_head_is_exact(film, late):
+    shifted = replace(film, frames=np.roll(pixels(film), late, axis=0))
+    assert measured(shifted).values["lip_sync_lag_ms"] == 40 * late
 
 
 def test_every_metric_sees_something(clean):

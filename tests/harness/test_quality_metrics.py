@@ -247,6 +247,26 @@ def test_every_metric_is_a_number_or_has_a_reason():
     assert all(quality.missing.values())
 
 
+CONTENTS = {
+    "black": lambda shape, random: np.zeros(shape),
+    "white": lambda shape, random: np.full(shape, 255),
+    "noise": lambda shape, random: random.integers(0, 256, shape),
+    "still": lambda shape, random: np.broadcast_to(random.integers(0, 256, shape[1:]), shape),
+}
+
+
+@pytest.mark.parametrize("content", CONTENTS)
+@pytest.mark.parametrize("frames", [1, 2, 3, 8, 40, 97])
+@pytest.mark.parametrize("size", [(16, 256), (50, 67), (64, 64)])
+def test_whatever_the_film_no_number_is_nan(content, frames, size):
+    random = np.random.default_rng(frames)
+    made = CONTENTS[content]((frames, *size, 3), random).astype(np.uint8)
+    sound = random.normal(scale=0.1, size=frames * 640).astype(np.float32)
+    found = quality_of(Film(frames=made, sound=sound), reference=Film(frames=made[::-1].copy()), clip_frames=12)
+    assert all(np.isfinite(value) for value in found.values.values())
+    assert all(found.missing.values())
+
+
 def test_a_written_film_is_read_back_with_its_sound_in_place(tmp_path):
     sound, path = voice(60), tmp_path / "film.mp4"
     frames = talking(sound, 0)
