@@ -1,4 +1,4 @@
-"""One thing that fuzzing tried, as text: a recipe's declared inputs, what was changed in it, the property it was for.
+"""One thing that fuzzing tried, as text: a recipe's declared inputs, what was changed in it, the rule it was for.
 
 Free of torch. Fields that have their default are left out, so that a case stays short enough for a command line.
 """
@@ -23,26 +23,26 @@ KEPT = Path(__file__).with_name("cases")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A property and what it is asked of."""
+    """A rule and what it is asked of."""
 
-    property: str
-    """Name of one of properties.PROPERTIES."""
+    rule: str
+    """Name of one of rules.RULES."""
     recipe: Recipe
-    """Valid, over the 14B; the property says which model stands in for it."""
+    """Valid, over the 14B; the rule says which model stands in for it."""
     change: Mapping[str, Any] = field(default_factory=dict)
-    """What the property changes: fields of the clip or the deployment, or a number of the property's own."""
+    """What the rule changes: fields of the clip or the deployment, or a number of the rule's own."""
 
     @property
     def text(self) -> str:
         """As JSON in one line."""
         clip, deployment = _declared(self.recipe.clip), _declared(self.recipe.deployment)
         parts = {"clip": clip, "deployment": deployment, "change": dict(self.change)}
-        return json.dumps({"property": self.property} | {name: part for name, part in parts.items() if part})
+        return json.dumps({"rule": self.rule} | {name: part for name, part in parts.items() if part})
 
     @property
     def name(self) -> str:
-        """The property and eight digits over all else."""
-        return f"{self.property}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
+        """The rule and eight digits over all else."""
+        return f"{self.rule}-{hashlib.sha256(self.text.encode()).hexdigest()[:8]}"
 
     @property
     def command(self) -> str:
@@ -56,12 +56,12 @@ def read_case(text: str, where: str = "the case") -> Case:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadData(f"{where} is no JSON: {error}", "give the line that a failure printed") from error
-    if not isinstance(data, dict) or not isinstance(data.get("property"), str):
-        raise BadData(f"{where} names no property", "give the line that a failure printed")
+    if not isinstance(data, dict) or not isinstance(data.get("rule"), str):
+        raise BadData(f"{where} names no rule", "give the line that a failure printed")
     clip = strict.build(ClipSpec, data.get("clip", {}), f"{where}: clip")
     deployment = strict.build(Deployment, data.get("deployment", {}), f"{where}: deployment")
-    recipe = Recipe(name=data["property"], clip=clip, deployment=deployment)
-    return Case(property=data["property"], recipe=recipe, change=data.get("change", {}))
+    recipe = Recipe(name=data["rule"], clip=clip, deployment=deployment)
+    return Case(rule=data["rule"], recipe=recipe, change=data.get("change", {}))
 
 
 def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:

@@ -126,9 +126,9 @@ def recipes(draw: DrawFn, *, most_cards: int = MOST_CARDS, most_clips: int = 3) 
 
 
 def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]], **limits: int) -> SearchStrategy[Case]:
-    """Recipes for the property `name`, each with a change that `changes` draws for it."""
+    """Recipes for the rule `name`, each with a change that `changes` draws for it."""
     return recipes(**limits).flatmap(
-        lambda recipe: changes(recipe).map(lambda change: Case(property=name, recipe=recipe, change=change))
+        lambda recipe: changes(recipe).map(lambda change: Case(rule=name, recipe=recipe, change=change))
     )
 
 
@@ -194,7 +194,7 @@ def _broken_fields() -> SearchStrategy[Change]:
         "quirks.motion_frames": below | st.sampled_from((2, 72, 74)),
         "quirks.first_frames_dropped": st.integers(-5, -1),
     }
-    return st.one_of([values.map(lambda value, name=name: {name: value}) for name, values in one.items()])
+    return st.one_of([st.fixed_dictionaries({name: values}) for name, values in one.items()])
 
 
 def _broken_rules(recipe: Recipe) -> list[Change]:

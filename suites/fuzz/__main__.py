@@ -1,0 +1,36 @@
+"""Run one case again: `python -m suites.fuzz 'CASE'`, as a failure prints it, or the name of a kept one."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from liveavatar_core.errors import LiveAvatarError
+from suites.fuzz.case import kept_cases, read_case
+
+
+def main() -> int:
+    """0: the rule holds; 1: it is broken; 2: that is no case."""
+    parser = argparse.ArgumentParser(prog="python -m suites.fuzz", description=__doc__)
+    parser.add_argument("case", help="a line of JSON, or the name of a kept case")
+    given = parser.parse_args().case
+    try:
+        case = kept_cases().get(given) or read_case(given)
+    except LiveAvatarError as error:
+        print(error, file=sys.stderr)
+        return 2
+    from suites.fuzz.hunt import run_case  # imported here: it takes torch
+    from suites.fuzz.rules import RULES, Broken
+
+    print(f"{case.rule}: {RULES[case.rule].says}")
+    try:
+        peak = run_case(case)
+    except Broken as error:
+        print(f"broken: {error}")
+        return 1
+    print(f"holds; fullest card {peak / 2**30:.3f} GiB" if peak else "holds")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,93 @@
+"""Faults to plant, each a small mistake that somebody could make: does fuzzing find it?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from liveavatar_core.deploy.ulysses import Ulysses
+from liveavatar_core.model.cache import HostKVCache, KVCache
+from liveavatar_core.pipeline import denoising
+
+Patch = tuple[Any, str, Any]
+"""Owner, attribute, what takes its place."""
+
+
+def cache_not_freed() -> Patch:
+    """Layers of a KV cache that were brought to the card stay there."""
+    original = HostKVCache.read
+
+    def read(self: Any, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
+        made = original(self, layer, tokens)
+        self.__dict__.setdefault("kept", {})[layer] = made
+        return made
+
+    return HostKVCache, "read", read
+
+
+def uneven_heads() -> Patch:
+    """Where heads do not divide, each rank's are put back one further."""
+    original = Ulysses.to_tokens
+
+    def to_tokens(self: Any, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
+        x_BHlD = original(self, x_BhLD, frames, tokens, num_heads)
+        return x_BHlD.roll(1, dims=1) if num_heads % self.ranks else x_BHlD
+
+    return Ulysses, "to_tokens", to_tokens
+
+
+def dtype_dropped() -> Patch:
+    """KV caches in bfloat16, whatever was asked for."""
+    original: Any = KVCache.__dict__["allocate"].__func__
+
+    def allocate(cls: Any, *args: Any, dtype: torch.dtype, **kwargs: Any) -> Any:
+        return original(cls, *args, dtype=torch.bfloat16 if dtype == torch.float32 else dtype, **kwargs)
+
+    return KVCache, "allocate", classmethod(allocate)
+
+
+def wrong_clip() -> Patch:
+    """The second prefill sees the frame before the first clip in place of that clip's own."""
+    original = denoising.renew
+
+    def renew(system: Any, conditioning: Any, state: Any, reference: Tensor) -> None:
+        original(system, conditioning, state, conditioning.reference_BCTHW)
+
+    return denoising, "renew", renew
+
+
+def leak_per_clip() -> Patch:
+    """What a clip starts from is never let go."""
+    original, kept = denoising._noise, []
+
+    def noise(*args: Any) -> Tensor:
+        kept.append(original(*args))
+        return kept[-1]
+
+    return denoising, "_noise", noise
+
+
+FAULTS: dict[str, Callable[[], Patch]] = {
+    "cache_not_freed": cache_not_freed,
+    "uneven_heads": uneven_heads,
+    "dtype_dropped": dtype_dropped,
+    "wrong_clip": wrong_clip,
+    "leak_per_clip": leak_per_clip,
+}
+"""By name."""
+
+
+@contextmanager
+def planted(name: str) -> Iterator[None]:
+    """Inside, the core has that fault; none for an empty name."""
+    if not name:
+        yield
+        return
+    owner, attribute, replacement = FAULTS[name]()
+    with patch.object(owner, attribute, replacement):
+        yield

@@ -1,0 +1,58 @@
+"""Which model stands in for the 14B where a rule needs many runs. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from liveavatar_core.config import ModelParams, Recipe
+from liveavatar_core.recipes import miniature
+
+PIXELS = 64 * 64
+"""Of the smallest video."""
+
+
+def thin(recipe: Recipe) -> Recipe:
+    """The 14B at full width with few layers: every tensor has its size, there are fewer of the same.
+
+    What one layer holds does not depend on how many there are; shares of parts do.
+    """
+    model = recipe.model
+    few = ModelParams(
+        transformer=replace(model.transformer, num_layers=4, audio_inject_layers=(0, 2), audio_layers=3),
+        text_encoder=replace(model.text_encoder, num_layers=3),
+        audio_encoder=replace(model.audio_encoder, num_hidden_layers=2),
+        vae=model.vae,
+    )
+    return replace(recipe, model=few)
+
+
+def small(recipe: Recipe) -> Recipe:
+    """The miniature with few layers and one or two of the smallest clips: what a process a rank makes in a second."""
+    tiny = miniature(recipe)
+    transformer = replace(tiny.model.transformer, num_layers=3, audio_inject_layers=(0, 2))
+    text_encoder = replace(tiny.model.text_encoder, num_layers=2)
+    clip = replace(
+        tiny.clip,
+        size="128*64" if recipe.clip.max_area > PIXELS * 50 else tiny.clip.size,
+        infer_frames=min(recipe.clip.infer_frames, 28),
+        num_clip=min(recipe.clip.num_clip, 2),
+    )
+    return replace(tiny, model=replace(tiny.model, transformer=transformer, text_encoder=text_encoder), clip=clip)
+
+
+def exact(recipe: Recipe) -> Recipe:
+    """In float32 throughout, so that only the order of sums differs."""
+    layout = replace(recipe.deployment, storage_dtype="float32", compute_dtype="float32")
+    return replace(recipe, deployment=layout)
+
+
+def alone(recipe: Recipe) -> Recipe:
+    """The same video from one process that does nothing clever."""
+    lora = recipe.deployment.lora
+    plain = type(recipe.deployment)(
+        storage_dtype=recipe.deployment.compute_dtype,
+        compute_dtype=recipe.deployment.compute_dtype,
+        lora=lora,
+        lora_rank=recipe.deployment.lora_rank,
+    )
+    return replace(recipe, name="alone", deployment=plain)

@@ -1,0 +1,66 @@
+"""What the ledger says of a recipe: one simulation for each rank that differs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.roles import distinct_ranks
+from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.simulation.ledger import Capacity, PhasePeak
+from liveavatar_core.simulation.run import simulate_rank
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """Of one recipe on cards of one size."""
+
+    peaks: Mapping[int, Mapping[str, PhasePeak]]
+    """Fullest moment of each phase that was reached, by the lowest rank of each role."""
+    out_of_memory: OutOfMemory | None
+    """The first rank's that did not fit."""
+    clips: int
+    """Clips made by the rank that made fewest."""
+
+    @property
+    def needed_bytes(self) -> int:
+        """Of the fullest card."""
+        return max(peak.allocated for phases in self.peaks.values() for peak in phases.values())
+
+    def most_bytes(self, phase: str) -> int:
+        """Of the fullest card in one phase."""
+        return max(phases[phase].allocated for phases in self.peaks.values() if phase in phases)
+
+
+def predict(recipe: Recipe, capacity_bytes: int | None = None) -> Prediction:
+    """On cards of `capacity_bytes`; unlimited ones by default, of which the last answers are remembered."""
+    return _unlimited(recipe) if capacity_bytes is None else _simulate(recipe, capacity_bytes)
+
+
+@lru_cache(maxsize=64)
+def _unlimited(recipe: Recipe) -> Prediction:
+    return _simulate(recipe, None)
+
+
+def _simulate(recipe: Recipe, capacity: int | None) -> Prediction:
+    ranks = [simulate_rank(recipe, rank, Capacity(card=capacity)) for rank in distinct_ranks(recipe.deployment)]
+    return Prediction(
+        peaks={made.rank: made.peaks for made in ranks},
+        out_of_memory=next((made.out_of_memory for made in ranks if made.out_of_memory), None),
+        clips=min(made.clips for made in ranks),
+    )
+
+
+def predict_every_rank(recipe: Recipe) -> list[dict[str, dict[str, int]]]:
+    """Bytes of each rank by phase and category, each rank simulated."""
+    return [
+        {phase: dict(peak.by_category) for phase, peak in simulate_rank(recipe, rank, Capacity()).peaks.items()}
+        for rank in range(recipe.deployment.num_cards)
+    ]
+
+
+def forget() -> None:
+    """Drop remembered answers, as after a change of the code."""
+    _unlimited.cache_clear()

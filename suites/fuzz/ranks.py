@@ -1,0 +1,89 @@
+"""Ranks that are kept alive from recipe to recipe: a group of processes for each number of cards. Free of torch."""
+
+from __future__ import annotations
+
+import pickle
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.roles import decode_rank
+from suites.harness.launch import GroupError, Job, RankGroup
+
+PRELOAD = ("torch", "suites.fuzz.worker")
+SECONDS = 120
+"""For all ranks to make a video."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What one run came to."""
+
+    latents: list[np.ndarray]
+    """Of each block, in order."""
+    frames: np.ndarray
+    """uint8 [N, H, W, 3]."""
+    memory: list[dict[str, dict[str, int]]]
+    """Bytes of each rank at the fullest moment of each phase, by category."""
+
+
+class Pool:
+    """Groups of ranks that wait for recipes."""
+
+    def __init__(self, folder: Path, fault: str = "") -> None:
+        """`folder` is the pool's own. `fault`: one of faults.FAULTS, planted in every rank."""
+        self._folder, self._fault = folder, fault
+        self._groups: dict[int, tuple[RankGroup, Path]] = {}
+        self._started = 0
+
+    def make(self, recipe: Recipe, *, by_hand: bool = False) -> Made:
+        """Run `recipe`, a process a rank. `by_hand`: by a plain loop beside the pipeline. GroupError if one fails."""
+        cards = recipe.deployment.num_cards
+        group, folder = self._group(cards)
+        (folder / "request").write_bytes(pickle.dumps((recipe, by_hand)))
+        try:
+            replies = group.command("make", seconds=SECONDS)
+        except GroupError:
+            del self._groups[cards]
+            raise
+        with np.load(folder / f"video{decode_rank(recipe.deployment)}.npz") as arrays:
+            latents = [arrays[f"latents{index}"] for index in range(int(arrays["blocks"]))]
+            return Made(latents=latents, frames=arrays["frames"], memory=[reply["memory"] for reply in replies])
+
+    def _group(self, cards: int) -> tuple[RankGroup, Path]:
+        if cards not in self._groups:
+            self._started += 1
+            folder = self._folder / f"group{self._started}"
+            payload = {"folder": str(folder), "fault": self._fault}
+            job = Job(target="suites.fuzz.worker:run", payload=payload, world_size=cards, preload=PRELOAD)
+            self._groups[cards] = RankGroup.start(job, folder), folder
+        return self._groups[cards]
+
+    def close(self) -> None:
+        """End every group."""
+        while self._groups:
+            self._groups.popitem()[1][0].stop()
+
+
+_pools: list[Pool] = []
+
+
+def current_pool() -> Pool:
+    """The pool of the innermost `pool`."""
+    return _pools[-1]
+
+
+@contextmanager
+def pool(fault: str = "") -> Iterator[Pool]:
+    """Rules inside run on ranks of a pool of their own, each with the fault planted."""
+    with tempfile.TemporaryDirectory() as folder:
+        _pools.append(Pool(Path(folder), fault))
+        try:
+            yield _pools[-1]
+        finally:
+            _pools.pop().close()

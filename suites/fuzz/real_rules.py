@@ -1,0 +1,113 @@
+"""Rules that take real processes: what they hold and what they make. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import numpy as np
+
+from liveavatar_core.config import Recipe
+from suites.fuzz.case import Case
+from suites.fuzz.models import alone, exact, small
+from suites.fuzz.ranks import Made, current_pool
+from suites.harness.launch import GroupError
+
+CLOSE = 1e-5
+"""Latents in float32 that differ by the order of sums alone, over two clips."""
+LEAST_PSNR_DB = 12.0
+"""Of latents whose weights or caches are rounded to 8 bits, against those that are not."""
+
+
+class Broken(AssertionError):
+    """A rule does not hold; the text is what was found against what is allowed."""
+
+
+@contextmanager
+def _ranks_work() -> Iterator[None]:
+    """A valid recipe runs: any failure of a rank breaks the rule."""
+    try:
+        yield
+    except GroupError as error:
+        raise Broken(f"a valid recipe failed: {error}") from error
+
+
+def check_ledger(case: Case) -> float:
+    """Real ranks hold what simulated ones do, in each phase and category; they make the frames that were asked for."""
+    from suites.fuzz.prediction import predict_every_rank  # imported here: it takes torch
+
+    recipe = small(case.recipe)
+    with _ranks_work():
+        made = current_pool().make(recipe)
+    _check_frames(recipe, made)
+    fullest = 0
+    for rank, (really, predicted) in enumerate(zip(made.memory, predict_every_rank(recipe), strict=True)):
+        if really != predicted:
+            raise Broken(f"rank {rank}: {_first_difference(really, predicted)}")
+        fullest = max([fullest, *(sum(held.values()) for held in really.values())])
+    return fullest
+
+
+def _first_difference(really: dict[str, dict[str, int]], predicted: dict[str, dict[str, int]]) -> str:
+    for phase in {**really, **predicted}:
+        held, expected = really.get(phase, {}), predicted.get(phase, {})
+        for category in {**held, **expected}:
+            if held.get(category) != expected.get(category):
+                return f"{phase}, {category}: held {held.get(category)} bytes, predicted {expected.get(category)}"
+    return "phases come in another order"
+
+
+def _check_frames(recipe: Recipe, made: Made) -> None:
+    """Their number is exact, and none is what no picture can be."""
+    clip = recipe.clip
+    expected = clip.num_clip * clip.infer_frames - clip.quirks.first_frames_dropped
+    if len(made.frames) != expected:
+        raise Broken(f"{len(made.frames)} frames, {expected} asked for")
+    if not all(np.isfinite(block).all() for block in made.latents):
+        raise Broken("latents that are no numbers")
+
+
+def check_video(case: Case) -> float:
+    """What comes out is what a plain loop in one process makes: equal in float32, close where 8 bits are asked for."""
+    recipe = exact(small(case.recipe))
+    with _ranks_work():
+        made = current_pool().make(recipe)
+        expected = current_pool().make(alone(recipe), by_hand=recipe.clip.quirks.streaming_decode)
+    _check_frames(recipe, made)
+    layout = recipe.deployment
+    ours, theirs = (np.concatenate([block.ravel() for block in video.latents]) for video in (made, expected))
+    if ours.shape != theirs.shape:
+        raise Broken(f"{ours.size} values of latents, {theirs.size} expected")
+    if layout.quantised or layout.fp8_kv_cache:
+        decibels = _psnr_db(ours, theirs)
+        if decibels < LEAST_PSNR_DB:
+            raise Broken(f"latents at {decibels:.1f} dB of those of one process, at least {LEAST_PSNR_DB:g} allowed")
+        return 0
+    away = float(np.abs(ours - theirs).max())
+    if away > CLOSE:
+        raise Broken(f"latents differ from those of one process by {away:.2g}, at most {CLOSE:g} allowed")
+    levels = int(np.abs(made.frames.astype(int) - expected.frames).max())
+    if levels > 1:
+        raise Broken(f"frames differ from those of one process by {levels} levels, at most 1 allowed")
+    return 0
+
+
+def _psnr_db(ours: np.ndarray, theirs: np.ndarray) -> float:
+    error = float(np.mean((ours - theirs) ** 2))
+    return float("inf") if error == 0 else 10 * float(np.log10(float(np.ptp(theirs)) ** 2 / error))
+
+
+def check_seed(case: Case) -> float:
+    """Two runs of a recipe make the same bits; a run with another seed does not."""
+    recipe = small(case.recipe)
+    other = replace(recipe, clip=replace(recipe.clip, base_seed=recipe.clip.base_seed + 1))
+    with _ranks_work():
+        first, second, third = (current_pool().make(each) for each in (recipe, recipe, other))
+    if not all(np.array_equal(one, two) for one, two in zip(first.latents, second.latents, strict=True)):
+        raise Broken("the same seed gave other latents")
+    if not np.array_equal(first.frames, second.frames):
+        raise Broken("the same seed gave other frames")
+    if all(np.array_equal(one, two) for one, two in zip(first.latents, third.latents, strict=True)):
+        raise Broken(f"seeds {recipe.clip.base_seed} and {other.clip.base_seed} gave the same latents")
+    return 0

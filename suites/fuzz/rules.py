@@ -1,0 +1,154 @@
+"""What must hold of every recipe: a check for each rule, and what is drawn for it.
+
+A check returns how full the fullest card was, in bytes, which draws are steered to; it raises Broken where the rule
+does not hold. Simulated rules look at `thin` models, but for `whole`; real ones run `small` ones, a process a rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.errors import InvalidRecipe
+from suites.fuzz import strategies
+from suites.fuzz.bounds import cache_bytes, computing_ranks, least_transformer_bytes
+from suites.fuzz.case import Case, changed
+from suites.fuzz.models import thin
+from suites.fuzz.prediction import Prediction, predict
+from suites.fuzz.real_rules import Broken, check_ledger, check_seed, check_video
+
+__all__ = ["RULES", "Broken", "Rule"]
+
+READ_LAYERS = 3
+"""Layers of one cache that may stand on the card beside the caches themselves while they are read."""
+ROUNDING = 0.02
+"""For what closed forms leave out: time embeddings, rotary tables, rounding of each storage."""
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A rule."""
+
+    says: str
+    """In one line."""
+    check: Callable[[Case], float]
+    """Raises Broken; else says how full the fullest card was, in bytes (0: no card was looked at)."""
+    draw: Callable[[Recipe], object] = strategies.no_change
+    """Strategy of the change that goes with a recipe."""
+    most_cards: int = strategies.MOST_CARDS
+    """Of drawn recipes."""
+    cost: float = 1
+    """Seconds that a case takes, about; what it may spend and how much is tried go by it."""
+
+
+def _is_too_much(what: str, held: float, allowed: float, unit: str = "GiB") -> None:
+    if held > allowed:
+        raise Broken(f"{what}: {held / GIB:.3f} {unit}, at most {allowed / GIB:.3f} allowed")
+
+
+def _is_too_little(what: str, held: float, least: float) -> None:
+    if held < least:
+        raise Broken(f"{what}: {held / GIB:.3f} GiB, at least {least / GIB:.3f} needed")
+
+
+def check_holdings(case: Case) -> float:
+    """Keys, values and weights of each computing rank are what closed forms say."""
+    return _holdings(thin(case.recipe))
+
+
+def check_whole(case: Case) -> float:
+    """The same of the 14B with every layer."""
+    return _holdings(case.recipe)
+
+
+def _holdings(recipe: Recipe) -> float:
+    predicted = predict(recipe)
+    for rank in set(computing_ranks(recipe)) & set(predicted.peaks):
+        _check_caches(recipe, rank, predicted)
+        peaks, weights = predicted.peaks[rank], least_transformer_bytes(recipe)
+        _is_too_little(f"rank {rank}, weights", peaks["load"].by_category["parameters"], weights * (1 - ROUNDING))
+    return predicted.needed_bytes
+
+
+def _check_caches(recipe: Recipe, rank: int, predicted: Prediction) -> None:
+    known, peak = cache_bytes(recipe, rank), predicted.peaks[rank]["denoise"]
+    on_host = recipe.deployment.offload_kv_cache
+    if on_host:
+        _is_too_little(f"rank {rank}, caches in host memory", peak.host_allocated, known.caches)
+    held = peak.by_category["kv_cache"]
+    least = known.sink + (0 if on_host else known.caches)
+    _is_too_little(f"rank {rank}, keys and values", held, least)
+    most = least + known.modulations + READ_LAYERS * known.layer_read
+    _is_too_much(f"rank {rank}, keys and values", held, most * (1 + ROUNDING))
+
+
+def check_card(case: Case) -> float:
+    """A card that is large enough passes, one that is not gives a typed error; none holds more than it has."""
+    recipe = thin(case.recipe)
+    needed = predict(recipe).needed_bytes
+    usable = int(needed * case.change["card_share"])
+    found = predict(recipe, usable)
+    error = found.out_of_memory
+    _is_too_much("held by a card", found.needed_bytes, usable)
+    if error is None and (usable < needed or found.clips != recipe.clip.num_clip):
+        raise Broken(f"it needs {needed} bytes and passed on {usable}, {found.clips} clips")
+    if error is not None and usable >= needed:
+        raise Broken(f"it needs {needed} bytes and ran out of memory on {usable}: {error.what}")
+    if error is not None and not error.free < error.requested:
+        raise Broken(f"out of memory although {error.requested} bytes fit: {error.what}")
+    return needed
+
+
+def check_less(case: Case) -> float:
+    """With fewer frames, steps or clips, a smaller size or more cards to share, no phase needs more."""
+    before, after = predict(thin(case.recipe)), predict(thin(changed(case.recipe, case.change)))
+    for phase in before.peaks[0]:
+        _is_too_much(f"{phase} after {dict(case.change)}", after.most_bytes(phase), before.most_bytes(phase))
+    return before.needed_bytes
+
+
+def check_clips(case: Case) -> float:
+    """Decoded as it is made, a video of many clips needs what one of three does: voice and encoders aside."""
+    many = thin(changed(case.recipe, case.change))
+    few = thin(changed(case.recipe, {**case.change, "num_clip": 3}))
+    for phase in ("load", "prefill", "denoise", "decode"):
+        before, after = predict(few).most_bytes(phase), predict(many).most_bytes(phase)
+        if before != after:
+            raise Broken(f"{phase} of {many.clip.num_clip} clips: {after} bytes, of 3 {before}")
+    return predict(many).needed_bytes
+
+
+def check_refusal(case: Case) -> float:
+    """A broken recipe is refused at construction, in two lines."""
+    try:
+        changed(case.recipe, case.change)
+    except InvalidRecipe as error:
+        if not error.what or not error.next_step:
+            raise Broken(f"{case.change} is refused without a reason or a next step") from error
+        return 0
+    raise Broken(f"{case.change} is not refused")
+
+
+RULES = {
+    "holdings": Rule(says="weights, keys and values are what closed forms say", check=check_holdings, cost=3),
+    "whole": Rule(says="so they are in the 14B with all its layers", check=check_whole, cost=12),
+    "card": Rule(
+        says="a card passes if and only if what was predicted fits",
+        check=check_card,
+        draw=strategies.shares_of_need,
+        cost=5,
+    ),
+    "less": Rule(says="less work or more cards never need more", check=check_less, draw=strategies.smaller, cost=6),
+    "clips": Rule(
+        says="more clips, decoded as they come, need no more", check=check_clips, draw=strategies.more_clips, cost=6
+    ),
+    "ledger": Rule(says="what really runs holds what was predicted, to the byte", check=check_ledger, cost=4),
+    "video": Rule(says="every deployment makes the video that one process makes", check=check_video, cost=3),
+    "seed": Rule(says="the same seed gives the same frames, another one others", check=check_seed, cost=3),
+    "refusal": Rule(
+        says="a broken recipe is refused at construction", check=check_refusal, draw=strategies.breaks, cost=0.01
+    ),
+}
+"""By name."""

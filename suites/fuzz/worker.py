@@ -1,0 +1,83 @@
+"""What a rank of the pool does: a recipe after another, under a ledger of its own."""
+
+from __future__ import annotations
+
+import gc
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.distributed as dist
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.memory import Memory
+from liveavatar_core.deploy.system import seeded_weights
+from liveavatar_core.deploy.world import World, join_world
+from liveavatar_core.pipeline import load_avatar
+from liveavatar_core.pipeline.conditioning import encode
+from liveavatar_core.pipeline.decoding import decode
+from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
+from liveavatar_core.simulation.ledger import Ledger
+from liveavatar_core.simulation.run import simulated_inputs
+from suites.fuzz.faults import planted
+from suites.fuzz.oracle import denoise_by_hand
+from suites.harness.channel import ChildLink
+
+
+def run(link: ChildLink) -> None:
+    """Command `make`: the request lies in the group's folder, and what was made goes there."""
+    folder = Path(link.payload["folder"])
+    torch.set_num_threads(1)
+    if link.world_size > 1:
+        dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    for _ in link.commands():
+        recipe, by_hand = pickle.loads((folder / "request").read_bytes())
+        with planted(link.payload["fault"]), torch.no_grad():
+            made, memory = (_by_hand if by_hand else _generate)(recipe, link.rank)
+        np.savez(folder / f"video{link.rank}.npz", **made)
+        link.reply({"memory": memory})
+        gc.collect()
+    if link.world_size > 1:
+        dist.destroy_process_group()
+
+
+def _world(recipe: Recipe) -> World:
+    return join_world(recipe.deployment, Memory(card=torch.device("cpu")))
+
+
+def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+    world, weights, inputs = _world(recipe), seeded_weights(recipe), simulated_inputs(recipe)
+    ledger, latents = Ledger(rank=rank), []
+    frames = []
+
+    def see(block: LatentBlock) -> None:
+        with ledger.paused():
+            latents.append(block.latents_BCTHW.numpy().copy())
+
+    with ledger:
+        avatar = load_avatar(recipe, world, weights)
+        for block in avatar.generate(inputs, watch=see):
+            frames.append(_pixels(block))
+            del block
+        del avatar
+    memory = {phase: dict(peak.by_category) for phase, peak in ledger.peaks.items()}
+    return _packed(latents, frames), memory
+
+
+def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+    avatar = load_avatar(recipe, _world(recipe), seeded_weights(recipe))
+    conditioning = encode(avatar.system, avatar.tokenizer, simulated_inputs(recipe))
+    blocks = list(denoise_by_hand(avatar.system, conditioning))
+    frames = [_pixels(block) for block in decode(avatar.system, conditioning, blocks)]
+    return _packed([block.latents_BCTHW.numpy() for block in blocks], frames), {}
+
+
+def _pixels(block: FrameBlock) -> np.ndarray:
+    return np.empty((0, 0, 0, 3), np.uint8) if block.frames_JHWC is None else block.frames_JHWC.numpy().copy()
+
+
+def _packed(latents: list[np.ndarray], frames: list[np.ndarray]) -> dict[str, Any]:
+    numbered = {f"latents{index}": block for index, block in enumerate(latents)}
+    return {"blocks": len(latents), "frames": np.concatenate(frames), **numbered}
