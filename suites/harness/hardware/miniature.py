@@ -129,8 +129,9 @@ _REFERENCES: dict[Recipe, Film] = {}
 
 def _full_precision(recipe: Recipe, case: Case) -> Recipe:
     clip = _changed(recipe.clip, case.reference_clip or {}, f"reference of {case.name}")
-    layout = Deployment(storage_dtype="float32", compute_dtype="float32", lora_rank=recipe.deployment.lora_rank)
-    return Recipe(name="reference", clip=clip, model=recipe.model, deployment=layout)
+    lora, rank = recipe.deployment.lora, recipe.deployment.lora_rank
+    exact = Deployment(storage_dtype="float32", compute_dtype="float32", lora=lora, lora_rank=rank)
+    return Recipe(name="reference", clip=clip, model=recipe.model, deployment=exact)
 
 
 def _changed(clip: ClipSpec, changes: dict[str, Any], where: str) -> ClipSpec:
