@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One node's share of a job: ci/slurm/node.sh GENERATE OPTIONS...
+# One node's share of a job: ci/slurm/node.sh -m MODULE ARGUMENTS...
 #   CARDS          ranks in all; the first nodes take one more where they do not divide
 #   MEET           HOST:PORT of the rendezvous
 #   SLURM_JOB_ID, SLURM_NNODES, SLURM_NODEID   as srun sets them
@@ -12,4 +12,4 @@ exec .venv/bin/torchrun \
     --nnodes "$SLURM_NNODES" --nproc-per-node "$share" --max-restarts 0 \
     --rdzv-backend c10d --rdzv-endpoint "$MEET" --rdzv-id "$SLURM_JOB_ID" \
     --rdzv-conf "is_host=$((SLURM_NODEID == 0)),join_timeout=300" \
-    -m liveavatar_core generate "$@"
+    "$@"

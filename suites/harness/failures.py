@@ -103,9 +103,14 @@ def lost_a_peer(rank: Rank) -> bool:
     return bool(error and not error.typed and LOST_PEER.search(error.message))
 
 
+def only_lost_a_peer(failure: RankFailure) -> bool:
+    """The same of a failure that is explained already."""
+    return failure.kind == "crash" and bool(LOST_PEER.search(failure.message))
+
+
 def _explain(rank: Rank, doing: str, oom_killed: bool) -> RankFailure:
     if rank.error:
-        kind, message = _kind_of(rank.error), _message_of(rank.error)
+        kind, message = kind_of(rank.error), message_of(rank.error)
     else:
         kind, message = _how_it_ended(rank.process.exit_status, doing, oom_killed)
     return _failure(rank, kind, message, rank.error.typed if rank.error else None)
@@ -123,7 +128,8 @@ def _failure(rank: Rank, kind: Kind, message: str, error: LiveAvatarError | None
     )
 
 
-def _kind_of(error: ErrorReport) -> Kind:
+def kind_of(error: ErrorReport) -> Kind:
+    """What kind of failure an error that a rank told of is."""
     if isinstance(error.typed, OutOfMemory):
         return "oom"
     if isinstance(error.typed, InvalidRecipe):
@@ -133,7 +139,8 @@ def _kind_of(error: ErrorReport) -> Kind:
     return "host-oom" if error.type_name == "MemoryError" else "crash"
 
 
-def _message_of(error: ErrorReport) -> str:
+def message_of(error: ErrorReport) -> str:
+    """It in one line."""
     return error.typed.what if error.typed else f"{error.type_name}: {error.message}"
 
 

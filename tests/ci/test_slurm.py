@@ -1,12 +1,19 @@
 """The Slurm script, with two real launch agents that meet on loopback. Slurm itself is stood in for."""
 
+import json
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ci.tier_options import main, tier_options
+from suites.harness import apart
+from suites.harness.apart_record import gather
+from suites.harness.record import read_record
+from suites.harness.tiers import read_tiers
+from suites.harness.verdict import EXIT_CODES, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -43,6 +50,7 @@ def job(tmp_path):
     (tmp_path / "tiers.toml").write_text(TIER)
     slurm = {"SLURM_SUBMIT_DIR": str(ROOT), "SLURM_JOB_ID": str(os.getpid()), "SLURM_NNODES": "2"}
     ours = {"TIERS": str(tmp_path / "tiers.toml"), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    ours |= {"HARDWARE": "miniature", "REPORT": str(tmp_path / "report")}
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_NODELIST": "n[1-2]"}
 
     def run(*arguments):
@@ -53,6 +61,7 @@ def job(tmp_path):
     return run
 
 
+@pytest.mark.nightly
 def test_a_tier_over_two_nodes_makes_a_video(job, tmp_path):
     """Three ranks: two under the first agent, one under the second."""
     video = tmp_path / "out.mp4"
@@ -61,6 +70,60 @@ def test_a_tier_over_two_nodes_makes_a_video(job, tmp_path):
     assert done.returncode == 0, done.stderr[-3000:]
     assert "12 frames" in done.stdout
     assert video.stat().st_size > 1000
+
+
+def small_tier(capacity_mib: float) -> str:
+    return TIER.replace('recipe = "bf', f'miniature_capacity_mib = {capacity_mib}\nrecipe = "bf')
+
+
+def test_a_tier_over_two_nodes_leaves_a_record_and_a_verdict(job, tmp_path):
+    (tmp_path / "tiers.toml").write_text(small_tier(64.0))
+    done = job("lab", "sharded")
+    assert done.returncode == 0, done.stderr[-3000:]
+    record = read_record(tmp_path / "report/records/lab.sharded.miniature.json")
+    assert (record.outcome, record.ranks, len(record.timing.clip_seconds)) == ("pass", (0, 1, 2), 1)
+    assert record.machine.link == "shm, 2 nodes", "never compared with a run on one machine"
+    assert record.quality["nan_blocks_count"] == 0
+    assert all(record.knobs["proven_by_rank"][rank]["transformer_forwards"]["denoise"] for rank in "012")
+    assert "lab miniature" in done.stdout
+
+
+def test_a_card_that_is_too_small_is_an_outcome_of_the_record(tmp_path, capsys):
+    """And a failure of the job, as the tier expects a pass."""
+    (tmp_path / "tiers.toml").write_text(small_tier(2.0).replace("cards = 3", "cards = 1"))
+    run = ["lab", "sharded", str(tmp_path), "--hardware=miniature", f"--tiers={tmp_path / 'tiers.toml'}"]
+    environment = os.environ | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
+    rank = [sys.executable, "-m", "suites.harness.apart", "rank", *run]
+    done = subprocess.run(rank, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode == 2, done.stderr
+    status = apart.main(["record", *run, f"--report-dir={tmp_path}", f"--baseline-dir={tmp_path}"])
+    record = read_record(tmp_path / "records/lab.sharded.miniature.json")
+    assert (record.outcome, record.out_of_memory.capacity) == ("oom", 2 * 1024**2)
+    assert status == EXIT_CODES[Verdict.OUTCOME_CHANGED]
+    assert "outcome-changed: lab/sharded on miniature cards" in capsys.readouterr().out
+
+
+def test_ranks_that_left_nothing_are_a_crash(tmp_path):
+    """A node that never came up."""
+    case = read_tiers()["gpu5x80"].case("timestep_pipeline")
+    record = gather(read_tiers()["gpu5x80"], case, tmp_path, "physical", nodes=2)
+    assert (record.outcome, record.failure.rank) == ("crash", 0)
+    assert "ended without finishing; it had answered 0 commands" in record.failure.message
+
+
+def test_a_rank_that_ran_out_of_memory_is_to_blame_and_not_those_it_left_behind(tmp_path):
+    """Rank 0 lost its peer, rank 1 ran out, the others were ended by their launch agent."""
+    lost = {"kind": "crash", "message": "RuntimeError: Connection closed by peer", "next_step": "-", "core": False}
+    numbers = {"rank": 1, "phase": "load", "category": "parameters", "requested": 9, "free": 1, "capacity": 10}
+    short = {"kind": "oom", "message": "rank 1", "next_step": "-", "core": True}
+    for rank, error in enumerate(
+        (lost | {"out_of_memory": None}, short | {"out_of_memory": numbers | {"holders": {}}})
+    ):
+        told = {"card": None, "replies": [], "event": {"phase": "load"}, "error": error}
+        (tmp_path / f"rank{rank}.json").write_text(json.dumps(told))
+    tier = read_tiers()["gpu5x80"]
+    record = gather(tier, tier.case("timestep_pipeline"), tmp_path, "miniature", nodes=2)
+    assert (record.outcome, record.out_of_memory.rank, record.out_of_memory.other_ranks) == ("oom", 1, ())
 
 
 def test_a_tier_that_is_not_there_ends_before_any_rank_starts(job):
@@ -81,7 +144,6 @@ def test_options_are_what_differs_from_generate(capsys):
 def test_options_are_read_back_by_generate_as_the_same_recipe():
     from liveavatar_core.cli import make_parser
     from liveavatar_core.commands.generate import read_recipe
-    from suites.harness.tiers import read_tiers
 
     needed = ["--image", "a.png", "--audio", "a.wav", "--prompt", "x", "--seeded_weights", "14b"]
     for tier in read_tiers().values():

@@ -61,11 +61,11 @@ def run_clips(job: Job, folder: Path, clock: ClipClock) -> tuple[dict[str, Any],
             replies = group.command("finish")
     except GroupError as error:
         return failure_of(error), group.last_events if group else [], None
-    fields = {"outcome": "pass", "timing": clip_timing(clips)} | _quality(job.payload, replies)
+    fields = {"outcome": "pass", "timing": clip_timing(clips)} | film_quality(job.payload, replies)
     return fields, replies, torch_of(replies)
 
 
-def _quality(payload: dict[str, Any], replies: list[dict[str, Any]]) -> dict[str, Any]:
+def film_quality(payload: dict[str, Any], replies: list[dict[str, Any]]) -> dict[str, Any]:
     """Of the mp4, as people see it, as fields of a record."""
     nan_blocks = next((reply["nan_blocks"] for reply in replies if "nan_blocks" in reply), None)
     film = read_film(Path(payload["video"]), nan_blocks)
@@ -99,12 +99,13 @@ def knobs(replies: Iterable[dict[str, Any]]) -> dict[str, Any]:
     return {"proven_by_rank": proofs} if proofs else {}
 
 
-def clip_timing(clips: list[list[dict[str, Any]]]) -> Timing:
-    """A clip takes as long as its slowest rank."""
+def clip_timing(clips: list[list[dict[str, Any]]], *, comparable: bool = False) -> Timing:
+    """A clip takes as long as its slowest rank. `comparable`: no card was imitated."""
     first = [reply["first_frame_seconds"] for reply in clips[0] if reply["first_frame_seconds"] is not None]
     return Timing(
         clip_seconds=tuple(max(reply["seconds"] for reply in replies) for replies in clips),
         first_frame_seconds=max(first),
+        comparable=comparable,
         missing={"predicted_seconds_per_clip": "measured"},
     )
 

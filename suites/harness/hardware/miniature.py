@@ -56,7 +56,7 @@ class Mode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
-        recipe = self._recipe(tier, case)
+        recipe = self.recipe(tier, case)
         limit = int((case.miniature_capacity_mib or 0) * MIB) or None
         kept = None if case.reference_clip is None else folder / "kept.safetensors"
         fields, replies, version = run_clips(self._job(recipe, limit, folder, kept), folder, clock)
@@ -85,7 +85,8 @@ class Mode:
             **provenance(),
         )
 
-    def _recipe(self, tier: Tier, case: Case) -> Recipe:
+    def recipe(self, tier: Tier, case: Case) -> Recipe:
+        """The small twin of what `case` runs."""
         recipe = self._shrink(tier.recipe(case))
         return replace(recipe, clip=_changed(recipe.clip, case.miniature_clip, f"{tier.name}.cases.{case.name}"))
 

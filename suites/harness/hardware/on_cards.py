@@ -21,6 +21,7 @@ from suites.harness.record import DeclaredRecipe, Failure, HardwareName, PhaseMe
 from suites.harness.tiers import Case, Tier
 
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
 """For a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
@@ -75,7 +76,7 @@ def _job(recipe: Recipe, world_size: int, folder: Path, cards: Sequence[CardRead
         "video": str(folder / "video.mp4"),
     }
     return Job(
-        target="suites.harness.workers.cuda:run",
+        target=TARGET,
         payload=payload,
         world_size=world_size,
         env=tuple({"CUDA_VISIBLE_DEVICES": uuid, "LOCAL_RANK": "0"} for uuid in uuids),
@@ -118,21 +119,26 @@ def _record(
         ),
         limit_bytes=placement.limit_bytes,
         memory=tuple(_memory(reading for reply in replies for reading in reply.get("memory", ()))),
-        knobs=knobs(replies) | _circumstances(replies),
+        knobs=knobs(replies) | circumstances(replies),
         **fields,
         **provenance(),
     )
 
 
-def _circumstances(replies: list[dict[str, Any]]) -> dict[str, Any]:
+def circumstances(replies: list[dict[str, Any]]) -> dict[str, Any]:
     """What held the cards back, and the most power that one took."""
     slowed = {reason for reply in replies for reason in reply.get("slowed_by", ())}
     watts = max((reply.get("most_watts", 0.0) for reply in replies), default=0.0)
     return {"cards_slowed_by": sorted(slowed), **({"most_watts": watts} if watts else {})}
 
 
+def allocator_settings() -> str:
+    """Of torch's caching allocator, as the environment has them."""
+    return os.environ.get(ALLOCATOR, "default")
+
+
 def _allocator(placement: Placement) -> str:
-    settings = os.environ.get(ALLOCATOR, "default")
+    settings = allocator_settings()
     return f"{settings}, capped at {placement.limit_bytes / GIB:.2f} GiB" if placement.capped else settings
 
 
