@@ -17,4 +17,4 @@ def miniature(request: pytest.FixtureRequest) -> TierRunner:
         pytest.skip("films are compared in the miniature mode: --hardware=miniature")
     names = [mark.name for mark in request.node.iter_markers() if mark.name in session.tiers]
     assert len(names) == 1, f"marked with tiers {names}, not one"
-    return TierRunner(session.tiers[names[0]], "miniature", session.settings, request)
+    return TierRunner(session.tiers[names[0]], "miniature", session.settings, request, session.tell)

@@ -96,7 +96,8 @@ def test_black_is_dark_and_empty():
 
 
 def test_frozen_repeats_the_frame_before():
-    assert frozen_frames_share(sketched(0, 1, 1, 1, 2)) == 2 / 4
+    assert frozen_frames_share(sketched(0, 0, 1, 1, 1, 1, 2)) == 3 / 6
+    assert frozen_frames_share(sketched(0, 0, 0, 1, 1, 1, 2)) == 0, "two repeats are a coder's doing"
     with pytest.raises(NotMeasured, match="show anything"):
         frozen_frames_share(sketched(-255, -255, -255))
 
