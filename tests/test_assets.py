@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import soundfile
@@ -12,17 +13,23 @@ from PIL import Image
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
-def drawn_again() -> np.ndarray:
-    spec = importlib.util.spec_from_file_location("draw_portrait", ASSETS / "draw_portrait.py")
+def script(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ASSETS / f"{name}.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return np.asarray(module.draw())
+    return module
 
 
 def test_the_script_draws_the_committed_portrait():
     committed = np.asarray(Image.open(ASSETS / "portrait.png").convert("RGB"))
     assert committed.shape == (768, 512, 3)
-    np.testing.assert_array_equal(drawn_again(), committed)
+    np.testing.assert_array_equal(np.asarray(script("draw_portrait").draw()), committed)
+
+
+def test_the_script_draws_the_committed_head():
+    committed = np.asarray(Image.open(ASSETS / "head.png"))
+    assert committed.shape == (512, 512, 3)
+    np.testing.assert_array_equal(np.asarray(script("draw_head").head()), committed)
 
 
 def test_the_voice_is_audible_speech_with_pauses():
@@ -41,4 +48,4 @@ def test_each_file_has_an_origin_and_a_licence():
     for file in ASSETS.iterdir():
         if file.is_file() and file.name != "README.md":
             assert f"`{file.name}`" in rows
-    assert rows.count("CC0-1.0](") == 2
+    assert rows.count("CC0-1.0](") == 4

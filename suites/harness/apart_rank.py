@@ -99,7 +99,7 @@ def _payload(tier: Tier, case: Case, folder: Path, hardware: str) -> dict[str, A
         "capacity_bytes": capacity,
         "backend": "nccl",
         "alone": True,
-        "image": str(miniature.ASSETS / "portrait.png"),
+        "image": str(miniature.ASSETS / "head.png"),
         "audio": str(miniature.ASSETS / "voice.wav"),
         "prompt": miniature.PROMPT,
         "folder": str(folder),
