@@ -43,7 +43,7 @@ QUALITY_TOLERANCES = {
     "lip_sync_strength": (0.0, 0.1),
     "lip_sync_lag_ms": (0.0, 20.0),
     "picture_beyond_sound_ms": (0.0, 20.0),
-    "latent_cosine": (0.0, 0.002),
+    "latent_cosine": (0.0, 0.001),
     "psnr_db": (0.0, 1.0),
 }
 """Relative and absolute tolerance of each metric of quality: less than any damage of docs/metrics.md moves it by, more

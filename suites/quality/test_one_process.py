@@ -12,15 +12,15 @@ def test_bfloat16_changes_what_nobody_sees(miniature: TierRunner) -> None:
     assert miniature.check("bf16").quality["latent_cosine"] > 0.99
 
 
-@pytest.mark.parametrize("case", ["fp8", "int8"])
-def test_eight_bits_keep_the_film(miniature: TierRunner, case: str) -> None:
+def test_eight_bit_integers_keep_the_film(miniature: TierRunner) -> None:
     """Published as nearly the original's quality."""
-    assert miniature.check(case).quality["latent_cosine"] > 0.99
+    assert miniature.check("int8").quality["latent_cosine"] > 0.99
 
 
-def test_three_steps_make_another_film(miniature: TierRunner) -> None:
-    """Published as slightly blurred: how much is in the record. It is further off than 8 bits are."""
-    assert miniature.check("three_steps").quality["latent_cosine"] < 0.99
+def test_a_step_less_costs_more_than_half_the_bits(miniature: TierRunner) -> None:
+    """Three steps are published as slightly blurred, float8 as nearly the original: how much is in the records."""
+    fp8, three_steps = (miniature.check(case).quality["psnr_db"] for case in ("fp8", "three_steps"))
+    assert three_steps < fp8
 
 
 @pytest.mark.nightly
