@@ -25,6 +25,8 @@ from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.simulation.effects import Event, Rise
 from liveavatar_core.simulation.work import WorkCounter
 
+_WHERE = torch.ops.prim.device.default
+
 ALLOCATION_UNIT = 512
 """Bytes that the CUDA caching allocator rounds every request up to."""
 
@@ -98,7 +100,13 @@ class Ledger(TorchDispatchMode):
         self._log: list[tuple[int, Holding]] = []
         self._recordings = 0
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # nothing is compiled in here, and keeping the compiler out takes time in every operation
+
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is _WHERE:
+            return func(*args)
         if DTensor in types:
             return NotImplemented  # let it desugar into operations on the local shard, seen one by one
         if _is_hollow(args, kwargs):

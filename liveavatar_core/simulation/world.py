@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.world import World, join_world
+from liveavatar_core.simulation.tensors import QuickFakeMode
 
 
 class HollowSource:
@@ -56,7 +56,7 @@ def fake_world(deployment: Any, rank: int) -> Iterator[World]:
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=deployment.num_cards)
     try:
         world = join_world(deployment, Memory(card=torch.device("cpu")))  # meshes need real tensors
-        with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True), torch.no_grad():
+        with warnings.catch_warnings(), QuickFakeMode(), torch.no_grad():
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             yield world
     finally:
