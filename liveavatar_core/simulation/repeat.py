@@ -12,7 +12,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
@@ -30,6 +30,7 @@ from liveavatar_core.simulation.signature import Signatures
 from liveavatar_core.simulation.work import WorkCounter
 
 INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
+Listener = Callable[[nn.Module, tuple[Any, ...]], None]
 WRAPPER = "_fsdp_wrapped_module."
 
 
@@ -42,6 +43,8 @@ class Repeater:
         self._seen: dict[Any, Effect | None] = {}
         self._proven: dict[Any, Effect] = {}
         self.executed, self.repeated = 0, 0
+        self.listener: Listener | None = None
+        """Hears of every call of a unit, executed or repeated, with its arguments."""
 
     def watch(self, parts: Mapping[str, nn.Module]) -> None:
         """Watch the units of the parts of a system."""
@@ -51,6 +54,8 @@ class Repeater:
     def _call(self, reference: weakref.ref, *args: Any, **kwargs: Any) -> Any:
         unit, arguments = reference(), (args, kwargs)
         assert unit is not None  # it is being called
+        if self.listener is not None:
+            self.listener(unit, args)
         key = self._key(unit, arguments)
         effect = self._proven.get(key)
         if effect is not None and self._fits(effect):

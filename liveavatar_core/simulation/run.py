@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 from PIL import Image
+from torch import Tensor
 
 from liveavatar_core import scopes
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
-from liveavatar_core.deploy.system import PARTS, build_part, stored_dtype
+from liveavatar_core.deploy.system import PARTS, System, build_part, stored_dtype
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
 from liveavatar_core.simulation.ledger import Capacity, Holding, Ledger, PhasePeak
-from liveavatar_core.simulation.repeat import Repeater
+from liveavatar_core.simulation.repeat import Listener, Repeater
 from liveavatar_core.simulation.roofline import Operation
 from liveavatar_core.simulation.timeline import Timeline
 from liveavatar_core.simulation.work import WorkCounter
 from liveavatar_core.simulation.world import HollowSource, fake_world
 
+Observe = Callable[[System, Callable[[Tensor], str]], Listener]
 PORTRAIT_SIZE = (768, 512)
 """Height and width of the portrait that a simulation is given, as that of the one that ships."""
 
@@ -57,22 +60,26 @@ def simulate_rank(
     inputs: Inputs | None = None,
     *,
     execute_everything: bool = False,
+    observe: Observe | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
+    observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     """
     allocator, timeline = CachingAllocator(capacity.card), Timeline()
     ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_follow, allocator, timeline))
     ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
-    weights = {name: _hollow(name, recipe) for name in PARTS}
     with fake_world(recipe.deployment, rank) as world:
+        weights = {name: _hollow(name, recipe) for name in PARTS}
         try:
             with ledger:
                 avatar = load_avatar(recipe, world, weights)
+                if observe is not None:
+                    repeater.listener = observe(avatar.system, ledger.place_of)
                 if not execute_everything:
                     repeater.watch(avatar.system.parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 from fault_targets import smallest
 
+from liveavatar_core.simulation.ledger import Capacity
+from liveavatar_core.simulation.run import simulate_rank
 from suites.harness.hardware.miniature import Mode
 from suites.harness.tiers import Case, Expectation, Tier
+from suites.harness.workers.knobs import UNPROVEN, KnobProof
+from suites.harness.workers.simulate import observe
 
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
 
@@ -37,3 +43,25 @@ def test_shards_types_places_and_forwards_are_counted(tmp_path: Path, monkeypatc
     held = sum(rank["parameter_bytes"]["text_encoder"]["float32 card"] for rank in sharded)
     assert held >= 2 * sum(whole["parameter_bytes"]["text_encoder"].values())  # float32 against bfloat16, no copy twice
     assert held < 2.2 * sum(whole["parameter_bytes"]["text_encoder"].values())
+
+
+def test_a_simulation_counts_what_really_running_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Repeated units included; the simulated caches and weights are of the same types, in the same places."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    run = {"recipe": "published_sharded", "cards": 2}
+    real = proven(tmp_path / "real", **run)
+    case = Case(name="case", recipe=run["recipe"], expect=PASS)
+    recipe = smallest(Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,)).recipe(case))
+    for rank in range(2):
+        proofs: list[KnobProof] = []
+        simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))
+        assert json.loads(json.dumps(proofs[0].report())) == real[rank]
+
+
+def test_a_run_that_ended_before_anything_acted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    case = Case(name="case", recipe="single", expect=PASS, miniature_capacity_mib=0.01)
+    tier = Tier(name="tier", title="card", cards=1, card="RTX 4090", cases=(case,))
+    record = Mode(shrink=smallest).run(tier, case, tmp_path)
+    assert record.out_of_memory.phase == "load"
+    assert record.knobs == {"unproven_by_rank": {"0": UNPROVEN}}

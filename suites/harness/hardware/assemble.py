@@ -94,9 +94,13 @@ def failure_of(error: GroupError) -> dict[str, Any]:
 
 
 def knobs(replies: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    """What each rank proved, by its number."""
-    proofs = {str(rank): reply["knobs"] for rank, reply in enumerate(replies) if "knobs" in reply}
-    return {"proven_by_rank": proofs} if proofs else {}
+    """What each rank proved, by its number, up to where it ended; of one that proved nothing, why."""
+    told = [(str(rank), reply) for rank, reply in enumerate(replies)]
+    found = {
+        "proven_by_rank": {rank: reply["knobs"] for rank, reply in told if "knobs" in reply},
+        "unproven_by_rank": {rank: reply["unproven"] for rank, reply in told if "unproven" in reply},
+    }
+    return {name: ranks for name, ranks in found.items() if ranks}
 
 
 def clip_timing(clips: list[list[dict[str, Any]]], *, comparable: bool = False) -> Timing:

@@ -8,6 +8,7 @@ from typing import Any
 from liveavatar_core.deploy.roles import distinct_ranks
 from suites.harness.clock import ClipClock, untimed
 from suites.harness.failures import GroupError
+from suites.harness.hardware import assemble
 from suites.harness.hardware.assemble import (
     PRELOAD,
     failure_of,
@@ -80,6 +81,11 @@ def _judged(replies: list[dict[str, Any]]) -> dict[str, Any]:
 def _knobs(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
     """Which ranks stand for which, how much of it was executed, and of what a clip's seconds are made."""
     knobs: dict[str, Any] = {"ranks_simulated": {str(ranks[0]): list(ranks) for ranks in roles}}
+    every: list[dict[str, Any]] = [{}] * sum(map(len, roles))
+    for reply, ranks in zip(replies, roles, strict=False):
+        for rank in ranks:
+            every[rank] = reply
+    knobs |= assemble.knobs(every)
     for reply, ranks in zip(replies, roles, strict=False):
         name = str(ranks[0])
         knobs.setdefault("units", {})[name] = reply["units"]

@@ -23,7 +23,7 @@ from suites.harness.channel import ChildLink
 from suites.harness.oom_message import read_message
 from suites.harness.probe import DeviceSampler, HostMemory
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
-from suites.harness.workers.knobs import KnobProof, device_place
+from suites.harness.workers.knobs import KnobProof, device_place, proof_of
 
 NO_CATEGORIES = "an allocator does not know what bytes are for"
 
@@ -46,9 +46,9 @@ def run(link: ChildLink) -> None:
     link.next_command()
     with CardProbe(link) as probe, _typed_out_of_memory(link, capacity):
         avatar = load_avatar(recipe, join_world(recipe.deployment, Memory(card=card)), seeded_weights(recipe))
-        proof = KnobProof(avatar.system, device_place)
+        probe.proof = KnobProof(avatar.system, device_place)
         link.reply({"clips": count_clips(recipe, inputs)})
-        make_video(link, avatar, inputs, lambda: probe.report() | {"knobs": proof.report()})
+        make_video(link, avatar, inputs, probe.report)
     if link.world_size > 1:
         dist.destroy_process_group()
 
@@ -67,6 +67,8 @@ class CardProbe:
 
     def __init__(self, link: ChildLink) -> None:
         self._link, self._phase = link, "load"
+        self.proof: KnobProof | None = None
+        """Once there is a system to look at."""
         self._peaks: dict[str, tuple[int, int]] = {}
         self._host = HostMemory()
         self._device = DeviceSampler(pynvml, link.payload["uuids"][link.rank])
@@ -95,6 +97,7 @@ class CardProbe:
             "cuda": torch.version.cuda,
             "slowed_by": sorted(self._device.slowed_by),
             "most_watts": self._device.most_watts,
+            **proof_of(self.proof),
         }
 
     def _change(self, phase: str) -> None:

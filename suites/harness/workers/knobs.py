@@ -13,20 +13,25 @@ from torch.distributed.tensor import DTensor
 from liveavatar_core.deploy.system import System
 from liveavatar_core.model.transformer import Denoise
 
+UNPROVEN = "it ended while weights were loaded, before anything acted"
+
 
 class KnobProof:
     """What one rank was seen to do."""
 
-    def __init__(self, system: System, place_of: Callable[[Tensor], str]) -> None:
-        """`place_of`: in which memory a tensor stands, card or host."""
+    def __init__(self, system: System, place_of: Callable[[Tensor], str], *, hooked: bool = True) -> None:
+        """`place_of`: in which memory a tensor stands, card or host. `hooked`: else somebody calls `see`."""
         self._system, self._place_of = system, place_of
         self._forwards: Counter[str] = Counter()
         self._caches: set[str] = set()
         self._parameter_bytes = _bytes_by_dtype(system, place_of)
-        if "transformer" in system.parts:
-            system.transformer.register_forward_pre_hook(self._see)
+        if hooked and "transformer" in system.parts:
+            system.transformer.register_forward_pre_hook(self.see)
 
-    def _see(self, transformer: nn.Module, args: tuple[Any, ...]) -> None:
+    def see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Take note of a forward, if it is the transformer's."""
+        if module is not self._system.parts.get("transformer"):
+            return
         self._forwards[type(args[0]).__name__.lower()] += 1
         if isinstance(args[0], Denoise):
             self._caches |= {_words(tensor, self._place_of) for tensor in _tensors(args[0].cache)}
@@ -38,6 +43,11 @@ class KnobProof:
             "parameter_bytes": self._parameter_bytes,
             "kv_caches": sorted(self._caches),
         }
+
+
+def proof_of(proof: KnobProof | None) -> dict[str, Any]:
+    """As fields of an answer; None: the run ended before there was anything to look at."""
+    return {"unproven": UNPROVEN} if proof is None else {"knobs": proof.report()}
 
 
 def device_place(tensor: Tensor) -> str:

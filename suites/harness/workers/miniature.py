@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.distributed as dist
 
@@ -14,7 +16,7 @@ from liveavatar_core.simulation.ledger import Capacity, Ledger
 from liveavatar_core.simulation.timeline import Timeline
 from suites.harness.channel import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
-from suites.harness.workers.knobs import KnobProof
+from suites.harness.workers.knobs import KnobProof, proof_of
 from suites.harness.workers.readings import ledger_readings
 
 
@@ -31,6 +33,7 @@ def run(link: ChildLink) -> None:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     inputs = read_inputs(link.payload)
     link.next_command()
+    proof = None
     try:
         world = join_world(recipe.deployment, Memory(card=torch.device("cpu")))
         weights = seeded_weights(recipe)
@@ -45,17 +48,17 @@ def run(link: ChildLink) -> None:
                 lambda: {
                     "memory": ledger_readings(link.rank, ledger.peaks),
                     "timeline": timeline.columns(link.rank),
-                    "knobs": proof.report(),
+                    **proof_of(proof),
                     "torch": torch.__version__,
                 },
             )
     finally:
-        _tell(link, ledger, timeline, next(reversed(ledger.peaks), "load"))
+        _tell(link, ledger, timeline, next(reversed(ledger.peaks), "load"), proof_of(proof))
     if link.world_size > 1:
         dist.destroy_process_group()
 
 
-def _tell(link: ChildLink, ledger: Ledger, timeline: Timeline, phase: str) -> None:
+def _tell(link: ChildLink, ledger: Ledger, timeline: Timeline, phase: str, proof: dict[str, Any] | None = None) -> None:
     """Send what is known so far, so that a rank that fails leaves its readings behind."""
     memory = ledger_readings(link.rank, ledger.peaks)
-    link.event({"phase": phase, "memory": memory, "timeline": timeline.columns(link.rank)})
+    link.event({"phase": phase, "memory": memory, "timeline": timeline.columns(link.rank), **(proof or {})})

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from liveavatar_core.cards import find_card
+from liveavatar_core.deploy.system import System
 from liveavatar_core.simulation.ledger import Capacity
+from liveavatar_core.simulation.repeat import Listener
 from liveavatar_core.simulation.roofline import predict
 from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
 from suites.harness.channel import ChildLink
+from suites.harness.workers.knobs import KnobProof, proof_of
 from suites.harness.workers.readings import ledger_readings
 
 CLIP_PHASES = ("denoise", "decode")
@@ -25,7 +31,8 @@ def simulate(link: ChildLink) -> None:
     rank = link.payload["ranks"][link.rank]
     for _ in link.commands():
         started = time.monotonic()
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
+        proofs: list[KnobProof] = []
+        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes), observe=partial(observe, proofs))
         prediction = predict(result.work, card, CLIP_PHASES)
         link.reply(
             {
@@ -39,8 +46,15 @@ def simulate(link: ChildLink) -> None:
                 "units": {"executed": result.units_executed, "repeated": result.units_repeated},
                 "verdict_seconds": time.monotonic() - started,
                 "torch": torch.__version__,
+                **proof_of(next(iter(proofs), None)),
             }
         )
+
+
+def observe(proofs: list[KnobProof], system: System, place_of: Callable[[Tensor], str]) -> Listener:
+    """Have a proof hear of every call; repeated ones run no hook."""
+    proofs.append(KnobProof(system, place_of, hooked=False))
+    return proofs[0].see
 
 
 def _readings(result: SimulatedRank) -> list[dict[str, Any]]:
