@@ -7,6 +7,7 @@ import sys
 
 from liveavatar_core.errors import LiveAvatarError
 from suites.fuzz.case import kept_cases, read_case
+from suites.fuzz.catalogue import RULES
 
 
 def main() -> int:
@@ -20,7 +21,7 @@ def main() -> int:
         print(error, file=sys.stderr)
         return 2
     from suites.fuzz.hunt import run_case  # imported here: it takes torch
-    from suites.fuzz.rules import RULES, Broken
+    from suites.fuzz.rules import Broken
 
     print(f"{case.rule}: {RULES[case.rule].says}")
     try:

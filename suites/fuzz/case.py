@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -16,7 +17,10 @@ from typing import Any
 from liveavatar_core import strict
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadData
+from suites.fuzz.catalogue import RULES
 
+CLIP_FIELDS = frozenset(item.name for item in fields(ClipSpec))
+LAYOUT_FIELDS = frozenset(item.name for item in fields(Deployment))
 KEPT = Path(__file__).with_name("cases")
 """Cases that failed once, a file each; every one runs for ever after."""
 
@@ -26,7 +30,7 @@ class Case:
     """A rule and what it is asked of."""
 
     rule: str
-    """Name of one of rules.RULES."""
+    """Name of one of catalogue.RULES."""
     recipe: Recipe
     """Valid, over the 14B; the rule says which model stands in for it."""
     change: Mapping[str, Any] = field(default_factory=dict)
@@ -56,8 +60,8 @@ def read_case(text: str, where: str = "the case") -> Case:
         data = json.loads(text)
     except json.JSONDecodeError as error:
         raise BadData(f"{where} is no JSON: {error}", "give the line that a failure printed") from error
-    if not isinstance(data, dict) or not isinstance(data.get("rule"), str):
-        raise BadData(f"{where} names no rule", "give the line that a failure printed")
+    if not isinstance(data, dict) or data.get("rule") not in RULES:
+        raise BadData(f"{where} names no rule", f"give one of {', '.join(RULES)}")
     clip = strict.build(ClipSpec, data.get("clip", {}), f"{where}: clip")
     deployment = strict.build(Deployment, data.get("deployment", {}), f"{where}: deployment")
     recipe = Recipe(name=data["rule"], clip=clip, deployment=deployment)
@@ -75,20 +79,15 @@ def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
     return replace(recipe, clip=replace(recipe.clip, **clip), deployment=deployment)
 
 
-CLIP_FIELDS = frozenset(item.name for item in fields(ClipSpec))
-LAYOUT_FIELDS = frozenset(item.name for item in fields(Deployment))
-
-
 def keep(case: Case, folder: Path = KEPT) -> Path:
     """Write the case to a file of its own: whole or not at all, whoever else writes the same one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case.name}.json"
-    draft = folder / f".{case.name}.{os.getpid()}"
-    with draft.open("w", encoding="utf-8") as file:
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".", encoding="utf-8", delete=False) as file:
         file.write(case.text + "\n")
         file.flush()
         os.fsync(file.fileno())
-    draft.replace(path)
+    Path(file.name).replace(path)
     return path
 
 

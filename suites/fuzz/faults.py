@@ -1,4 +1,4 @@
-"""Faults to plant, each a small mistake that somebody could make: does fuzzing find it?"""
+"""Faults to plant, each a small mistake that somebody could make, for fuzzing to find."""
 
 from __future__ import annotations
 

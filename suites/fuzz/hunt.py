@@ -8,18 +8,14 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
 from hypothesis import HealthCheck, Phase, given, settings, target
-from hypothesis.database import ExampleDatabase
 
+from suites.fuzz import strategies
 from suites.fuzz.case import Case
+from suites.fuzz.catalogue import RULES, Profile
 from suites.fuzz.faults import planted
 from suites.fuzz.prediction import forget
-from suites.fuzz.profiles import Profile
 from suites.fuzz.ranks import pool
-from suites.fuzz.rules import RULES, Broken
-from suites.fuzz.strategies import cases
-
-QUICK = 0.1
-"""Rules that take fewer seconds than this are tried a hundred times as often."""
+from suites.fuzz.rules import CHECKS, Broken
 
 
 class _Spent(BaseException):
@@ -53,9 +49,11 @@ class Hunt:
 class _Search:
     """Remembers what each case came to, so that running it again costs nothing and says the same."""
 
-    profile: Profile
     hunt: Hunt
+    seconds: float
+    least: int
     most: int
+    shrink_seconds: float
     began: float = field(default_factory=time.monotonic)
     failed_at: float | None = None
     known: dict[str, str] = field(default_factory=dict)
@@ -74,8 +72,8 @@ class _Search:
         """Whether a new case may be begun. While a failure is made smaller, untried cases count as fine."""
         now = time.monotonic()
         if self.failed_at is not None:
-            return now - self.failed_at < self.profile.shrink_seconds
-        spent = now - self.began >= self.profile.seconds and self.hunt.tried >= self.profile.least
+            return now - self.failed_at < self.shrink_seconds
+        spent = now - self.began >= self.seconds and self.hunt.tried >= self.least
         if spent or self.hunt.tried >= self.most:
             raise _Spent
         return True
@@ -83,7 +81,7 @@ class _Search:
     def _try(self, case: Case) -> str:
         why = ""
         try:
-            peak = RULES[case.rule].check(case)
+            peak = CHECKS[case.rule](case)
         except Broken as error:
             why = str(error)
         except Exception as error:  # a valid recipe that fails otherwise breaks every rule
@@ -98,24 +96,23 @@ class _Search:
         return why
 
 
-def hunt(
-    name: str, profile: Profile, *, fault: str = "", shrink: bool = True, database: ExampleDatabase | None = None
-) -> Hunt:
+def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -> Hunt:
     """Try the rule `name` within the budget of `profile`, with a fault planted where one is named."""
     rule, found = RULES[name], Hunt(rule=name)
-    search = _Search(profile=profile, hunt=found, most=profile.most * (100 if rule.cost < QUICK else 1))
-    phases = [Phase.reuse, Phase.generate, Phase.target, *([Phase.shrink] if shrink else [])]
+    most, least = (max(1, int(number * rule.share)) for number in (profile.most, profile.least))
+    search = _Search(hunt=found, seconds=profile.seconds, least=least, most=most, shrink_seconds=profile.shrink_seconds)
+    phases = [Phase.generate, Phase.target, *([Phase.shrink] if shrink else [])]
 
     @settings(
-        max_examples=search.most,
+        max_examples=most,
         deadline=None,
-        database=database,
+        database=None,
         derandomize=not profile.random,
         phases=phases,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
     )
-    @given(cases(name, rule.draw, most_cards=rule.most_cards))
+    @given(strategies.cases(name, getattr(strategies, rule.draw)))
     def explore(case: Case) -> None:
         search.run(case)
 
@@ -138,4 +135,4 @@ def _prepared(fault: str) -> Iterator[None]:
 def run_case(case: Case) -> float:
     """Try one case; raises Broken."""
     with _prepared(""):
-        return RULES[case.rule].check(case)
+        return CHECKS[case.rule](case)

@@ -1,4 +1,4 @@
-"""What must hold of every recipe: a check for each rule, and what is drawn for it.
+"""What must hold of every recipe: a check for each rule of the catalogue.
 
 A check returns how full the fullest card was, in bytes, which draws are steered to; it raises Broken where the rule
 does not hold. Simulated rules look at `thin` models, but for `whole`; real ones run `small` ones, a process a rank.
@@ -7,40 +7,22 @@ does not hold. Simulated rules look at `thin` models, but for `whole`; real ones
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import InvalidRecipe
-from suites.fuzz import strategies
 from suites.fuzz.bounds import cache_bytes, computing_ranks, least_transformer_bytes
 from suites.fuzz.case import Case, changed
 from suites.fuzz.models import thin
 from suites.fuzz.prediction import Prediction, predict
 from suites.fuzz.real_rules import Broken, check_ledger, check_seed, check_video
 
-__all__ = ["RULES", "Broken", "Rule"]
+__all__ = ["CHECKS", "Broken"]
 
 READ_LAYERS = 3
 """Layers of one cache that may stand on the card beside the caches themselves while they are read."""
 ROUNDING = 0.02
 """For what closed forms leave out: time embeddings, rotary tables, rounding of each storage."""
 GIB = 2**30
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rule:
-    """A rule."""
-
-    says: str
-    """In one line."""
-    check: Callable[[Case], float]
-    """Raises Broken; else says how full the fullest card was, in bytes (0: no card was looked at)."""
-    draw: Callable[[Recipe], object] = strategies.no_change
-    """Strategy of the change that goes with a recipe."""
-    most_cards: int = strategies.MOST_CARDS
-    """Of drawn recipes."""
-    cost: float = 1
-    """Seconds that a case takes, about; what it may spend and how much is tried go by it."""
 
 
 def _is_too_much(what: str, held: float, allowed: float, unit: str = "GiB") -> None:
@@ -131,24 +113,15 @@ def check_refusal(case: Case) -> float:
     raise Broken(f"{case.change} is not refused")
 
 
-RULES = {
-    "holdings": Rule(says="weights, keys and values are what closed forms say", check=check_holdings, cost=3),
-    "whole": Rule(says="so they are in the 14B with all its layers", check=check_whole, cost=12),
-    "card": Rule(
-        says="a card passes if and only if what was predicted fits",
-        check=check_card,
-        draw=strategies.shares_of_need,
-        cost=5,
-    ),
-    "less": Rule(says="less work or more cards never need more", check=check_less, draw=strategies.smaller, cost=6),
-    "clips": Rule(
-        says="more clips, decoded as they come, need no more", check=check_clips, draw=strategies.more_clips, cost=6
-    ),
-    "ledger": Rule(says="what really runs holds what was predicted, to the byte", check=check_ledger, cost=4),
-    "video": Rule(says="every deployment makes the video that one process makes", check=check_video, cost=3),
-    "seed": Rule(says="the same seed gives the same frames, another one others", check=check_seed, cost=3),
-    "refusal": Rule(
-        says="a broken recipe is refused at construction", check=check_refusal, draw=strategies.breaks, cost=0.01
-    ),
+CHECKS: dict[str, Callable[[Case], float]] = {
+    "holdings": check_holdings,
+    "whole": check_whole,
+    "card": check_card,
+    "less": check_less,
+    "clips": check_clips,
+    "ledger": check_ledger,
+    "video": check_video,
+    "seed": check_seed,
+    "refusal": check_refusal,
 }
-"""By name."""
+"""By name of the rule."""

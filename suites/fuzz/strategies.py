@@ -61,8 +61,9 @@ def deployments(draw: DrawFn, *, most_cards: int = MOST_CARDS) -> Deployment:
     """Over 1 to `most_cards` cards."""
     decode_rank = most_cards > 1 and draw(flags())
     ranks = draw(st.integers(1, most_cards - decode_rank))
+    shard = draw(st.sampled_from(("none", "flat", "per_parameter")))  # even if not used: what is simple stays short
     in_turn = decode_rank and draw(flags())
-    shard = "none" if in_turn else draw(st.sampled_from(("none", "flat", "per_parameter")))
+    shard = "none" if in_turn else shard
     return Deployment(
         num_gpus_dit=ranks,
         ulysses_size=1 if in_turn else ranks,
@@ -125,9 +126,9 @@ def recipes(draw: DrawFn, *, most_cards: int = MOST_CARDS, most_clips: int = 3) 
     return Recipe(name="fuzz", clip=clip, deployment=deployment)
 
 
-def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]], **limits: int) -> SearchStrategy[Case]:
+def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]]) -> SearchStrategy[Case]:
     """Recipes for the rule `name`, each with a change that `changes` draws for it."""
-    return recipes(**limits).flatmap(
+    return recipes().flatmap(
         lambda recipe: changes(recipe).map(lambda change: Case(rule=name, recipe=recipe, change=change))
     )
 

@@ -55,6 +55,9 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
     group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
+    group.addoption(
+        "--fuzz-profile", choices=("dev", "ci", "nightly"), default="dev", help="how much suites/fuzz tries (dev)"
+    )
     _add_baseline_options(group)
 
 

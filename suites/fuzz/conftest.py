@@ -1,0 +1,19 @@
+"""Says how much was tried, at the end of a session."""
+
+import pytest
+
+
+@pytest.fixture
+def fuzz_profile(request: pytest.FixtureRequest) -> str:
+    """What `--fuzz-profile` says."""
+    return str(request.config.getoption("--fuzz-profile"))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each rule."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    lines = [str(value) for report in reports for name, value in report.user_properties if name == "fuzz"]
+    if lines:
+        terminalreporter.section("fuzz")
+        for line in sorted(set(lines)):
+            terminalreporter.write_line(line)

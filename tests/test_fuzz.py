@@ -1,0 +1,110 @@
+"""Fuzzing finds faults that are planted, makes what it finds small, keeps it, and says how to run it again."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from liveavatar_core import config
+from liveavatar_core.config import Recipe
+from liveavatar_core.errors import BadData
+from suites.fuzz.case import Case, changed, keep, kept_cases, read_case
+from suites.fuzz.catalogue import PROFILES, RULES
+
+ROOT = Path(__file__).parents[1]
+
+FOUND_BY = {
+    "cache_not_freed": "holdings",
+    "dtype_dropped": "holdings",
+    "leak_per_clip": "clips",
+    "uneven_heads": "video",
+    "wrong_clip": "video",
+}
+"""Planted fault -> the rule that it breaks."""
+
+
+@pytest.mark.parametrize(("fault", "rule"), FOUND_BY.items())
+def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys) -> None:
+    """Within the budget of continuous integration."""
+    from suites.fuzz.hunt import hunt
+
+    found = hunt(rule, PROFILES["ci"], fault=fault, shrink=False)
+    record_property("fuzz", str(found))
+    with capsys.disabled():
+        print(f"\n{fault}: {'found' if found.broken else 'NOT FOUND'} by {found}; {found.why.splitlines()[:1]}")
+    assert found.broken is not None
+
+
+def test_every_fault_is_planted_and_every_rule_checked() -> None:
+    from suites.fuzz.faults import FAULTS
+    from suites.fuzz.rules import CHECKS
+
+    assert FOUND_BY.keys() == FAULTS.keys()
+    assert CHECKS.keys() == RULES.keys()
+
+
+def test_what_is_found_is_made_small_and_runs_again(monkeypatch, tmp_path) -> None:
+    """With the check of types gone; where it is there, the same case holds."""
+    from suites.fuzz.hunt import hunt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(config, "_check_types", lambda declared: None)
+        found = hunt("refusal", PROFILES["ci"])
+    assert found.broken is not None
+    assert found.broken.recipe.hash == Recipe(name="the simplest that is drawn", clip=SIMPLEST).hash
+    assert len(found.broken.change) == 1
+    (kept,) = kept_cases(keep(found.broken, tmp_path).parent).values()
+    assert kept.text == found.broken.text
+    command = found.broken.command.replace("python", sys.executable, 1)
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "holds"), done.stderr
+
+
+SIMPLEST = config.ClipSpec(size="384*256", infer_frames=12, sample_steps=1, base_seed=0, enable_online_decode=False)
+
+
+def test_a_case_that_breaks_its_rule_exits_with_1() -> None:
+    line = Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text
+    done = subprocess.run(
+        [sys.executable, "-m", "suites.fuzz", line], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
+
+
+def test_a_budget_ends_a_hunt() -> None:
+    from suites.fuzz.hunt import hunt
+
+    found = hunt("refusal", PROFILES["dev"])
+    assert found.broken is None
+    assert found.tried > 50
+    assert found.seconds < PROFILES["dev"].seconds + 5
+
+
+@pytest.mark.parametrize("text", ["no JSON", "{}", '{"rule": "luck"}', '{"rule": "seed", "clip": {"size": 4}}'])
+def test_what_is_no_case_is_refused(text: str) -> None:
+    with pytest.raises(BadData):
+        read_case(text)
+
+
+def test_a_case_is_kept_whole_by_whoever_keeps_it(tmp_path) -> None:
+    recipe = changed(Recipe(name="x"), {"size": "640*640", "quirks.relative_dist": 7, "t5_cpu": True})
+    case = Case(rule="card", recipe=recipe, change={"card_share": 0.9})
+    with ThreadPoolExecutor(8) as threads:
+        paths = set(threads.map(lambda _: keep(case, tmp_path), range(40)))
+    assert [path.name for path in tmp_path.iterdir()] == [path.name for path in paths] == [f"{case.name}.json"]
+    (read,) = kept_cases(tmp_path).values()
+    assert (read.recipe.hash, read.change) == (recipe.hash, case.change)
+    assert json.loads(case.text)["clip"] == {"size": "640*640", "quirks": {"relative_dist": 7}}
+
+
+def test_it_runs_over_workers() -> None:
+    """And says at the end what was tried."""
+    command = [sys.executable, "-m", "pytest", "suites/fuzz", "-n", "2", "-k", "refusal", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "refusal: " in done.stdout.split(" fuzz ")[-1]
