@@ -7,6 +7,7 @@ import re
 import pytest
 
 from liveavatar_core.errors import BadInput
+from suites.harness.marked import lines_between, replaced
 from suites.remedies import table
 
 ROW = re.compile(
@@ -16,7 +17,7 @@ ROW = re.compile(
 
 
 def test_the_readme_has_a_row_for_every_remedy() -> None:
-    lines = table.table_in(table.README.read_text())
+    lines = lines_between(table.README.read_text(), table.NAME)
     assert tuple(lines[:2]) == table.HEAD
     found = [ROW.fullmatch(line) for line in lines[2:]]
     assert all(found)
@@ -30,11 +31,11 @@ def test_the_readme_has_a_row_for_every_remedy() -> None:
 
 
 def test_only_the_table_is_replaced() -> None:
-    readme = f"a\n{table.BEGIN}\nold\n{table.END}\nb\n"
-    assert table.written(readme, "new") == f"a\n{table.BEGIN}\nnew\n{table.END}\nb\n"
-    assert table.table_in(table.written(readme, "| x |")) == ["| x |"]
+    readme = "a\n<!-- t -->\nold\n<!-- end of t -->\nb\n"
+    assert replaced(readme, "t", "new") == "a\n<!-- t -->\nnew\n<!-- end of t -->\nb\n"
+    assert lines_between(replaced(readme, "t", "| x |"), "t") == ["| x |"]
     with pytest.raises(BadInput):
-        table.written("a\nb\n", "new")
+        replaced(readme, "other", "new")
 
 
 def test_equivalence_is_read_from_junit(tmp_path) -> None:

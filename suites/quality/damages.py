@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 
 from liveavatar_core.media import read_audio
 from suites.harness.baseline_update import default_tolerance
+from suites.harness.marked import replaced
 from suites.harness.metrics.film import Film
 from suites.harness.metrics.lip_sync import Sound
 from suites.harness.metrics.quality import Quality, quality_of
@@ -24,7 +25,7 @@ from training.voices import SAMPLES_PER_FRAME, mouth
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/metrics.md"
-BEGIN, END = "<!-- damage-table -->", "<!-- end of damage-table -->"
+NAME = "damage-table"
 CLIP_FRAMES, CLIPS = 48, 3
 FRAMES = CLIP_FRAMES * CLIPS
 LATENT_FRAMES = 4
@@ -229,8 +230,7 @@ def main() -> None:
     clean = clean_film()
     made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DAMAGES})
     if parser.parse_args().write:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{made}\n{END}{rest.partition(END)[2]}")
+        PAGE.write_text(replaced(PAGE.read_text(), NAME, made))
     else:
         print(made)
 

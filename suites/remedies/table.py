@@ -15,10 +15,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from liveavatar_core.errors import GIB, BadInput
+from suites.harness.marked import replaced
 from suites.harness.record import RunRecord, read_record
 from suites.harness.tiers import Case, Tier, read_tiers
 
-BEGIN, END = "<!-- remedies-table -->", "<!-- end of remedies-table -->"
+NAME = "remedies-table"
 HEAD = (
     "| cards | recipe | peak GiB | headroom GiB | predicted s a clip | against one process, unrounded |",
     "|---|---|---|---|---|---|",
@@ -95,26 +96,12 @@ def _row(tier: Tier, case: Case, record: RunRecord, equivalence: str) -> Row:
     )
 
 
-def written(readme: str, table: str) -> str:
-    """The README with `table` between its marks. Raises BadInput without marks."""
-    before, begin, rest = readme.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not begin or not end:
-        raise BadInput(f"README.md has no {BEGIN} ... {END}", "put both lines where the table belongs")
-    return f"{before}{BEGIN}\n{table}\n{END}{after}"
-
-
-def table_in(readme: str) -> list[str]:
-    """The lines of the table in a README."""
-    return readme.partition(BEGIN)[2].partition(END)[0].strip().splitlines()
-
-
 def main() -> None:
     """Write the table into the README."""
     parser = argparse.ArgumentParser(description="Write the README's table of remedies.")
     parser.add_argument("--report-dir", type=Path, default=Path("report"), help="records and equivalence.xml")
     table = "\n".join((*HEAD, *map(str, rows(parser.parse_args().report_dir))))
-    README.write_text(written(README.read_text(), table))
+    README.write_text(replaced(README.read_text(), NAME, table))
 
 
 if __name__ == "__main__":

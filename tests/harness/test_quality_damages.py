@@ -8,7 +8,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from suites.quality.damages import BEGIN, DAMAGES, END, PAGE, clean_film, measured, pixels, reactions
+from suites.harness.marked import lines_between
+from suites.quality.damages import DAMAGES, NAME, PAGE, clean_film, measured, pixels, reactions
 
 NAMES = [damage.spoil.__name__ for damage in DAMAGES]
 
@@ -47,7 +48,7 @@ def test_every_metric_sees_something(clean):
 
 
 def test_the_documents_have_the_table():
-    lines = PAGE.read_text().partition(BEGIN)[2].partition(END)[0].strip().splitlines()
+    lines = lines_between(PAGE.read_text(), NAME)
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     seen = {name: {row[0].strip("`") for row in rows if row[at].startswith("**")} for at, name in enumerate(head)}
     assert {name: seen[name] for name in head[2:]} == {damage.name: set(damage.seen_by) for damage in DAMAGES}
