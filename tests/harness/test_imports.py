@@ -40,6 +40,7 @@ def test_collecting_is_quick_and_free_of_torch(tmp_path):
 MODULES = (
     *("record", "measures", "stats", "baseline", "baseline_update", "compare", "waivers", "verdict", "judge"),
     *("machine", "session", "tiers", "options", "tier_runner", "plugin", "report.terminal", "report.html", "hardware"),
+    *("metrics.quality", "marked"),
 )
 
 
