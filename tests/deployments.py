@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -60,29 +61,54 @@ def small(deployment: Deployment, **clip: Any) -> Recipe:
     return Recipe(name="small", clip=replace(CLIP, **clip), model=SMALL, deployment=exact)
 
 
-def make_video(recipe: Recipe, folder: Path) -> Video:
-    """Run every rank; the video is that of the rank that decodes."""
-    cards, payload = recipe.deployment.num_cards, {"recipe": recipe, "folder": str(folder)}
-    with RankGroup.start(
-        Job(target="deployments:run", payload=payload, world_size=cards, preload=PRELOAD), folder
-    ) as group:
-        group.command("video", seconds=60)
-    with np.load(folder / f"video{decode_rank(recipe.deployment)}.npz") as arrays:
-        return Video(latents=list(arrays["latents"]), frames=arrays["frames"])
+class Videos:
+    """Makes videos of recipes known by name, a process a rank. Ranks stay for the next recipe over as many.
+
+    Those of one process stay beside others: they make what the others are compared with.
+    """
+
+    def __init__(self, recipes: Mapping[str, Recipe], folder: Path) -> None:
+        self._recipes, self._folder = dict(recipes), folder
+        self._groups: dict[int, RankGroup] = {}
+        self._made: dict[str, Video] = {}
+
+    def make(self, name: str) -> Video:
+        """Run every rank, once for each name; the video is that of the rank that decodes."""
+        if name not in self._made:
+            deployment = self._recipes[name].deployment
+            self._ranks(deployment.num_cards).command(name, seconds=60)
+            with np.load(self._folder / f"{name}.{decode_rank(deployment)}.npz") as arrays:
+                self._made[name] = Video(latents=list(arrays["latents"]), frames=arrays["frames"])
+        return self._made[name]
+
+    def close(self) -> None:
+        """End all ranks."""
+        for cards in list(self._groups):
+            self._groups.pop(cards).stop()
+
+    def _ranks(self, cards: int) -> RankGroup:
+        group = self._groups.get(cards)
+        if group is None or not group.pids:  # none yet, or ended by a failure
+            for other in [other for other in self._groups if other > 1 and cards > 1]:
+                self._groups.pop(other).stop()
+            payload = {"recipes": self._recipes, "folder": str(self._folder)}
+            job = Job(target="deployments:run", payload=payload, world_size=cards, preload=PRELOAD)
+            group = self._groups[cards] = RankGroup.start(job, self._folder / f"{cards}")
+        return group
 
 
 def run(link: ChildLink) -> None:
-    """Commands: `video`."""
+    """Commands: the name of a recipe."""
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
-    for _ in link.commands():
+    for name in link.commands():
         with torch.no_grad():
-            video = _generate(link.payload["recipe"])
-        np.savez(Path(link.payload["folder"]) / f"video{link.rank}.npz", **video)
+            video = _generate(link.payload["recipes"][name])
+        np.savez(Path(link.payload["folder"]) / f"{name}.{link.rank}.npz", **video)
         link.reply({})
     if link.world_size > 1:
         dist.destroy_process_group()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from functools import cache
-from pathlib import Path
 
 import numpy as np
 import pytest
-from deployments import Video, make_video, small
+from deployments import Video, Videos, small
 
 from liveavatar_core.config import Deployment
 from liveavatar_core.recipes import RECIPES, named_recipe
@@ -61,50 +60,51 @@ ROUNDED = {f"recipe-{name}": layout for name, layout in NAMED.items() if layout.
 }
 
 
-@cache
-def reference(folder: Path, lora: str, steps: int) -> Video:
-    """What one process makes of plain weights."""
-    return make_video(small(Deployment(lora=lora), sample_steps=steps), folder)
+REFERENCES = {
+    f"one-{lora}-{steps}": (steps, Deployment(lora=lora))
+    for lora, steps in (("merged", 2), ("adapter", 2), ("merged", 3), ("merged", 4))
+}
+"""What one process makes of plain weights."""
+
+ALL = REFERENCES | TIMESTEP | {name: (2, layout) for name, layout in (LAYOUTS | EXACT | ROUNDED).items()}
 
 
-@pytest.fixture(scope="session")
-def references(tmp_path_factory) -> Path:
-    return tmp_path_factory.mktemp("reference")
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory) -> Iterator[Videos]:
+    recipes = {name: small(layout, sample_steps=steps) for name, (steps, layout) in ALL.items()}
+    made = Videos(recipes, tmp_path_factory.mktemp("videos"))
+    yield made
+    made.close()
 
 
-def run_both(layout: Deployment, references: Path, folder: Path, steps: int = 2) -> tuple[Video, Video]:
-    lora = layout.lora if layout.lora == "adapter" else "merged"
-    return reference(references / f"{lora}{steps}", lora, steps), make_video(small(layout, sample_steps=steps), folder)
+def by_cards(names: Iterable[str]) -> list[str]:
+    """Those over as many cards behind each other, so that they share ranks."""
+    return sorted(names, key=lambda name: ALL[name][1].num_cards)
 
 
-@pytest.mark.parametrize("layout", [pytest.param(v, id=k) for k, v in (LAYOUTS | EXACT).items()])
-def test_a_layout_changes_no_latent(layout: Deployment, references: Path, tmp_path: Path) -> None:
-    """Two clips, a prefill between them."""
-    expected, made = run_both(layout, references, tmp_path)
-    assert_same(expected, made)
+def make_both(name: str, videos: Videos) -> tuple[Video, Video]:
+    """What one process makes, and what this layout makes."""
+    steps, layout = ALL[name]
+    return videos.make(f"one-{layout.lora}-{steps}"), videos.make(name)
 
 
-@pytest.mark.parametrize(("steps", "layout"), [pytest.param(*v, id=k) for k, v in TIMESTEP.items()])
-def test_a_timestep_pipeline_makes_the_same_video(
-    steps: int, layout: Deployment, references: Path, tmp_path: Path
-) -> None:
-    """What leaves its last transformer rank is what one process makes in as many steps."""
-    expected, made = run_both(layout, references, tmp_path, steps)
-    assert_same(expected, made)
+@pytest.mark.parametrize("name", by_cards(LAYOUTS | EXACT | TIMESTEP))
+def test_a_layout_changes_no_latent(name: str, videos: Videos) -> None:
+    """Two clips, a prefill between them. Of a timestep pipeline, what leaves its last rank, in as many steps."""
+    assert_same(*make_both(name, videos))
 
 
-@pytest.mark.parametrize("layout", [pytest.param(v, id=k) for k, v in ROUNDED.items()])
-def test_rounded_weights_come_close(layout: Deployment, references: Path, tmp_path: Path, record_property) -> None:
+@pytest.mark.parametrize("name", by_cards(ROUNDED))
+def test_rounded_weights_come_close(name: str, videos: Videos, record_property) -> None:
     """Close to the unrounded video, and not it: the rounding acted."""
-    expected, made = run_both(layout, references, tmp_path)
-    decibels = psnr(expected, made)
+    decibels = psnr(*make_both(name, videos))
     record_property("psnr_db", round(float(decibels), 2))
     assert 15 < decibels < 90
 
 
-def test_the_adapter_matters(references: Path) -> None:
+def test_the_adapter_matters(videos: Videos) -> None:
     """Otherwise merged and unmerged recipes would be compared with the same thing."""
-    merged, beside = (reference(references / f"{lora}2", lora, 2) for lora in ("merged", "adapter"))
+    merged, beside = (videos.make(f"one-{lora}-2") for lora in ("merged", "adapter"))
     assert np.abs(np.stack(merged.latents) - np.stack(beside.latents)).max() > 1e-3
 
 
