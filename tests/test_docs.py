@@ -20,6 +20,7 @@ EXPENSIVE = {
     r"\S*pytest .*-m gpu\w+(?!.*--collect-only)": "simulates a full-size model for minutes, or needs cards",
     r"\S*pytest --tiers=lab.toml": "is of a lab's file; tests/harness runs such a file",
     r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",
+    r"\S*pytest (suites/fuzz|tests/test_fuzz.py)": "tries recipes for minutes; tests/test_fuzz.py runs a rule so",
     r"\S*pytest -m published": "simulates eleven full-size runs",
     r"\S*python -m suites.published.table$": "simulates eleven full-size runs",
     r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",
