@@ -148,9 +148,11 @@ class MemoryTimeline:
     phases: tuple[Phase, ...]
     """What the rank was doing."""
     births: tuple[int, ...]
-    """Tensors born on the card until then: the axis of time, as a simulation reads no clock."""
+    """Where each stretch lies on the axis."""
     bytes_by_category: dict[str, tuple[int, ...]]
-    """Bytes held, by category."""
+    """Bytes held, by category; of a real card what is allocated, and what its allocator keeps beyond that."""
+    axis: Literal["births", "milliseconds"] = "births"
+    """Tensors born on the card until then, as a simulation reads no clock; or time since the rank began."""
 
     def __post_init__(self) -> None:
         for name, column in {"births": self.births, **self.bytes_by_category}.items():

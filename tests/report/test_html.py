@@ -5,8 +5,10 @@ from __future__ import annotations
 import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
 
+from liveavatar_core.errors import GIB
 from suites.harness.history import append_history
 from suites.harness.judge import write_baseline
+from suites.harness.record import MemoryTimeline
 from suites.harness.report.html import render_html
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.tiers import read_tiers
@@ -71,6 +73,19 @@ def test_charts_have_a_mark_for_everything_that_was_read(show, tmp_path):
     assert (count(first, ".oom"), count(alike, ".oom")) == (1, 0)
     assert (count(first, ".limit"), count(alike, ".limit")) == (1, 1)
     assert (count(first, ".phase"), count(alike, ".phase")) == (2, 2)
+
+
+def test_a_real_card_shows_what_it_allocated_and_what_it_kept(show, tmp_path):
+    line = MemoryTimeline(
+        rank=0,
+        axis="milliseconds",
+        phases=("load", "denoise"),
+        births=(0, 8000),
+        bytes_by_category={"allocated": (5 * GIB, 11 * GIB), "cached": (0, GIB)},
+    )
+    chart = show(page_of(tmp_path, measured(20.0, timelines=(line,)))).locator("svg.memory")
+    assert [count(chart, mark) for mark in (".c-allocated", ".c-cached", ".c-other", ".phase")] == [1, 1, 0, 2]
+    assert "over 8.0 s" in chart.locator("desc").text_content()
 
 
 def test_what_could_not_be_had_stands_above_the_limit(show, tmp_path):

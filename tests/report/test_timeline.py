@@ -11,6 +11,7 @@ from liveavatar_core.simulation.run import simulate_rank
 from liveavatar_core.simulation.timeline import MOST_POINTS, Timeline
 from suites.harness.hardware.assemble import timelines
 from suites.harness.report.html_memory import totals
+from suites.harness.workers.visits import Visits
 
 
 def test_a_timeline_has_every_peak_that_the_ledger_saw():
@@ -46,3 +47,21 @@ def test_a_long_run_is_thinned_and_keeps_its_peak():
         timeline(-serial, holding)
     assert len(timeline.points) <= MOST_POINTS
     assert max(point.allocated for point in timeline.points) == 1_000_000
+
+
+def test_a_real_card_has_a_point_for_each_visit_to_a_phase():
+    seconds = iter((0.0, 2.5, 3.0, 4.0))
+    visits = Visits(clock=lambda: next(seconds))
+    visits.end("load", 100, 140)
+    visits.end("denoise", 300, 300)
+    (line,) = timelines([{"timeline": visits.columns(1, "decode", 200, 350)}])
+    assert (line.axis, line.phases, line.births) == ("milliseconds", ("load", "denoise", "decode"), (0, 2500, 3000))
+    assert line.bytes_by_category == {"allocated": (100, 300, 200), "cached": (40, 0, 150)}
+
+
+def test_a_long_video_keeps_the_fullest_visit():
+    visits = Visits()
+    for number in range(2000):
+        visits.end("denoise" if number % 2 else "decode", 10**6 if number == 1234 else number, 0)
+    assert len(visits.points) <= MOST_POINTS
+    assert max(point.allocated for point in visits.points) == 10**6

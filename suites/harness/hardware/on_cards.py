@@ -13,7 +13,7 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import GIB
 from liveavatar_core.nvml import CardReading, DriverReading
 from suites.harness.clock import ClipClock
-from suites.harness.hardware.assemble import host_machine, knobs, provenance, run_clips
+from suites.harness.hardware.assemble import host_machine, knobs, provenance, run_clips, timelines
 from suites.harness.hardware.miniature import ASSETS, PROMPT
 from suites.harness.launch import Job
 from suites.harness.lease import CardsUnavailable
@@ -119,6 +119,7 @@ def _record(
         ),
         limit_bytes=placement.limit_bytes,
         memory=tuple(_memory(reading for reply in replies for reading in reply.get("memory", ()))),
+        timelines=timelines(replies),
         knobs=knobs(replies) | circumstances(replies),
         **fields,
         **provenance(),

@@ -107,6 +107,8 @@ def _summary(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> str:
     fullest = max(range(len(held)), key=held.__getitem__)
     limit = f" of {size_text(record, record.limit_bytes)}" if record.limit_bytes else ""
     text = f"fullest in {line.phases[fullest]}: {size_text(record, held[fullest])}{limit}"
+    if line.axis == "milliseconds":
+        text += f"; begins of phases over {line.births[-1] / 1000:.1f} s"
     short = record.out_of_memory
     if short is None or short.rank not in ranks:
         return text
@@ -165,13 +167,17 @@ def _areas(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Ma
             base = top
 
 
+COLOURED = (*CATEGORIES, "allocated", "cached")
+"""What has a colour of its own, in the order of stacking: a ledger's categories, or what a real allocator tells."""
+
+
 def _order(name: str) -> int:
-    return CATEGORIES.index(name) if name in CATEGORIES else len(CATEGORIES)
+    return COLOURED.index(name) if name in COLOURED else len(COLOURED)
 
 
 def colour(name: str) -> str:
     """The style class of a category."""
-    return f"c-{name}" if name in CATEGORIES else "c-other"
+    return f"c-{name}" if name in COLOURED else "c-other"
 
 
 def _outline(line: MemoryTimeline, base: list[int], top: list[int], scale: Scale) -> str:

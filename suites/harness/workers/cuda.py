@@ -24,6 +24,7 @@ from suites.harness.oom_message import read_message
 from suites.harness.probe import DeviceSampler, HostMemory
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 from suites.harness.workers.knobs import KnobProof, device_place, proof_of
+from suites.harness.workers.visits import Visits
 
 NO_CATEGORIES = "an allocator does not know what bytes are for"
 
@@ -70,6 +71,7 @@ class CardProbe:
         self.proof: KnobProof | None = None
         """Once there is a system to look at."""
         self._peaks: dict[str, tuple[int, int]] = {}
+        self._visits = Visits()
         self._host = HostMemory()
         self._device = DeviceSampler(pynvml, link.payload["uuids"][link.rank])
         self._told = scopes.phases_told(self._change)
@@ -93,6 +95,7 @@ class CardProbe:
         memory = [self._reading(phase, *peak) for phase, peak in self._peaks.items()]
         return {
             "memory": memory,
+            "timeline": self._visits.columns(self._link.rank, self._phase, *_most()),
             "torch": torch.__version__,
             "cuda": torch.version.cuda,
             "slowed_by": sorted(self._device.slowed_by),
@@ -102,6 +105,7 @@ class CardProbe:
 
     def _change(self, phase: str) -> None:
         self._take()
+        self._visits.end(self._phase, *_most())
         torch.cuda.reset_peak_memory_stats()
         self._device.start_phase(phase)
         self._host.start_phase(phase)
@@ -110,7 +114,7 @@ class CardProbe:
             self._link.event({"phase": phase, **self.report()})
 
     def _take(self) -> None:
-        now = torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
+        now = _most()
         before = self._peaks.get(self._phase, (0, 0))
         self._peaks[self._phase] = max(now[0], before[0]), max(now[1], before[1])
         self._host.read()
@@ -132,6 +136,11 @@ class CardProbe:
             "host_bytes": self._host.peaks.get(phase),
             "missing": missing,
         }
+
+
+def _most() -> tuple[int, int]:
+    """Bytes allocated and reserved at most since the phase began."""
+    return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
 @contextmanager
