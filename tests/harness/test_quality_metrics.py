@@ -8,8 +8,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from ci.baseline_lint import UNITS
 from liveavatar_core.errors import BadInput
 from liveavatar_core.media import VideoWriter
+from suites.harness.baseline_update import QUALITY_TOLERANCES
+from suites.harness.measures import ADVISORY
 from suites.harness.metrics.broken import black_frames_share, frozen_frames_share
 from suites.harness.metrics.drift import (
     colour_drift_levels_per_clip,
@@ -246,6 +249,13 @@ def test_every_metric_is_a_number_or_has_a_reason():
     assert quality.missing["latent_cosine"] == "latents were not kept"
     assert quality.missing["lip_sync_lag_ms"] == "the film has no sound"
     assert all(quality.missing.values())
+
+
+def test_every_metric_but_advice_has_its_tolerance_and_a_unit_in_its_name():
+    quality = quality_of(Film(frames=film(0)), reference=Film(frames=film(0)))
+    names = quality.values.keys() | quality.missing.keys()
+    assert names - ADVISORY == QUALITY_TOLERANCES.keys()
+    assert [name for name in names if not UNITS.intersection(name.split("_"))] == ["ssim"]
 
 
 CONTENTS = {
