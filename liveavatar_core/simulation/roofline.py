@@ -1,7 +1,9 @@
 """Predicted seconds: each operation takes what its FLOPs or its bytes ask of the card's data sheet, the larger.
 
-Free of torch. Nothing overlaps here: computing, card memory, the link and the host bus are added up, which makes the
-sum an upper figure of a perfect implementation and its parts the breakdown that people compare.
+Free of torch. Computing, card memory, the link and the host bus are added up as if nothing overlapped: an upper figure
+of a perfect implementation, and its parts are the breakdown that people compare. The executed code tells which
+collectives may run beside kernels (FSDP's gathers, on their own stream) and not how much of them does, so the lower
+figure hides them behind kernels for as long as there are any.
 """
 
 from __future__ import annotations
@@ -19,7 +21,8 @@ class Operation(NamedTuple):
     phase: str
     """Where it ran."""
     kind: str
-    """card: a kernel; cpu: work in host memory; link: a collective; host: a copy between card and host."""
+    """card: a kernel; cpu: work in host memory; host: a copy between card and host; link: a collective that is waited
+    for at once; gather: one of weights, on a stream of its own."""
     dtype: str
     """What was multiplied, as `bfloat16`."""
     flops: int
@@ -40,6 +43,8 @@ class Prediction:
     """Of collectives, at the link's rate."""
     host_seconds: float = 0.0
     """Of copies between card and host, and of work done in host memory."""
+    gather_seconds: float = 0.0
+    """What of communication_seconds gathers weights, and may run beside kernels."""
 
     @property
     def seconds(self) -> float:
@@ -48,8 +53,23 @@ class Prediction:
 
     @property
     def communication_share(self) -> float:
-        """Share of the time on the link between cards; 0 without any work."""
+        """Share of the time on the link between cards, nothing overlapping; 0 without any work."""
         return self.communication_seconds / self.seconds if self.seconds else 0.0
+
+    @property
+    def hidden_seconds(self) -> float:
+        """Most that gathers of weights can hide behind kernels."""
+        return min(self.gather_seconds, self.compute_seconds + self.memory_seconds)
+
+    @property
+    def least_seconds(self) -> float:
+        """With as much of the gathers hidden as can be."""
+        return self.seconds - self.hidden_seconds
+
+    @property
+    def least_communication_share(self) -> float:
+        """Share of `least_seconds` that nothing hides; 0 without any work."""
+        return (self.communication_seconds - self.hidden_seconds) / self.least_seconds if self.seconds else 0.0
 
 
 HOST_MEMORY_BYTES_PER_SECOND = 50e9
@@ -62,7 +82,7 @@ HOST_FLOPS_PER_SECOND = 1.0e12
 
 def predict(work: Counter[Operation], card: Card, phases: tuple[str, ...]) -> Prediction:
     """Price the operations of `phases` on `card`."""
-    spent = {"compute": 0.0, "memory": 0.0, "link": 0.0, "host": 0.0}
+    spent = {"compute": 0.0, "memory": 0.0, "link": 0.0, "gather": 0.0, "host": 0.0}
     for operation, times in work.items():
         if operation.phase in phases:
             limit, seconds = _price(operation, card)
@@ -70,14 +90,15 @@ def predict(work: Counter[Operation], card: Card, phases: tuple[str, ...]) -> Pr
     return Prediction(
         compute_seconds=spent["compute"],
         memory_seconds=spent["memory"],
-        communication_seconds=spent["link"],
+        communication_seconds=spent["link"] + spent["gather"],
         host_seconds=spent["host"],
+        gather_seconds=spent["gather"],
     )
 
 
 def _price(operation: Operation, card: Card) -> tuple[str, float]:
-    if operation.kind == "link":
-        return "link", operation.nbytes / (card.link_gb_s * 1e9)
+    if operation.kind in ("link", "gather"):
+        return operation.kind, operation.nbytes / (card.link_gb_s * 1e9)
     if operation.kind == "host":
         return "host", operation.nbytes / (card.host_link_gb_s * 1e9)
     if operation.kind == "cpu":

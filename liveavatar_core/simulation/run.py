@@ -73,8 +73,8 @@ def simulate_rank(
     ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
+    weights = {name: _hollow(name, recipe) for name in PARTS}
     with fake_world(recipe.deployment, rank) as world:
-        weights = {name: _hollow(name, recipe) for name in PARTS}
         try:
             with ledger:
                 avatar = load_avatar(recipe, world, weights)

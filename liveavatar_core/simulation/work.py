@@ -23,6 +23,7 @@ _ATTENTION = {
 }
 _LOOKUPS = {aten.embedding, aten.index_select, aten.gather, aten.index}
 _COPIES = {aten.clone, aten.copy_, aten._to_copy}
+_GATHERS = {c10d._allgather_base_, c10d.allgather_}
 _NO_WORK = {aten.empty, aten.new_empty, aten.empty_like, aten.empty_strided, aten.detach, aten.lift_fresh}
 
 
@@ -43,7 +44,7 @@ class WorkCounter:
         """Add one executed operation: its overload, what it was given, what it gave."""
         packet = func.overloadpacket
         if func.namespace == "c10d":
-            self._add("link", "", 0, _sent(packet, args, self._rank))
+            self._add(_kind_of_collective(packet), "", 0, _sent(packet, args, self._rank))
         elif packet not in _NO_WORK and not self._is_view(func):
             self._count_kernel(packet, args, out)
 
@@ -93,6 +94,12 @@ def _flops(packet: Any, args: tuple, out: Any) -> int:
         query, key, value = (tuple(tensor.shape) for tensor in args[:3])
         return sdpa_flop_count(query, key, value)
     return flop_registry[packet](*args, out_val=out)
+
+
+def _kind_of_collective(packet: Any) -> str:
+    """FSDP gathers weights on a stream of its own, ahead of the unit that waits for them; all else waits at once."""
+    gathers_weights = packet in _GATHERS and scopes.current().category == "unsharded_parameters"
+    return "gather" if gathers_weights else "link"
 
 
 def _sent(packet: Any, args: tuple, rank: int) -> int:

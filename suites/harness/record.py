@@ -173,9 +173,13 @@ class Timing:
     clip_seconds: tuple[float, ...] = ()
     """Each measured clip, end to end: conditioning of that clip, denoising, decoding."""
     predicted_seconds_per_clip: float | None = None
-    """From operations, traffic and the card's data sheet; no clock was read."""
+    """From operations, traffic and the card's data sheet, nothing overlapping; no clock was read."""
     communication_share: float | None = None
-    """Part of a clip's seconds spent in collectives that nothing hides, 0 to 1."""
+    """Part of these seconds spent in collectives, 0 to 1."""
+    least_predicted_seconds_per_clip: float | None = None
+    """The same with gathers of weights hidden behind kernels, as far as there are any: the truth lies between."""
+    least_communication_share: float | None = None
+    """Part of those seconds spent in collectives that nothing hides."""
     comparable: bool = False
     """Whether measured seconds may be compared with a baseline: false where cards are imitated."""
     missing: dict[str, str] = field(default_factory=dict)

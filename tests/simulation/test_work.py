@@ -112,3 +112,29 @@ def test_prices_are_those_of_the_data_sheet():
     assert prediction.host_seconds == pytest.approx(host)
     assert prediction.communication_share == pytest.approx((1 / 32) / prediction.seconds)
     assert predict(work, card, ("decode",)).seconds == 0
+
+
+def test_gathers_of_weights_may_hide_behind_kernels_and_other_collectives_not():
+    card = find_card("RTX 4090")
+    kernels = operation("card", flops=10**12, nbytes=1)
+    kernel_seconds, gather_seconds = 1 / 165.2, 1 / 32
+    for times in (1, 100):  # less than the gather lasts, and more
+        work = Counter({kernels: times, operation("gather", nbytes=10**9): 1, operation("link", nbytes=10**9): 1})
+        prediction = predict(work, card, ("denoise",))
+        hidden = min(times * kernel_seconds, gather_seconds)
+        assert prediction.communication_seconds == pytest.approx(2 * gather_seconds)
+        assert prediction.least_seconds == pytest.approx(prediction.seconds - hidden)
+        exposed = 2 * gather_seconds - hidden
+        assert prediction.least_communication_share == pytest.approx(exposed / prediction.least_seconds)
+
+
+def test_only_gathers_of_weights_have_a_stream_of_their_own(group):
+    def gather():
+        dist.all_gather_into_tensor(torch.zeros(400), torch.zeros(100))
+
+    def gather_weights():
+        with scopes.category("unsharded_parameters"):
+            gather()
+
+    assert [operation.kind for operation in counted(gather) if operation.nbytes == 1200] == ["link"]
+    assert [operation.kind for operation in counted(gather_weights) if operation.nbytes == 1200] == ["gather"]

@@ -73,6 +73,8 @@ def _judged(replies: list[dict[str, Any]]) -> dict[str, Any]:
     timing = Timing(
         predicted_seconds_per_clip=slowest["predicted_seconds"] / slowest["clips"],
         communication_share=slowest["communication_share"],
+        least_predicted_seconds_per_clip=slowest["least_seconds"] / slowest["clips"],
+        least_communication_share=slowest["least_communication_share"],
         missing={"clip_seconds": "simulated: no clock was read"},
     )
     return {"outcome": "pass", "timing": timing}

@@ -42,6 +42,8 @@ def simulate(link: ChildLink) -> None:
                 "clips": result.clips,
                 "predicted_seconds": prediction.seconds,
                 "communication_share": prediction.communication_share,
+                "least_seconds": prediction.least_seconds,
+                "least_communication_share": prediction.least_communication_share,
                 "breakdown": asdict(prediction),
                 "units": {"executed": result.units_executed, "repeated": result.units_repeated},
                 "verdict_seconds": time.monotonic() - started,
