@@ -94,7 +94,10 @@ def _answers(results: Sequence[Result], tiers: Mapping[str, Tier]) -> Iterator[M
         told = ", ".join(f"{each.case} {_ends(each)}" for each in records if each.hardware == mode)
         tier = tiers.get(name)
         cards = f"{tier.cards} × {tier.card}" if tier else name
-        yield tag("li", tag("b", cards), f" ({mode}): {told}")
+        fits = [case.name for case in tier.cases if case.expect.outcome == "pass"] if tier else []
+        others = [case for case in fits if case not in {each.case for each in records}]
+        more = f". Other layouts fit: {', '.join(others)}" if others else ""
+        yield tag("li", tag("b", cards), f" ({mode}): {told}{more}")
 
 
 def _ends(record: RunRecord) -> str:

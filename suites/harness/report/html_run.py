@@ -146,7 +146,8 @@ def _remedies(record: RunRecord, context: Context) -> Markup | None:
         if (each.record.tier, each.record.hardware, each.record.outcome) == (record.tier, record.hardware, "pass")
     ]
     items = [tag("li", tag("b", each.case), f": {_remedy(record, each)}") for each in fitting]
-    items += [tag("li", tag("b", each.case), f": {_known(record, each)}") for each in context.known]
+    simplest_first = sorted(context.known, key=lambda each: len(changes(record.recipe.declared, each.declared)))
+    items += [tag("li", tag("b", each.case), f": {_known(record, each)}") for each in simplest_first]
     cards = shlex.quote(f"{record.machine.imitated_cards or record.machine.cards}x{_card(record)}")
     search = f"python -m liveavatar_core fit --cards {cards}"
     return tag(
@@ -184,7 +185,7 @@ def _known(failing: RunRecord, known: KnownRemedy) -> str:
     size = size_text(failing, round(peak.value * GIB)) + " a card (reviewed baseline)" if peak else "not run here"
     seconds = f", {predicted.value:.1f} s a clip predicted" if predicted else ""
     changed = ", ".join(changes(failing.recipe.declared, known.declared)) or "as is"
-    return f"{size}{seconds}; {changed}. At full size: {known.because}."
+    return f"{size}{seconds}. At full size: {known.because}. Settings: {changed}"
 
 
 def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
