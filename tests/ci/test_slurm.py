@@ -111,19 +111,23 @@ def test_ranks_that_left_nothing_are_a_crash(tmp_path):
     assert "ended without finishing; it had answered 0 commands" in record.failure.message
 
 
-def test_a_rank_that_ran_out_of_memory_is_to_blame_and_not_those_it_left_behind(tmp_path):
-    """Rank 0 lost its peer, rank 1 ran out, the others were ended by their launch agent."""
-    lost = {"kind": "crash", "message": "RuntimeError: Connection closed by peer", "next_step": "-", "core": False}
-    numbers = {"rank": 1, "phase": "load", "category": "parameters", "requested": 9, "free": 1, "capacity": 10}
-    short = {"kind": "oom", "message": "rank 1", "next_step": "-", "core": True}
-    for rank, error in enumerate(
-        (lost | {"out_of_memory": None}, short | {"out_of_memory": numbers | {"holders": {}}})
-    ):
+LOST = {"kind": "crash", "message": "RuntimeError: Connection closed by peer", "next_step": "-", "core": False}
+NUMBERS = {"rank": 1, "phase": "load", "category": "parameters", "requested": 9, "free": 1, "capacity": 10}
+CAUSES = [
+    LOST | {"kind": "oom", "message": "rank 1", "core": True, "out_of_memory": NUMBERS | {"holders": {}}},
+    LOST | {"message": "ValueError: no", "out_of_memory": None},
+]
+
+
+@pytest.mark.parametrize("cause", CAUSES, ids=["oom", "crash"])
+def test_the_rank_that_failed_is_to_blame_and_not_those_it_left_behind(tmp_path, cause):
+    """Rank 0 lost its peer, rank 1 failed, the others were ended by their launch agent."""
+    for rank, error in enumerate((LOST | {"out_of_memory": None}, cause)):
         told = {"card": None, "replies": [], "event": {"phase": "load"}, "error": error}
         (tmp_path / f"rank{rank}.json").write_text(json.dumps(told))
     tier = read_tiers()["gpu5x80"]
     record = gather(tier, tier.case("timestep_pipeline"), tmp_path, "miniature", nodes=2)
-    assert (record.outcome, record.out_of_memory.rank, record.out_of_memory.other_ranks) == ("oom", 1, ())
+    assert (record.outcome, (record.out_of_memory or record.failure).rank) == (cause["kind"], 1)
 
 
 def test_a_tier_that_is_not_there_ends_before_any_rank_starts(job):

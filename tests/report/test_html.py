@@ -40,6 +40,7 @@ def test_a_newcomer_finds_why_four_cards_fail_and_what_would_fit(show, tmp_path)
     assert "gathered parameters asked for 3.92 GiB; 0.64 GiB were free of 22.15 GiB" in article
     assert "gathering the text embedding adds 3.9 GiB, and 22.15 are usable" in article
     assert "bf16_sharded: 12.00 GiB a card, 19.8 s a clip predicted; storage_dtype = bfloat16" in article
+    assert article.count("bf16_sharded:") == 1, "it ran, so it is not said once more that it is known to fit"
     assert "python -m liveavatar_core fit --cards '4xRTX 4090'" in article
 
 
