@@ -32,7 +32,7 @@ class TierRunner:
         hardware: str,
         settings: Settings,
         request: pytest.FixtureRequest,
-        tell: Callable[[str], None] = lambda doing: None,
+        tell: Callable[[str], None],
     ) -> None:
         """`hardware`: a hardware mode, or auto. `tell`: hears what is being done."""
         self._tell = tell

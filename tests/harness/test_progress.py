@@ -9,10 +9,14 @@ import subprocess
 import sys
 
 import pytest
-from canned import passed
+from canned import passed, ran_out
 from lab import said
 
+from suites.harness.judge import Judgement
 from suites.harness.report.progress import bars
+from suites.harness.report.terminal import render
+from suites.harness.session import Result
+from suites.harness.verdict import Verdict
 
 pytest_plugins = ["pytester"]
 COUNTS = {"gpu4x24": (1, 2), "gpu5x24": (0, 3)}
@@ -90,3 +94,14 @@ def test_there_is_one_table_unless_that_of_pytest_benchmark_is_asked_for(lab):
     lab.put(passed())
     quiet, verbose = said(lab.run_apart()), said(lab.run_apart("-v"))
     assert ("Rounds" in quiet, "Rounds" in verbose) == (False, True)
+
+
+@pytest.mark.parametrize("width", [30, 45, 59])
+def test_a_narrow_terminal_has_a_list_in_place_of_the_table(width: int):
+    judgement = Judgement(verdict=Verdict.PASS)
+    lines = render([Result(record=each, judgement=judgement) for each in (passed(), ran_out())], (), width=width)
+    assert max(map(len, lines)) <= width
+    text = " ".join(" ".join(lines).split())
+    assert "gpu4x24 simulated published_sharded oom encode peak 20.0, 19.0 limit, room 22.15 GiB -3.26" in text
+    assert "gpu5x24 simulated published_sharded pass peak" in text
+    assert text.count("baseline pass") == 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
@@ -14,6 +15,8 @@ from suites.harness.stats import summarise
 from suites.harness.verdict import Verdict, printable
 
 MIB = 1024**2
+NARROWEST = 60
+"""Columns that the table takes at the least."""
 SEPARATE = (Verdict.PASS, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
 """Verdicts that need no decision, or one for many cases."""
 
@@ -30,7 +33,8 @@ def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> l
     decisions = [line for result in ordered for line in _decision(result)] + _missing_baselines(ordered)
     decisions += [line for text in unused for line in text.split("\n")]
     quality = [line for result in ordered for line in quality_lines(result.record, width)]
-    return [*_table(ordered, width), *(["", *quality] if quality else []), *(["", *decisions] if decisions else [])]
+    rows = _table(ordered, width) if width >= NARROWEST else _list(ordered, width)
+    return [*rows, *(["", *quality] if quality else []), *(["", *decisions] if decisions else [])]
 
 
 def _table(results: Sequence[Result], width: int) -> list[str]:
@@ -51,9 +55,22 @@ def _table(results: Sequence[Result], width: int) -> list[str]:
     table.add_column("baseline", overflow="fold")
     for result in results:
         table.add_row(*(Text(cell) for cell in _row(result)))
-    console = Console(file=io.StringIO(), width=max(width, 60), color_system=None, force_terminal=False)
+    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
     console.print(table)
     return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+
+
+def _list(results: Sequence[Result], width: int) -> list[str]:
+    """The table's rows below each other, where its columns have no room."""
+    lines = []
+    for result in results:
+        name, outcome, peak, limit, seconds, baseline = (cell.split() for cell in _row(result))
+        cells = {"": [*outcome], "peak": peak, "limit, room": limit, "seconds": seconds, "baseline": baseline}
+        lines += textwrap.wrap(" ".join(name), width)
+        for title, words in cells.items():
+            text = " ".join([title, *words]).strip()
+            lines += textwrap.wrap(text, width, initial_indent="  ", subsequent_indent="    ")
+    return lines
 
 
 def _row(result: Result) -> tuple[str, ...]:
