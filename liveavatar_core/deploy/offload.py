@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
@@ -10,6 +10,22 @@ from torch import Tensor, nn
 
 from liveavatar_core import scopes
 from liveavatar_core.deploy.memory import Memory
+
+
+class Arrival:
+    """Hook of a block whose weights are brought before it works."""
+
+    def __init__(self, begin: Callable[[int], None], index: int) -> None:
+        self._begin, self._index = begin, index
+
+    def __call__(self, *_: object) -> None:
+        """The block is about to work."""
+        self._begin(self._index)
+
+
+def is_brought(block: nn.Module) -> bool:
+    """Whether the weights of `block` come for each call and go after it."""
+    return any(isinstance(hook, Arrival) for hook in block._forward_pre_hooks.values())
 
 
 class BlockOffload:
@@ -27,7 +43,7 @@ class BlockOffload:
         self._arrivals: dict[int, torch.cuda.Event | None] = {}
         owner.register_forward_pre_hook(lambda *_: self._fetch(0))
         for index, block in enumerate(blocks):
-            block.register_forward_pre_hook(lambda *_, index=index: self._begin(index))
+            block.register_forward_pre_hook(Arrival(self._begin, index))
             block.register_forward_hook(lambda *_, index=index: self._leave(index))
 
     def _pinned(self, block: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:

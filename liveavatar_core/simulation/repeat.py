@@ -23,6 +23,7 @@ from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResul
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
 
 from liveavatar_core import scopes
+from liveavatar_core.deploy.offload import is_brought
 from liveavatar_core.deploy.units import BLOCKS, VAE
 from liveavatar_core.simulation.effects import Arguments, Effect, Event, Maker, Unrepeatable, at, rise_of
 from liveavatar_core.simulation.ledger import Holding, Ledger
@@ -49,9 +50,11 @@ class Repeater:
     def watch(self, parts: Mapping[str, nn.Module]) -> None:
         """Watch the units of the parts of a system."""
         for unit in (unit for name, part in parts.items() for unit in units_to_watch(name, part)):
-            unit._call_impl = partial(self._call, weakref.ref(unit))  # type: ignore[method-assign]
+            # of a block that is brought, hooks bring the next one and take this one away: they run as they would
+            method = "forward" if is_brought(unit) else "_call_impl"
+            setattr(unit, method, partial(self._call, weakref.ref(unit), method))
 
-    def _call(self, reference: weakref.ref, *args: Any, **kwargs: Any) -> Any:
+    def _call(self, reference: weakref.ref, method: str, *args: Any, **kwargs: Any) -> Any:
         unit, arguments = reference(), (args, kwargs)
         assert unit is not None  # it is being called
         if self.listener is not None:
@@ -62,7 +65,7 @@ class Repeater:
             self.repeated += 1
             return self._repeat(unit, arguments, effect)
         self.executed += 1
-        result, effect = self._record(unit, arguments)
+        result, effect = self._record(unit, method, arguments)
         if effect is not None and effect == self._seen.get(key):
             self._proven[key] = effect
         self._seen[key] = effect
@@ -85,13 +88,13 @@ class Repeater:
             for place, limit in limits.items()
         )
 
-    def _record(self, unit: nn.Module, arguments: tuple) -> tuple[Any, Effect | None]:
+    def _record(self, unit: nn.Module, method: str, arguments: tuple) -> tuple[Any, Effect | None]:
         outer, before = self._work.operations, Arguments(arguments)
         left, args, kwargs = self._ledger.serial_of(leftover(unit)), *arguments
         with self._ledger.recording() as log:
             start, self._work.operations = len(log), Counter()
             try:
-                result = type(unit)._call_impl(unit, *args, **kwargs)
+                result = getattr(type(unit), method)(unit, *args, **kwargs)
                 return result, self._effect(unit, arguments, before, left, log[start:], result)
             finally:
                 outer.update(self._work.operations)

@@ -10,9 +10,15 @@ from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.simulation.ledger import Capacity
 from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
 
-SMALL = [("published_sharded", 5, 0), ("published_replicated", 4, 0), ("published_replicated", 4, 3), ("single", 1, 0)]
+SMALL = [
+    ("published_sharded", 5, 0),
+    ("published_replicated", 4, 0),
+    ("published_replicated", 4, 3),
+    ("single", 1, 0),
+    ("block_offload", 1, 0),
+]
 
-FULL = [("published_sharded", 5, 0), ("published_replicated", 5, 4), ("single", 1, 0)]
+FULL = [("published_sharded", 5, 0), ("published_replicated", 5, 4), ("single", 1, 0), ("block_offload", 1, 0)]
 
 
 def with_clips(recipe: Recipe, num_clip: int) -> Recipe:
