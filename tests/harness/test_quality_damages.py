@@ -26,7 +26,7 @@ def clean(film):
 
 def test_nothing_is_wrong_with_the_clean_film(clean):
     assert not clean.missing
-    assert clean.values["lip_sync_lag_ms"] == 0
+    assert clean.values["lip_sync_lag_ms"] == pytest.approx(0, abs=4)
     assert clean.values["lip_sync_strength"] > 0.8
 
 
@@ -38,9 +38,9 @@ def test_damage_is_seen_by_its_metrics_alone(film, clean, damage):
 
 
 @pytest.mark.parametrize("late", [-6, -2, 1, 5])
-def test_the_lag_of_a_drawn_head_is_exact(film, late):
+def test_the_lag_of_a_drawn_head_is_found_to_a_tenth_of_a_frame(film, late):
     shifted = replace(film, frames=np.roll(pixels(film), late, axis=0))
-    assert measured(shifted).values["lip_sync_lag_ms"] == 40 * late
+    assert measured(shifted).values["lip_sync_lag_ms"] == pytest.approx(40 * late, abs=4)
 
 
 def test_every_metric_sees_something(clean):

@@ -209,14 +209,14 @@ def talking(sound: np.ndarray, late: int, place: int = 44) -> np.ndarray:
 def test_lag_is_positive_where_the_picture_is_late(late):
     sound = voice(96)
     found = lip_sync(sketch(talking(sound, late)), sound)
-    assert found.lag_ms == 40 * late
+    assert found.lag_ms == pytest.approx(40 * late, abs=10)
     assert found.strength > 0.8
 
 
 def test_a_mouth_whose_place_is_known_may_be_anywhere():
     sound = voice(96)
     found = lip_sync(sketch(talking(sound, 2, place=4)), sound, region=(2, 20, 20, 44))
-    assert found.lag_ms == 80
+    assert found.lag_ms == pytest.approx(80, abs=10)
 
 
 @pytest.mark.parametrize("frames", [48, 96, 144])
@@ -284,7 +284,8 @@ def test_a_written_film_is_read_back_with_its_sound_in_place(tmp_path):
     with VideoWriter(path, 64, 64, audio=sound) as writer:
         writer.write(frames)
     read = quality_of(read_film(path, nan_blocks=0))
-    assert (read.values["lip_sync_lag_ms"], read.values["picture_beyond_sound_ms"]) == (0, 0)
+    assert read.values["lip_sync_lag_ms"] == pytest.approx(0, abs=10)
+    assert read.values["picture_beyond_sound_ms"] == 0
     assert read.values["sharpness_ratio"] == pytest.approx(sharpness_ratio(sketch(frames)), rel=0.05)
 
 

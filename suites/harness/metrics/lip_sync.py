@@ -42,8 +42,8 @@ Sound = NDArray[np.float32]
 class LipSync:
     """How the mouth follows the voice."""
 
-    lag_frames: int
-    """By how many frames the picture comes late; less than 0: early."""
+    lag_frames: float
+    """By how many frames the picture comes late; less than 0: early. Parts of a frame: a parabola through the peak."""
     strength: float
     """The correlation at that lag, -1 to 1."""
     frames: int
@@ -73,7 +73,8 @@ def lip_sync(film: Sketch, sound: Sound | None, region: Region | None = None) ->
     shifts = range(-MOST_LAG_FRAMES, MOST_LAG_FRAMES + 1)
     strengths = [_correlation(voice, mouth, shift) for shift in shifts]
     best = int(np.argmax(strengths))
-    return LipSync(lag_frames=shifts[best], strength=strengths[best], frames=count)
+    lag = shifts[best] + _beside(strengths, best)
+    return LipSync(lag_frames=lag, strength=strengths[best], frames=count)
 
 
 def _shown(film: Sketch) -> Pixels:
@@ -121,6 +122,14 @@ def _quick(values_NP: np.ndarray) -> np.ndarray:
     padded = np.pad(values_NP.astype(np.float64), ((SWAY_FRAMES // 2 + 1, SWAY_FRAMES // 2), (0, 0)), mode="edge")
     sums = padded.cumsum(axis=0)
     return values_NP - (sums[SWAY_FRAMES:] - sums[:-SWAY_FRAMES]) / SWAY_FRAMES
+
+
+def _beside(values: list[float], peak: int) -> float:
+    """Where, beside the highest of `values`, the parabola through it and its neighbours is highest; -0.5 to 0.5."""
+    if not 0 < peak < len(values) - 1:
+        return 0.0
+    before, after = values[peak] - values[peak - 1], values[peak] - values[peak + 1]
+    return (before - after) / (before + after) / 2 if before + after else 0.0
 
 
 def _correlation(voice: np.ndarray, mouth: np.ndarray, shift: int) -> float:
