@@ -65,7 +65,9 @@ def test_what_is_found_is_made_small_and_runs_again(monkeypatch, tmp_path) -> No
     assert (done.returncode, done.stdout.splitlines()[-1]) == (0, "holds"), done.stderr
 
 
-SIMPLEST = config.ClipSpec(size="384*256", infer_frames=12, sample_steps=1, base_seed=0, enable_online_decode=False)
+SIMPLEST = config.ClipSpec(
+    size="384*256", infer_frames=12, num_clip=2, sample_steps=1, base_seed=0, enable_online_decode=False
+)
 
 
 def test_a_case_that_breaks_its_rule_exits_with_1() -> None:

@@ -37,7 +37,9 @@ def small(recipe: Recipe) -> Recipe:
         infer_frames=min(recipe.clip.infer_frames, 28),
         num_clip=min(recipe.clip.num_clip, 2),
     )
-    return replace(tiny, model=replace(tiny.model, transformer=transformer, text_encoder=text_encoder), clip=clip)
+    vae = replace(tiny.model.vae, num_res_blocks=1)
+    model = replace(tiny.model, transformer=transformer, text_encoder=text_encoder, vae=vae)
+    return replace(tiny, model=model, clip=clip)
 
 
 def exact(recipe: Recipe) -> Recipe:

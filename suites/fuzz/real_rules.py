@@ -16,6 +16,8 @@ from suites.harness.launch import GroupError
 
 CLOSE = 1e-5
 """Latents in float32 that differ by the order of sums alone, over two clips."""
+SEEDS_APART = 0.5
+"""Latents of two seeds, whose deviation is about 1, differ by more than this somewhere."""
 LEAST_PSNR_DB = 12.0
 """Of latents whose weights or caches are rounded to 8 bits, against those that are not."""
 
@@ -99,15 +101,15 @@ def _psnr_db(ours: np.ndarray, theirs: np.ndarray) -> float:
 
 
 def check_seed(case: Case) -> float:
-    """Two runs of a recipe make the same bits; a run with another seed does not."""
+    """Two runs of a recipe make the same bits; another seed makes something else, in one process."""
     recipe = small(case.recipe)
     other = replace(recipe, clip=replace(recipe.clip, base_seed=recipe.clip.base_seed + 1))
     with _ranks_work():
-        first, second, third = (current_pool().make(each) for each in (recipe, recipe, other))
+        first, second, third = (current_pool().make(each) for each in (recipe, recipe, alone(other)))
     if not all(np.array_equal(one, two) for one, two in zip(first.latents, second.latents, strict=True)):
         raise Broken("the same seed gave other latents")
     if not np.array_equal(first.frames, second.frames):
         raise Broken("the same seed gave other frames")
-    if all(np.array_equal(one, two) for one, two in zip(first.latents, third.latents, strict=True)):
+    if all(np.allclose(one, two, atol=SEEDS_APART) for one, two in zip(first.latents, third.latents, strict=True)):
         raise Broken(f"seeds {recipe.clip.base_seed} and {other.clip.base_seed} gave the same latents")
     return 0
