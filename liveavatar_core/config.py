@@ -31,7 +31,7 @@ _SHARD = "give --shard per_parameter or flat, or leave it True"
 
 def _check_types(declared: Any) -> None:
     """Raise InvalidRecipe for a field whose value is of another type, or none of its choices: it would fail later."""
-    for name, kind in _hints_of(type(declared)).items():
+    for name, kind in _hints_of(declared.__class__).items():
         value, choices = getattr(declared, name), get_args(kind)
         if choices:
             fits, allowed = value in choices, "one of " + ", ".join(choices)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from liveavatar_core.deploy.ulysses import Ulysses
 from liveavatar_core.model.cache import HostKVCache, KVCache
-from liveavatar_core.pipeline import denoising
+from liveavatar_core.pipeline import denoising, prefilling
 
 Patch = tuple[Any, str, Any]
 """Owner, attribute, what takes its place."""
@@ -45,7 +45,7 @@ def dtype_dropped() -> Patch:
     """KV caches in bfloat16, whatever was asked for."""
     original: Any = KVCache.__dict__["allocate"].__func__
 
-    def allocate(cls: Any, *args: Any, dtype: torch.dtype, **kwargs: Any) -> Any:
+    def allocate(cls: Any, /, *args: Any, dtype: torch.dtype, **kwargs: Any) -> Any:
         return original(cls, *args, dtype=torch.bfloat16 if dtype == torch.float32 else dtype, **kwargs)
 
     return KVCache, "allocate", classmethod(allocate)
@@ -53,10 +53,9 @@ def dtype_dropped() -> Patch:
 
 def wrong_clip() -> Patch:
     """The second prefill sees the frame before the first clip in place of that clip's own."""
-    original = denoising.renew
 
     def renew(system: Any, conditioning: Any, state: Any, reference: Tensor) -> None:
-        original(system, conditioning, state, conditioning.reference_BCTHW)
+        prefilling.renew(system, conditioning, state, conditioning.reference_BCTHW)
 
     return denoising, "renew", renew
 
