@@ -96,3 +96,47 @@ def test_nightly_proposes_and_never_merges():
     assert "gh pr create" in text
     assert "gh pr merge" not in text
     assert "auto-merge" not in text
+
+
+@pytest.fixture
+def origin(tmp_path, monkeypatch):
+    """A repository with one earlier night of a tier, a clone of it, and the variables of a runner."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    for key, value in {"NAME": "n", "EMAIL": "n@example.org"}.items():
+        monkeypatch.setenv(f"GIT_AUTHOR_{key}", value)
+        monkeypatch.setenv(f"GIT_COMMITTER_{key}", value)
+    variables = {"TIER": "gpu1x80", "GITHUB_RUN_NUMBER": "2"}
+    variables |= {"GITHUB_SERVER_URL": f"file://{tmp_path}", "GITHUB_REPOSITORY": "origin"}
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    run_in(tmp_path, "git init --quiet --initial-branch main origin")
+    write = "echo first > gpu1x80.jsonl && git add . && git commit --quiet -m one && git checkout --quiet -b main"
+    run_in(tmp_path / "origin", "git checkout --quiet --orphan nightly-history && " + write)
+    run_in(tmp_path, "git clone --quiet --branch main origin work")
+    return tmp_path / "origin"
+
+
+def run_in(folder, script):
+    done = subprocess.run(["bash", "-euo", "pipefail", "-c", script], cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def step(job, word):
+    return next(each["run"] for each in jobs("nightly.yml")[job]["steps"] if word in each.get("name", ""))
+
+
+@pytest.mark.parametrize(("name", "kept"), [("gpu1x80", "first\nsecond\n"), ("gpu9x99", "second\n")])
+def test_a_night_sees_those_before_it_and_is_added_once(origin, monkeypatch, name, kept):
+    """A tier that has run before, and one that has not."""
+    monkeypatch.setenv("TIER", name)
+    work = origin.parent / "work"
+    run_in(work, step("tier", "earlier nights"))
+    history = work / f"report/{name}/history.jsonl"
+    assert history.read_text() == kept.removesuffix("second\n")
+    history.write_text(history.read_text() + "second\n")  # as the session does
+    run_in(work, step("history", "nightly-history"))
+    found = subprocess.run(
+        ["git", "show", f"nightly-history:{name}.jsonl"], cwd=origin, capture_output=True, text=True, check=True
+    )
+    assert found.stdout == kept
