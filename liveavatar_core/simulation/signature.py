@@ -37,15 +37,24 @@ class Signatures:
         self._owners: weakref.WeakKeyDictionary[nn.Module, list[tuple[dict[str, Any], str]]] = (
             weakref.WeakKeyDictionary()
         )
+        self._sharded: weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[FSDPModule]]] = weakref.WeakKeyDictionary()
 
     def of_unit(self, unit: nn.Module) -> tuple:
         """Its class, and its weights: shapes, types, where they stand, whether they are gathered now."""
         gathered = tuple(
             group._sharded_state
-            for module in _fsdp_modules(unit)
+            for module in self._sharded_modules(unit)
             for group in module._get_fsdp_state()._fsdp_param_groups
         )
         return type(unit), gathered, tuple(map(self.of_tensor, self._weights(unit)))
+
+    def _sharded_modules(self, unit: nn.Module) -> Iterator[FSDPModule]:
+        """Found once, held weakly: what is given up must die."""
+        known = self._sharded.get(unit)
+        if known is None:
+            modules = (module for module in unit.modules() if isinstance(module, FSDPModule))
+            known = self._sharded[unit] = [weakref.ref(module) for module in modules]
+        return (module for module in (reference() for reference in known) if module is not None)
 
     def _weights(self, unit: nn.Module) -> Iterator[Tensor]:
         owners = self._owners.get(unit)
@@ -113,7 +122,3 @@ def _extent(value: Any) -> int | None:
         return value.block.frame if isinstance(value, Denoise) else None
     seen = (value.block.frame + value.latents_BCFHW.shape[2]) * value.state.frame_tokens
     return min(seen, value.cache.tokens)
-
-
-def _fsdp_modules(unit: nn.Module) -> Iterator[FSDPModule]:
-    return (module for module in unit.modules() if isinstance(module, FSDPModule))
