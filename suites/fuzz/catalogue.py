@@ -18,7 +18,7 @@ class Rule:
 
 
 RULES = {
-    "holdings": Rule(says="weights, keys and values take what closed forms say"),
+    "holdings": Rule(says="weights, keys and values take what closed forms say", share=2),
     "whole": Rule(says="so they do in the 14B with all its layers", share=0.25),
     "card": Rule(says="a card passes if and only if what was predicted fits", draw="shares_of_need"),
     "less": Rule(says="less work or more cards never need more", draw="smaller"),
