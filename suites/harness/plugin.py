@@ -44,7 +44,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_sessionstart(session: pytest.Session) -> None:
     """Show progress where this process runs the tests, unless it was asked to be quiet."""
     config = session.config
-    if not hasattr(config, "workerinput") and config.get_verbosity() >= 0 and not config.getoption("numprocesses", 0):
+    if not config.pluginmanager.hasplugin("terminalreporter") or config.get_verbosity() < 0:
+        return
+    if not hasattr(config, "workerinput") and not config.getoption("numprocesses", 0):
         ours = config.stash[SESSION]
         config.pluginmanager.register(Progress(config, ours.tiers, lambda: ours.doing))
 
