@@ -50,6 +50,16 @@ def test_they_make_what_torch_makes(name: str) -> None:
         assert _outcome(quick, OPERATIONS[name]) == expected
 
 
+def test_what_is_remembered_is_of_equal_arguments_only() -> None:
+    """Of the same shape, strides and type, with the same numbers beside them."""
+    with QuickFakeMode(), torch.no_grad():
+        x = torch.empty(6, 8)
+        assert [(given @ x.t()).shape for given in (x, torch.empty(3, 8), x)] == [(6, 6), (3, 6), (6, 6)]
+        assert [given.add(1).dtype for given in (x, x.to(torch.bfloat16))] == [torch.float32, torch.bfloat16]
+        assert [given.add(1).stride() for given in (x, x.t())] == [(8, 1), (1, 8)]
+        assert [x.sum(dim).shape for dim in (0, 1)] == [(8,), (6,)]
+
+
 def test_a_shape_that_does_not_fit_is_refused() -> None:
     with QuickFakeMode(), torch.no_grad():
         x = torch.empty(6, 8)
