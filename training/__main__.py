@@ -42,13 +42,15 @@ class Steps:
     """Of the VAE, on pictures."""
     videos: int = 1000
     """Of the VAE, on videos."""
+    mouths: int = 1200
+    """Of the VAE, on videos, mouths first."""
     text: int = 300
     """Of the text encoder."""
     audio: int = 900
     """Of the audio encoder."""
-    flow: int = 4000
+    flow: int = 1500
     """Of the transformer."""
-    lora: int = 300
+    lora: int = 100
     """Of its LoRA."""
 
     def scaled(self, effort: float) -> Steps:
@@ -62,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(options.threads)
     folder, steps = options.folder, Steps().scaled(options.effort)
     folder.mkdir(parents=True, exist_ok=True)
-    vae = train_vae(folder, steps.pictures, steps.videos)
+    vae = train_vae(folder, steps.pictures, steps.videos, steps.mouths)
     text, audio = train_text_encoder(folder, steps.text), train_audio_encoder(folder, steps.audio)
     examples = read_examples([build_examples(folder, vae, audio, PART_VIDEOS, part) for part in range(PARTS)])
     table = contexts(text)
@@ -104,7 +106,7 @@ def train_lora(
     torch.manual_seed(0)
     transformer.requires_grad_(False)
     add_adapters(transformer, LORA_RANK)
-    stage = Stage(name="lora", folder=folder, steps=steps, rate=2e-3)
+    stage = Stage(name="lora", folder=folder, steps=steps, rate=2e-3, adam_rate=1e-3)
     train(stage, transformer, lambda random: rollout_losses(transformer, pick_window(random, examples, table, 6, 2)))
     return {name: weight.detach() for name, weight in transformer.named_parameters() if ".lora_" in name}
 

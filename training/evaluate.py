@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +26,6 @@ from training.data import Video, drawn_video, motion_to
 from training.heads import LIGHTS, MOODS, draw
 from training.prompts import prompt
 from training.vae import to_pixels
-from training.voices import mouth
 
 SEED = 9_000
 CLIP = 48
@@ -40,8 +39,13 @@ class Shown:
     """Drawn."""
     made_JHWC: np.ndarray
     """By the avatar, uint8."""
-    vae_JHWC: np.ndarray
-    """The truth through the VAE, uint8."""
+    moods: list[np.ndarray]
+    """The same face in each of heads.MOODS, drawn and put through the VAE, JHWC uint8 each."""
+
+    @property
+    def vae_JHWC(self) -> np.ndarray:
+        """The truth through the VAE."""
+        return self.moods[self.truth.mood]
 
 
 def main() -> None:
@@ -74,12 +78,15 @@ def _show(avatar: Avatar, random: np.random.Generator) -> Shown:
     )
     blocks = [block.frames_JHWC for block in avatar.generate(inputs)]
     made = torch.cat([block for block in blocks if block is not None]).numpy()
-    return Shown(truth=truth, made_JHWC=made, vae_JHWC=_through(avatar.system.vae, truth))
+    return Shown(
+        truth=truth, made_JHWC=made, moods=[_through(avatar.system.vae, truth, mood) for mood in MOODS.values()]
+    )
 
 
-def _through(vae: VideoVae, truth: Video) -> np.ndarray:
+def _through(vae: VideoVae, truth: Video, mood: float) -> np.ndarray:
     dtype = next(vae.parameters()).dtype
-    frames = np.concatenate([np.repeat(truth.portrait_HWC[None], 13, axis=0), truth.frames_JHWC])
+    drawn = draw(truth.face, motion_to(truth.face, truth.wave_S, mood, [*LIGHTS][truth.light]))
+    frames = np.concatenate([np.repeat(truth.portrait_HWC[None], 13, axis=0), drawn])
     video = decode_video(vae, encode_video(vae, to_pixels(frames[None]).to(dtype)), dtype)
     levels = ((video[0, :, 13:].float().clamp(-1, 1) + 1) * 127.5).byte()
     return levels.permute(1, 2, 3, 0).numpy()
@@ -93,6 +100,7 @@ def metrics(shown: Sequence[Shown]) -> dict[str, float]:
         "psnr_vae_db": _mean(_psnr_db(one.vae_JHWC, one.truth.frames_JHWC) for one in shown),
         "portrait_recognised_share": _mean(_nearest(one, portraits) == n for n, one in enumerate(shown)),
         "mouth_correlation": _mean(_mouth_correlation(one.made_JHWC, one.truth) for one in shown),
+        "mouth_correlation_truth": _mean(_mouth_correlation(one.truth.frames_JHWC, one.truth) for one in shown),
         "mouth_correlation_vae": _mean(_mouth_correlation(one.vae_JHWC, one.truth) for one in shown),
         "mood_recognised_share": _mean(_nearest_mood(one) == one.truth.mood for one in shown),
         "light_recognised_share": _mean(_nearest_light(one) == one.truth.light for one in shown),
@@ -118,29 +126,32 @@ def _without_light(picture: np.ndarray) -> np.ndarray:
 
 
 def _mouth_correlation(frames: np.ndarray, truth: Video) -> float:
-    """Of what the sound asks for, and how dark it is where the drawn mouth opens and closes."""
-    wanted = mouth(truth.wave_S)[0]
-    luma = truth.frames_JHWC.astype(float).mean(axis=-1)
-    place = luma.std(axis=0)
-    place[:32] = 0
-    where = place > 0.5 * place.max()
-    dark = -frames.astype(float).mean(axis=-1)[:, where].mean(axis=1)
-    return float(np.corrcoef(wanted, dark)[0, 1]) if dark.std() > 0 and wanted.std() > 0 else 0.0
+    """Of how far the sound opens a mouth, and how dark it is where the drawn mouth would be open."""
+    motion = motion_to(truth.face, truth.wave_S, *asked_for(truth))
+    wide, shut = (draw(truth.face, replace(motion, opening=np.full(len(frames), x))).astype(int) for x in (1.0, 0.0))
+    mouth_JHW = np.abs(wide - shut).max(axis=-1) > 40
+    dark_J = -(frames.mean(axis=-1) * mouth_JHW).sum(axis=(1, 2)) / mouth_JHW.sum(axis=(1, 2))
+    return float(np.corrcoef(motion.opening, dark_J)[0, 1]) if dark_J.std() > 0 and motion.opening.std() > 0 else 0.0
+
+
+def asked_for(truth: Video) -> tuple[float, str]:
+    """Mood and light."""
+    return [*MOODS.values()][truth.mood], [*LIGHTS][truth.light]
 
 
 def _nearest_mood(one: Shown) -> int:
-    return _nearest_drawn(one, [(mood, [*LIGHTS][one.truth.light]) for mood in MOODS.values()])
+    return _nearest_of(one.made_JHWC, one.moods)
 
 
 def _nearest_light(one: Shown) -> int:
-    return _nearest_drawn(one, [([*MOODS.values()][one.truth.mood], light) for light in LIGHTS])
+    truth, mood = one.truth, asked_for(one.truth)[0]
+    return _nearest_of(
+        one.made_JHWC, [draw(truth.face, motion_to(truth.face, truth.wave_S, mood, light)) for light in LIGHTS]
+    )
 
 
-def _nearest_drawn(one: Shown, choices: Sequence[tuple[float, str]]) -> int:
-    """Which choice of mood and light, drawn and put through the VAE's blur, is closest to what was made."""
-    truth, blur = one.truth, one.vae_JHWC.astype(float) - one.truth.frames_JHWC
-    drawn = [draw(truth.face, motion_to(truth.face, truth.wave_S, mood, light)) for mood, light in choices]
-    return int(np.argmin([np.square(one.made_JHWC - (frames + blur)).mean() for frames in drawn]))
+def _nearest_of(made_JHWC: np.ndarray, choices: Sequence[np.ndarray]) -> int:
+    return int(np.argmin([np.square(made_JHWC.astype(float) - choice).mean() for choice in choices]))
 
 
 def contact_sheet(shown: Sequence[Shown], scale: int = 3) -> np.ndarray:

@@ -76,7 +76,8 @@ def _optimizers(stage: Stage, module: nn.Module) -> list[torch.optim.Optimizer]:
             continue
         matrix = weight.ndim >= 2 and min(weight.flatten(1).shape) > 1 and not _AT_THE_ENDS.search(name)
         (inside if matrix else rest).append(weight)
-    return [Muon(inside, lr=stage.rate), torch.optim.Adam(rest, lr=stage.adam_rate, betas=(0.9, 0.95))]
+    muon = [Muon(inside, lr=stage.rate)] if inside else []
+    return [*muon, torch.optim.Adam(rest, lr=stage.adam_rate, betas=(0.9, 0.95))]
 
 
 def _step(
@@ -87,8 +88,9 @@ def _step(
     losses: Callable[[np.random.Generator], Losses],
 ) -> dict[str, float]:
     torch.manual_seed(stage.seed * 1_000_003 + step)
-    for optimizer, rate in zip(optimizers, (stage.rate, stage.adam_rate), strict=True):
-        optimizer.param_groups[0]["lr"] = rate * _schedule(step, stage.steps)
+    for optimizer in optimizers:
+        group = optimizer.param_groups[0]
+        group["lr"] = group.setdefault("highest", group["lr"]) * _schedule(step, stage.steps)
     module.zero_grad(set_to_none=True)
     values = losses(np.random.default_rng((stage.seed, step)))
     values["loss"].backward()

@@ -16,7 +16,14 @@ from liveavatar_core.commands.progress import show_progress
 from liveavatar_core.commands.ranks import check_ranks, is_first_rank, join_ranks
 from liveavatar_core.commands.recording import FrameWriter, Recorded, record
 from liveavatar_core.commands.stopping import StopSignals
-from liveavatar_core.commands.weights import add_model_options, check_lora, open_weights, read_model
+from liveavatar_core.commands.weights import (
+    SHIPPED_SIZE,
+    add_model_options,
+    check_lora,
+    is_shipped,
+    open_weights,
+    read_model,
+)
 from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput
 from liveavatar_core.sizing import num_clips_in
@@ -34,6 +41,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--audio", type=Path, required=True, metavar="FILE", help="Voice: wav, flac, mp3, m4a, ...")
     make.add_argument("--prompt", required=True, metavar="TEXT", help="What the video shows, in a sentence or two.")
     add_fields(make, ClipSpec, without=("quirks",))
+    parser.set_defaults(size=None)  # depends on the model
     add_model_options(parser.add_argument_group("with which model"))
     layout = parser.add_argument_group("laid out how")
     layout.add_argument(
@@ -78,6 +86,7 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options declare. Raises InvalidRecipe, BadInput and CheckpointError."""
+    options.size = options.size or (SHIPPED_SIZE if is_shipped(options) else ClipSpec.size)
     clip = ClipSpec(**read_fields(options, ClipSpec, without=("quirks",)))
     deployment = Deployment(**read_fields(options, Deployment))
     check_lora(options, deployment)

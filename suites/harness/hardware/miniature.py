@@ -94,7 +94,7 @@ class Mode:
         payload = {
             "recipe": recipe,
             "capacity_bytes": limit,
-            "image": str(ASSETS / "portrait.png"),
+            "image": str(ASSETS / "head.png"),
             "audio": str(ASSETS / "voice.wav"),
             "prompt": PROMPT,
             "video": str(folder / "video.mp4"),

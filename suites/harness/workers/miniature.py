@@ -12,8 +12,10 @@ from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.system import seeded_weights
 from liveavatar_core.deploy.world import join_world
 from liveavatar_core.pipeline import load_avatar
+from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.ledger import Capacity, Ledger
 from liveavatar_core.simulation.timeline import Timeline
+from liveavatar_core.weights.shipped import shipped_weights
 from suites.harness.channel import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 from suites.harness.workers.knobs import KnobProof, proof_of
@@ -36,7 +38,7 @@ def run(link: ChildLink) -> None:
     proof = None
     try:
         world = join_world(recipe.deployment, Memory(card=torch.device("cpu")))
-        weights = seeded_weights(recipe)
+        weights = shipped_weights(recipe) if recipe.model == TINY else seeded_weights(recipe)
         with ledger:
             avatar = load_avatar(recipe, world, weights)
             proof = KnobProof(avatar.system, ledger.place_of)
