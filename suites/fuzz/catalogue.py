@@ -26,7 +26,7 @@ RULES = {
     "ledger": Rule(says="what really runs holds what was predicted, to the byte, and makes every frame"),
     "video": Rule(says="every deployment makes the video that one process makes"),
     "seed": Rule(says="the same seed gives the same frames, another one others", share=0.5),
-    "refusal": Rule(says="a broken recipe is refused at construction", draw="breaks", share=100),
+    "refusal": Rule(says="a broken recipe is refused at construction", draw="breaks", share=20),
 }
 """By name."""
 
