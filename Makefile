@@ -11,7 +11,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup conformance quality test lint clean
+.PHONY: help setup conformance quality fuzz test lint clean
 
 help:  ## What can be made, and with which variables
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a c
 
 quality: $(READY)  ## What do fewer bits, steps and pixels do to the film? In miniature
 	$(BIN)/pytest suites/quality --hardware=miniature
+
+fuzz: $(READY)  ## Do drawn recipes keep the rules of memory, results and refusal?
+	OMP_NUM_THREADS=1 $(BIN)/pytest suites/fuzz --fuzz-profile=ci -n $(WORKERS)
 
 test: lint  ## Checks of the project itself: style, types, tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"
