@@ -28,7 +28,13 @@ FOUND_BY = {
 """Planted fault -> the rule that it breaks."""
 
 
-@pytest.mark.parametrize(("fault", "rule"), FOUND_BY.items())
+PLANTED = [
+    pytest.param(fault, rule, marks=pytest.mark.nightly if rule == "video" else ()) for fault, rule in FOUND_BY.items()
+]
+"""Those that only films show take a minute or two each."""
+
+
+@pytest.mark.parametrize(("fault", "rule"), PLANTED)
 def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys) -> None:
     """Within the budget of continuous integration."""
     from suites.fuzz.hunt import hunt
