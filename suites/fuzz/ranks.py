@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import pickle
+import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
+from safetensors.numpy import load_file
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.roles import decode_rank
@@ -45,15 +46,15 @@ class Pool:
         """Run `recipe`, a process a rank. `by_hand`: by a plain loop beside the pipeline. GroupError if one fails."""
         cards = recipe.deployment.num_cards
         group, folder = self._group(cards)
-        (folder / "request").write_bytes(pickle.dumps((recipe, by_hand)))
+        (folder / "request.json").write_text(json.dumps({"recipe": asdict(recipe), "by_hand": by_hand}))
         try:
             replies = group.command("make", seconds=SECONDS)
         except GroupError:
             del self._groups[cards]
             raise
-        with np.load(folder / f"video{decode_rank(recipe.deployment)}.npz") as arrays:
-            latents = [arrays[f"latents{index}"] for index in range(int(arrays["blocks"]))]
-            return Made(latents=latents, frames=arrays["frames"], memory=[reply["memory"] for reply in replies])
+        arrays = load_file(folder / f"video{decode_rank(recipe.deployment)}.safetensors")
+        latents = [arrays[f"latents{index}"] for index in range(len(arrays) - 1)]
+        return Made(latents=latents, frames=arrays["frames"], memory=[reply["memory"] for reply in replies])
 
     def _group(self, cards: int) -> tuple[RankGroup, Path]:
         if cards not in self._groups:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import gc
-import pickle
+import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.distributed as dist
+from safetensors.numpy import save_file
 
+from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.system import seeded_weights
@@ -33,10 +34,11 @@ def run(link: ChildLink) -> None:
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     for _ in link.commands():
-        recipe, by_hand = pickle.loads((folder / "request").read_bytes())
+        request = json.loads((folder / "request.json").read_text())
+        recipe, by_hand = strict.build(Recipe, request["recipe"], "the request"), request["by_hand"]
         with planted(link.payload["fault"]), torch.no_grad():
             made, memory = (_by_hand if by_hand else _generate)(recipe, link.rank)
-        np.savez(folder / f"video{link.rank}.npz", **made)
+        save_file(made, folder / f"video{link.rank}.safetensors")
         link.reply({"memory": memory})
         gc.collect()
     if link.world_size > 1:
@@ -47,7 +49,7 @@ def _world(recipe: Recipe) -> World:
     return join_world(recipe.deployment, Memory(card=torch.device("cpu")))
 
 
-def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
     world, weights, inputs = _world(recipe), seeded_weights(recipe), simulated_inputs(recipe)
     ledger, latents = Ledger(rank=rank), []
     frames = []
@@ -66,7 +68,7 @@ def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, Any], dict[str, dict
     return _packed(latents, frames), memory
 
 
-def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, Any], dict[str, dict[str, int]]]:
+def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
     avatar = load_avatar(recipe, _world(recipe), seeded_weights(recipe))
     conditioning = encode(avatar.system, avatar.tokenizer, simulated_inputs(recipe))
     blocks = list(denoise_by_hand(avatar.system, conditioning))
@@ -78,6 +80,6 @@ def _pixels(block: FrameBlock) -> np.ndarray:
     return np.empty((0, 0, 0, 3), np.uint8) if block.frames_JHWC is None else block.frames_JHWC.numpy().copy()
 
 
-def _packed(latents: list[np.ndarray], frames: list[np.ndarray]) -> dict[str, Any]:
-    numbered = {f"latents{index}": block for index, block in enumerate(latents)}
-    return {"blocks": len(latents), "frames": np.concatenate(frames), **numbered}
+def _packed(latents: list[np.ndarray], frames: list[np.ndarray]) -> dict[str, np.ndarray]:
+    numbered = {f"latents{index}": np.ascontiguousarray(block) for index, block in enumerate(latents)}
+    return {"frames": np.concatenate(frames), **numbered}

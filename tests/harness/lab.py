@@ -78,7 +78,8 @@ class Lab:
 
     def run_apart(self, *options):
         """In a process of its own: pytester cannot report on a session that ends before it starts."""
-        self.pytester._monkeypatch.delenv("CI", raising=False)  # there, pytest prints failures once more
+        for name in ("CI", "PYTEST_XDIST_WORKER"):  # there, pytest prints failures once more; benchmarks are off
+            self.pytester._monkeypatch.delenv(name, raising=False)
         return self.pytester.runpytest_subprocess("-p", "no:cacheprovider", *options)
 
     def baseline(self, record: RunRecord, *options):
