@@ -29,7 +29,7 @@ MODES = {
     "physical": "the tier's own cards",
     "partitioned": "emulated: a larger card, capped to the size of the tier's",
     "simulated": "no card: the full-size model executed on fake tensors",
-    "miniature": "no card: a small model, really run, its limit scaled with it; random weights show no face",
+    "miniature": "no card: a small model, really run, its limit scaled with it; the film is of the tiny avatar",
 }
 
 
