@@ -25,6 +25,7 @@ EXPENSIVE = {
     r"\S*python -m suites.published.table$": "simulates eleven full-size runs",
     r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",
     r"\S*pytest tests/harness/test_faults.py": "make test runs them, and they take a minute",
+    r"\S*python -m training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
     r"sbatch ": "needs Slurm; tests/ci/test_slurm.py runs the script",
     r"\S*python -m ci.propose_baselines": "rewrites baselines; tests/ci/test_propose_baselines.py runs it",
 }

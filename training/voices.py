@@ -5,6 +5,7 @@ Legend: S samples at 16 kHz, J video frames at 25 a second.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import soundfile
 import soxr
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
+from liveavatar_core.errors import BadInput
 
 SAMPLES_PER_FRAME = AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
 _WORDS = """hello my name is and this was a very long day we should go over to the old house before winter comes again
@@ -27,7 +29,9 @@ _ROUND_HZ, _SPREAD_HZ = 700.0, 2600.0
 
 
 def speech(random: np.random.Generator, seconds: float) -> np.ndarray:
-    """Some voice that says words without sense, float32 [S]. Needs the program espeak-ng."""
+    """Some voice that says words without sense, float32 [S]. Raises BadInput without the program espeak-ng."""
+    if shutil.which("espeak-ng") is None:
+        raise BadInput("voices are spoken by espeak-ng, which is not installed", "apt-get install espeak-ng")
     words = " ".join(random.choice(_WORDS.split(), size=int(seconds * 4) + 4))
     options = ("-v", str(random.choice(_VOICES)), "-s", str(random.integers(120, 190)), "-p", str(random.integers(80)))
     with tempfile.TemporaryDirectory() as folder:
