@@ -17,13 +17,12 @@ from liveavatar_core.recipes import TINY
 from liveavatar_core.sampling import schedule
 from liveavatar_core.weights.checkpoint import write_checkpoint
 from liveavatar_core.weights.names import Component
+from liveavatar_core.weights.shipped import LORA
 from liveavatar_core.weights.source import TensorSource
 from training.loop import Losses
 from training.transformer import GrowingCache, Window, contexts_of, prefilled, weighted
 
 STEPS = 4
-LORA = "liveavatar.safetensors"
-"""Name of the LoRA file."""
 
 
 def rollout_losses(model: LiveAvatarTransformer, window: Window) -> Losses:
@@ -50,7 +49,7 @@ def write_avatar(folder: Path, parts: Mapping[Component, Mapping[str, Tensor]], 
     """The checkpoint and, beside it, its LoRA, in bfloat16 and the published layout. Raises CheckpointError."""
     weights = {part: TensorSource({n: _stored(w) for n, w in tensors.items()}) for part, tensors in parts.items()}
     write_checkpoint(folder, TINY, weights)
-    save_file({name: _stored(weight) for name, weight in lora.items()}, folder / LORA, metadata={"format": "pt"})
+    save_file({name: _stored(weight) for name, weight in lora.items()}, folder / LORA.name, metadata={"format": "pt"})
 
 
 def _stored(weight: Tensor) -> Tensor:

@@ -22,13 +22,12 @@ from liveavatar_core.encoders.vae import VideoVae, decode_video, encode_video
 from liveavatar_core.pipeline import Avatar, Inputs, open_avatar
 from liveavatar_core.recipes import miniature, single
 from liveavatar_core.weights.shipped import shipped_weights
-from training.data import Video, drawn_video, motion_to
+from training.data import STILL_FRAMES, Video, drawn_video, motion_to
 from training.heads import LIGHTS, MOODS, draw
 from training.prompts import prompt
 from training.vae import to_pixels
 
 SEED = 9_000
-CLIP = 48
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +69,7 @@ def evaluate(count: int) -> list[Shown]:
 
 
 def _show(avatar: Avatar, random: np.random.Generator) -> Shown:
-    truth = drawn_video(random, CLIP)
+    truth = drawn_video(random, avatar.system.recipe.clip.infer_frames)
     inputs = Inputs(
         image=Image.fromarray(truth.portrait_HWC),
         waveform=truth.wave_S,
@@ -86,9 +85,9 @@ def _show(avatar: Avatar, random: np.random.Generator) -> Shown:
 def _through(vae: VideoVae, truth: Video, mood: float) -> np.ndarray:
     dtype = next(vae.parameters()).dtype
     drawn = draw(truth.face, motion_to(truth.face, truth.wave_S, mood, [*LIGHTS][truth.light]))
-    frames = np.concatenate([np.repeat(truth.portrait_HWC[None], 13, axis=0), drawn])
+    frames = np.concatenate([np.repeat(truth.portrait_HWC[None], STILL_FRAMES, axis=0), drawn])
     video = decode_video(vae, encode_video(vae, to_pixels(frames[None]).to(dtype)), dtype)
-    levels = ((video[0, :, 13:].float().clamp(-1, 1) + 1) * 127.5).byte()
+    levels = ((video[0, :, STILL_FRAMES:].float().clamp(-1, 1) + 1) * 127.5).byte()
     return levels.permute(1, 2, 3, 0).numpy()
 
 
