@@ -121,7 +121,8 @@ def _load_part(name: str, recipe: Recipe, world: World, source: WeightSource) ->
         _materialise(module, world.memory, place)
         fill(module, source)
         adopt_shards(module)
-    gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
+    if _is_sharded(name, recipe):
+        gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
     module.eval().requires_grad_(False)
     if name == "transformer" and deployment.offload_blocks:
         BlockOffload(module, list(module.get_submodule("blocks").children()), world.memory)

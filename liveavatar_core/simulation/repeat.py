@@ -2,9 +2,10 @@
 
 A unit is a block, an injector, a whole transformer, a network of the VAE. Calls with the same signature (weights,
 arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same births
-and deaths in the same order, the same operations, the same shape of results. From then on nothing is executed: the
-ledger gets the recorded rise and the recorded events, the results are empty tensors of the recorded sizes. A call that
-left behind anything that cannot be expressed so, and one that would not fit on the card, is executed.
+and deaths in the same order, the same operations, the same shape of results. A unit that has shown so once is settled:
+what it makes at its first call it has made, and of each other signature one call is enough. From then on nothing is
+executed: the ledger gets the recorded rise and the recorded events, the results are empty tensors of the recorded
+sizes. A call that left behind what cannot be expressed so, and one that would not fit on the card, is executed.
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributed.fsdp import FSDPModule
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
 
@@ -35,6 +35,19 @@ Listener = Callable[[nn.Module, tuple[Any, ...]], None]
 WRAPPER = "_fsdp_wrapped_module."
 
 
+class Key(NamedTuple):
+    """Signature of a call: calls that share it do the same."""
+
+    scope: scopes.Scope
+    """Phase, category, place."""
+    unit: tuple
+    """Its class and weights."""
+    arguments: Any
+    """What decides how much memory and work they take."""
+    left: tuple | None
+    """Of what the previous unit left behind."""
+
+
 class Repeater:
     """Watches calls of units and repeats what it has seen twice."""
 
@@ -43,6 +56,7 @@ class Repeater:
         self._signatures = Signatures(ledger.place_of)
         self._seen: dict[Any, Effect | None] = {}
         self._proven: dict[Any, Effect] = {}
+        self._settled: set[Any] = set()
         self.executed, self.repeated = 0, 0
         self.listener: Listener | None = None
         """Hears of every call of a unit, executed or repeated, with its arguments."""
@@ -66,19 +80,43 @@ class Repeater:
             return self._repeat(unit, arguments, effect)
         self.executed += 1
         result, effect = self._record(unit, method, arguments)
-        if effect is not None and effect == self._seen.get(key):
-            self._proven[key] = effect
-        self._seen[key] = effect
+        self._judge(key, effect)
         return result
 
-    def _key(self, unit: nn.Module, arguments: Any) -> tuple:
-        left = leftover(unit)
-        return (
-            scopes.current(),
-            self._signatures.of_unit(unit),
-            self._signatures.of_value(arguments),
-            None if left is None else self._signatures.of_tensor(left),
+    def _judge(self, key: Key, effect: Effect | None) -> None:
+        """Whether the next call with that signature may be repeated."""
+        if effect is not None and effect == self._seen.get(key):
+            self._settled.add(key.unit)
+        elif effect is None or key in self._seen or key.unit not in self._settled:
+            self._seen[key] = effect
+            return
+        self._proven[key] = effect
+
+    def _key(self, unit: nn.Module, arguments: Any) -> Key:
+        left = self._leftover(unit)
+        return Key(
+            scope=scopes.current(),
+            unit=self._signatures.of_unit(unit),
+            arguments=self._signatures.of_value(arguments),
+            left=None if left is None else self._signatures.of_tensor(left),
         )
+
+    def _leftover(self, unit: nn.Module) -> torch.Tensor | None:
+        """The gathered bytes that the last unit left to be freed by the next."""
+        state = getattr(self._context(unit), "all_gather_state", None)
+        return None if state is None else state.all_gather_result.all_gather_output
+
+    def _leave(self, unit: nn.Module, left: torch.Tensor | None) -> None:
+        """Put `left` where `fully_shard` would keep it; what was there is freed."""
+        context = self._context(unit)
+        if context is not None:
+            result = None if left is None else AllGatherResult(left, None, None, [], [], [])
+            context.all_gather_state = None if result is None else AllGatherState(result, None)
+
+    def _context(self, unit: nn.Module) -> Any:
+        """What the units that `fully_shard` made of one module share; None where it made none of this one."""
+        sharded = next(self._signatures.sharded_modules(unit), None)
+        return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
 
     def _fits(self, effect: Effect) -> bool:
         ledger = self._ledger
@@ -90,7 +128,7 @@ class Repeater:
 
     def _record(self, unit: nn.Module, method: str, arguments: tuple) -> tuple[Any, Effect | None]:
         outer, before = self._work.operations, Arguments(arguments)
-        left, args, kwargs = self._ledger.serial_of(leftover(unit)), *arguments
+        left, args, kwargs = self._ledger.serial_of(self._leftover(unit)), *arguments
         with self._ledger.recording() as log:
             start, self._work.operations = len(log), Counter()
             try:
@@ -119,7 +157,7 @@ class Repeater:
                 work=dict(self._work.operations),
                 result=before.template(result, births),
                 changes=before.changes(arguments, births),
-                leftover=before.template(leftover(unit), births),
+                leftover=before.template(self._leftover(unit), births),
             )
             effect.check()
         except Unrepeatable:
@@ -127,14 +165,14 @@ class Repeater:
         return effect
 
     def _repeat(self, unit: nn.Module, arguments: tuple, effect: Effect) -> Any:
-        maker, left = Maker(arguments), self._ledger.serial_of(leftover(unit))
+        maker, left = Maker(arguments), self._ledger.serial_of(self._leftover(unit))
         self._work.operations.update(effect.work)
         serials = self._ledger.repeat(effect.events, effect.rises, left)
         with self._ledger.paused():
             result = maker.make(effect.result)
             for path, name, template in effect.changes:
                 setattr(at(arguments, path), name, maker.make(template))
-            leave(unit, maker.make(effect.leftover))
+            self._leave(unit, maker.make(effect.leftover))
         for event in effect.events:
             if event.born and event.number in maker.bases:
                 serial = serials[event.number]
@@ -175,23 +213,3 @@ def _numbered(log: list[tuple[int, Holding]], left: int | None) -> tuple[list[Ev
             raise Unrepeatable("something from before died")
         events.append(Event(signed > 0, numbers[serial], holding.size, holding.place, holding.category))
     return events, numbers
-
-
-def _context(unit: nn.Module) -> Any:
-    """What the units that `fully_shard` made of one module share; None where it made none of this one."""
-    sharded = next((module for module in unit.modules() if isinstance(module, FSDPModule)), None)
-    return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
-
-
-def leftover(unit: nn.Module) -> torch.Tensor | None:
-    """The gathered bytes that the last unit left to be freed by the next."""
-    state = getattr(_context(unit), "all_gather_state", None)
-    return None if state is None else state.all_gather_result.all_gather_output
-
-
-def leave(unit: nn.Module, left: torch.Tensor | None) -> None:
-    """Put `left` where `fully_shard` would keep it; what was there is freed."""
-    context = _context(unit)
-    if context is not None:
-        result = None if left is None else AllGatherResult(left, None, None, [], [], [])
-        context.all_gather_state = None if result is None else AllGatherState(result, None)

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
 from liveavatar_core import scopes
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
 from liveavatar_core.deploy.system import PARTS, System, build_part, stored_dtype
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import Inputs, load_avatar
@@ -111,7 +112,14 @@ def _follow(allocator: CachingAllocator, timeline: Timeline, signed: int, holdin
 
 
 def _hollow(name: str, recipe: Recipe) -> HollowSource:
-    return HollowSource.for_module(build_part(name, recipe, stored_dtype(name, recipe)))
+    layout = Deployment(lora=recipe.deployment.lora, lora_rank=recipe.deployment.lora_rank)
+    return _hollow_part(name, Recipe(name=name, model=recipe.model, deployment=layout), stored_dtype(name, recipe))
+
+
+@lru_cache(maxsize=32)
+def _hollow_part(name: str, recipe: Recipe, dtype: torch.dtype) -> HollowSource:
+    """Remembered, as building the 14B to look at its shapes takes half a second."""
+    return HollowSource.for_module(build_part(name, recipe, dtype))
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:

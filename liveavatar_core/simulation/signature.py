@@ -43,13 +43,13 @@ class Signatures:
         """Its class, and its weights: shapes, types, where they stand, whether they are gathered now."""
         gathered = tuple(
             group._sharded_state
-            for module in self._sharded_modules(unit)
+            for module in self.sharded_modules(unit)
             for group in module._get_fsdp_state()._fsdp_param_groups
         )
         return type(unit), gathered, tuple(map(self.of_tensor, self._weights(unit)))
 
-    def _sharded_modules(self, unit: nn.Module) -> Iterator[FSDPModule]:
-        """Found once, held weakly: what is given up must die."""
+    def sharded_modules(self, unit: nn.Module) -> Iterator[FSDPModule]:
+        """What `fully_shard` made units of. Found once, held weakly: what is given up must die."""
         known = self._sharded.get(unit)
         if known is None:
             modules = (module for module in unit.modules() if isinstance(module, FSDPModule))
