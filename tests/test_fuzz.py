@@ -11,10 +11,11 @@ from pathlib import Path
 import pytest
 
 from liveavatar_core import config
-from liveavatar_core.config import Recipe
+from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import BadData
 from suites.fuzz.case import Case, changed, keep, kept_cases, read_case
 from suites.fuzz.catalogue import PROFILES, RULES
+from suites.fuzz.floors import floors, too_bad
 
 ROOT = Path(__file__).parents[1]
 
@@ -24,14 +25,16 @@ FOUND_BY = {
     "leak_per_clip": "clips",
     "uneven_heads": "video",
     "wrong_clip": "video",
+    "voice_drifts": "quality",
 }
 """Planted fault -> the rule that it breaks."""
 
 
+SLOW = ("video", "quality")
+"""Rules that look at films: those take a minute or two each."""
 PLANTED = [
-    pytest.param(fault, rule, marks=pytest.mark.nightly if rule == "video" else ()) for fault, rule in FOUND_BY.items()
+    pytest.param(fault, rule, marks=pytest.mark.nightly if rule in SLOW else ()) for fault, rule in FOUND_BY.items()
 ]
-"""Those that only films show take a minute or two each."""
 
 
 @pytest.mark.parametrize(("fault", "rule"), PLANTED)
@@ -116,3 +119,18 @@ def test_it_runs_over_workers() -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "refusal: " in done.stdout.split(" fuzz ")[-1]
+
+
+def test_floors_are_baselines_less_what_they_let_through() -> None:
+    eight, sixteen = floors(Deployment(fp8=True)), floors(Deployment(offload_blocks=True))
+    assert eight["psnr_db"].value < sixteen["psnr_db"].value
+    psnr = sixteen["psnr_db"]
+    assert list(too_bad({"psnr_db": psnr.value - 0.9 * psnr.abs, "ssim": 0.0}, sixteen)) == []
+    assert list(too_bad({"psnr_db": 100.0}, sixteen)) == []
+    (line,) = too_bad({"psnr_db": psnr.value - 1.1 * psnr.abs}, sixteen)
+    assert line.startswith("psnr_db 48.61, 1 off 49.71 allowed")
+
+
+@pytest.mark.parametrize("bits", [{}, {"fp8": True}, {"int8": True}, {"fp8_kv_cache": True}])
+def test_films_of_any_bits_have_floors(bits: dict[str, bool]) -> None:
+    assert {"latent_cosine", "lip_sync_strength", "sharpness_kept_ratio"} < floors(Deployment(**bits)).keys()

@@ -238,8 +238,8 @@ class Ledger(TorchDispatchMode):
         self.totals[holding.place][holding.category] += holding.size
         self.allocated[holding.place] += holding.size
 
-    def repeat(self, events: Sequence[Event], rises: Mapping[str, Rise], left: int | None) -> dict[int, int]:
-        """Note the peaks of a call that is not executed, and tell of its events. Returns serials by birth.
+    def repeat(self, events: Sequence[Event], rises: Mapping[str, Rise], left: int | None) -> int:
+        """Note the peaks of a call that is not executed, and tell of its events. Returns the serial of its birth 0.
 
         What lives on must be adopted by the caller. `left`: serial of what event number -1 frees.
         """
@@ -247,16 +247,13 @@ class Ledger(TorchDispatchMode):
         for place, rise in rises.items():
             if rise.born:
                 self._raise_peak(self._peak(phase), place, rise)
-        serials = {} if left is None else {-1: left}
-        for event in events:
-            if event.born:
-                self._births += 1
-                serials[event.number] = self._births
-            if self._recordings or self._listener is not None:
-                serial = serials[event.number]
-                holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
-                self._tell(serial if event.born else -serial, holding)
-        return serials
+        first = self._births + 1
+        self._births += sum(event.born for event in events)
+        for event in events if self._recordings or self._listener is not None else ():
+            serial = left if event.number == -1 and left is not None else first + event.number
+            holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
+            self._tell(serial if event.born else -serial, holding)
+        return first
 
     def _raise_peak(self, peak: PhasePeak, place: str, rise: Rise) -> None:
         highest = self.allocated[place] + rise.allocated

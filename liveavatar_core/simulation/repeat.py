@@ -167,7 +167,7 @@ class Repeater:
     def _repeat(self, unit: nn.Module, arguments: tuple, effect: Effect) -> Any:
         maker, left = Maker(arguments), self._ledger.serial_of(self._leftover(unit))
         self._work.operations.update(effect.work)
-        serials = self._ledger.repeat(effect.events, effect.rises, left)
+        first = self._ledger.repeat(effect.events, effect.rises, left)
         with self._ledger.paused():
             result = maker.make(effect.result)
             for path, name, template in effect.changes:
@@ -175,7 +175,7 @@ class Repeater:
             self._leave(unit, maker.make(effect.leftover))
         for event in effect.events:
             if event.born and event.number in maker.bases:
-                serial = serials[event.number]
+                serial = first + event.number
                 holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
                 self._ledger.adopt(maker.bases[event.number], holding)
         return result
@@ -202,11 +202,11 @@ def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
 def _numbered(log: list[tuple[int, Holding]], left: int | None) -> tuple[list[Event], dict[int, int]]:
     """Events with the births of the call counted from 0, and the number of each serial."""
     numbers: dict[int, int] = {}
-    events = []
+    events, births = [], 0
     for signed, holding in log:
         serial = abs(signed)
         if signed > 0:
-            numbers[serial] = len(numbers)
+            numbers[serial], births = births, births + 1
         elif serial == left:
             numbers[serial] = -1
         elif serial not in numbers:

@@ -5,23 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core import scopes
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
 from liveavatar_core.deploy.system import PARTS, System, build_part, stored_dtype
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import Inputs, load_avatar
-from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
-from liveavatar_core.simulation.ledger import Capacity, Holding, Ledger, PhasePeak
+from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
 from liveavatar_core.simulation.repeat import Listener, Repeater
 from liveavatar_core.simulation.roofline import Operation
-from liveavatar_core.simulation.timeline import Timeline
+from liveavatar_core.simulation.trace import CardTrace
 from liveavatar_core.simulation.work import WorkCounter
 from liveavatar_core.simulation.world import HollowSource, fake_world
 
@@ -38,16 +36,12 @@ class SimulatedRank:
     """Which."""
     peaks: dict[str, PhasePeak]
     """Fullest moment of each phase that was reached."""
-    timeline: Timeline
-    """How full the card was, from loading to the end."""
     out_of_memory: OutOfMemory | None
     """Where the card was too small; None: it passed."""
     clips: int
     """Clips made."""
     work: Counter[Operation]
     """Operations that were executed, or that repeated units would have executed."""
-    reserved: Reserved
-    """What the caching allocator would keep reserved; within the capacity of the card."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int
@@ -62,15 +56,16 @@ def simulate_rank(
     *,
     execute_everything: bool = False,
     observe: Observe | None = None,
+    trace: CardTrace | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
+    trace: hears of every birth and death, those of repeated calls too; a fifth of the time goes into that.
     """
-    allocator, timeline = CachingAllocator(capacity.card), Timeline()
-    ledger = Ledger(rank=rank, capacity=capacity, listener=partial(_follow, allocator, timeline))
+    ledger = Ledger(rank=rank, capacity=capacity, listener=trace)
     ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
@@ -90,25 +85,12 @@ def simulate_rank(
     return SimulatedRank(
         rank=rank,
         peaks=ledger.peaks,
-        timeline=timeline,
         out_of_memory=failure,
         clips=clips,
         work=work.operations,
-        reserved=allocator.result,
         units_executed=repeater.executed,
         units_repeated=repeater.repeated,
     )
-
-
-def _follow(allocator: CachingAllocator, timeline: Timeline, signed: int, holding: Holding) -> None:
-    """Replay a birth or death on the card."""
-    timeline(signed, holding)
-    if holding.place != "card":
-        return
-    if signed > 0:
-        allocator.allocate(signed, holding.size, scopes.current().phase)
-    else:
-        allocator.free(-signed)
 
 
 def _hollow(name: str, recipe: Recipe) -> HollowSource:

@@ -25,7 +25,9 @@ RULES = {
     "clips": Rule(says="more clips, decoded as they come, need no more", draw="more_clips", share=0.5),
     "ledger": Rule(says="what really runs holds what was predicted, to the byte, and makes every frame", share=0.5),
     "video": Rule(says="every deployment makes the video that one process makes"),
+    "shortcut": Rule(says="repeating what units did gives what executing them gives", share=0.5),
     "seed": Rule(says="the same seed gives the same frames, another one others", share=0.5),
+    "quality": Rule(says="the tiny avatar's film is as good as baselines ask", share=0.25),
     "refusal": Rule(says="a broken recipe is refused at construction", draw="breaks", share=20),
 }
 """By name."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from liveavatar_core.deploy.ulysses import Ulysses
+from liveavatar_core.encoders import audio
 from liveavatar_core.model.cache import HostKVCache, KVCache
 from liveavatar_core.pipeline import denoising, prefilling
 
@@ -71,12 +72,18 @@ def leak_per_clip() -> Patch:
     return denoising, "_noise", noise
 
 
+def voice_drifts() -> Patch:
+    """Features of the voice, 30 a second, are given to frames one by one, of which there are 25."""
+    return audio, "audio_frame_of", lambda frame: frame
+
+
 FAULTS: dict[str, Callable[[], Patch]] = {
     "cache_not_freed": cache_not_freed,
     "uneven_heads": uneven_heads,
     "dtype_dropped": dtype_dropped,
     "wrong_clip": wrong_clip,
     "leak_per_clip": leak_per_clip,
+    "voice_drifts": voice_drifts,
 }
 """By name."""
 

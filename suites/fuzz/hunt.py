@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 
-from hypothesis import HealthCheck, Phase, given, settings, target
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings, target
 
 from suites.fuzz import strategies
 from suites.fuzz.case import Case
@@ -111,6 +111,7 @@ def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -
         phases=phases,
         suppress_health_check=list(HealthCheck),
         report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,  # it takes a spent budget for a failure
     )
     @given(strategies.cases(name, getattr(strategies, rule.draw)))
     def explore(case: Case) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from liveavatar_core.config import ModelParams, Recipe
+from liveavatar_core.config import ClipSpec, ModelParams, Quirks, Recipe
 from liveavatar_core.recipes import miniature
 
 PIXELS = 64 * 64
 """Of the smallest video."""
+AVATAR_FRAMES = ClipSpec().infer_frames
+"""Of a clip, in which the tiny avatar was taught."""
 
 
 def thin(recipe: Recipe) -> Recipe:
@@ -42,9 +44,24 @@ def small(recipe: Recipe) -> Recipe:
     return replace(tiny, model=model, clip=clip)
 
 
+def portrayed(recipe: Recipe) -> Recipe:
+    """The tiny avatar's own size and length of clip, over the layout drawn: films that baselines speak of."""
+    tiny = miniature(recipe)
+    clip = replace(tiny.clip, infer_frames=AVATAR_FRAMES, num_clip=min(recipe.clip.num_clip, 2), quirks=Quirks())
+    return replace(tiny, clip=clip)
+
+
 def exact(recipe: Recipe) -> Recipe:
-    """In float32 throughout, so that only the order of sums differs."""
-    layout = replace(recipe.deployment, storage_dtype="float32", compute_dtype="float32")
+    """In float32 throughout and rounded nowhere, so that only the order of sums differs."""
+    layout = replace(
+        recipe.deployment,
+        storage_dtype="float32",
+        compute_dtype="float32",
+        fp8=False,
+        fp8_multiply=True,
+        int8=False,
+        fp8_kv_cache=False,
+    )
     return replace(recipe, deployment=layout)
 
 

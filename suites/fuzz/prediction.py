@@ -53,12 +53,13 @@ def _simulate(recipe: Recipe, capacity: int | None) -> Prediction:
     )
 
 
-def predict_every_rank(recipe: Recipe) -> list[dict[str, dict[str, int]]]:
-    """Bytes of each rank by phase and category, each rank simulated."""
-    return [
-        {phase: dict(peak.by_category) for phase, peak in simulate_rank(recipe, rank, Capacity()).peaks.items()}
+def predict_every_rank(recipe: Recipe, *, execute_everything: bool = False) -> list[dict[str, dict[str, int]]]:
+    """Bytes of each rank by phase and category, each rank simulated. `execute_everything`: without the shortcut."""
+    ranks = (
+        simulate_rank(recipe, rank, Capacity(), execute_everything=execute_everything)
         for rank in range(recipe.deployment.num_cards)
-    ]
+    )
+    return [{phase: dict(peak.by_category) for phase, peak in made.peaks.items()} for made in ranks]
 
 
 def forget() -> None:

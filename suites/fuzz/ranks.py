@@ -29,6 +29,8 @@ class Made:
     """Of each block, in order."""
     frames: np.ndarray
     """uint8 [N, H, W, 3]."""
+    sound: np.ndarray
+    """Samples at 16 kHz that it was made to."""
     memory: list[dict[str, dict[str, int]]]
     """Bytes of each rank at the fullest moment of each phase, by category."""
 
@@ -53,8 +55,10 @@ class Pool:
             del self._groups[cards]
             raise
         arrays = load_file(folder / f"video{decode_rank(recipe.deployment)}.safetensors")
-        latents = [arrays[f"latents{index}"] for index in range(len(arrays) - 1)]
-        return Made(latents=latents, frames=arrays["frames"], memory=[reply["memory"] for reply in replies])
+        memory = [reply["memory"] for reply in replies]
+        frames, sound = arrays.pop("frames"), arrays.pop("sound")
+        latents = [arrays[f"latents{index}"] for index in range(len(arrays))]
+        return Made(latents=latents, frames=frames, sound=sound, memory=memory)
 
     def _group(self, cards: int) -> tuple[RankGroup, Path]:
         if cards not in self._groups:

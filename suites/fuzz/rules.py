@@ -13,8 +13,8 @@ from liveavatar_core.errors import InvalidRecipe
 from suites.fuzz.bounds import cache_bytes, computing_ranks, least_transformer_bytes
 from suites.fuzz.case import Case, changed
 from suites.fuzz.models import thin
-from suites.fuzz.prediction import Prediction, predict
-from suites.fuzz.real_rules import Broken, check_ledger, check_seed, check_video
+from suites.fuzz.prediction import Prediction, predict, predict_every_rank
+from suites.fuzz.real_rules import Broken, check_ledger, check_quality, check_seed, check_video, first_difference
 
 __all__ = ["CHECKS", "Broken"]
 
@@ -102,6 +102,16 @@ def check_clips(case: Case) -> float:
     return predict(many).needed_bytes
 
 
+def check_shortcut(case: Case) -> float:
+    """The simulation holds the same whether repeated units are executed or not."""
+    recipe = thin(case.recipe)
+    quick, slow = predict_every_rank(recipe), predict_every_rank(recipe, execute_everything=True)
+    for rank, (ours, theirs) in enumerate(zip(quick, slow, strict=True)):
+        if ours != theirs:
+            raise Broken(f"rank {rank}: {first_difference(ours, theirs)}")
+    return predict(recipe).needed_bytes
+
+
 def check_refusal(case: Case) -> float:
     """A broken recipe is refused at construction, in two lines."""
     try:
@@ -121,7 +131,9 @@ CHECKS: dict[str, Callable[[Case], float]] = {
     "clips": check_clips,
     "ledger": check_ledger,
     "video": check_video,
+    "shortcut": check_shortcut,
     "seed": check_seed,
+    "quality": check_quality,
     "refusal": check_refusal,
 }
 """By name of the rule."""

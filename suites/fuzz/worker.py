@@ -14,17 +14,21 @@ from safetensors.numpy import save_file
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import seeded_weights
+from liveavatar_core.deploy.system import Weights, seeded_weights
 from liveavatar_core.deploy.world import World, join_world
-from liveavatar_core.pipeline import load_avatar
+from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import decode
 from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
+from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.ledger import Ledger
 from liveavatar_core.simulation.run import simulated_inputs
+from liveavatar_core.weights.shipped import shipped_weights
 from suites.fuzz.faults import planted
 from suites.fuzz.oracle import denoise_by_hand
 from suites.harness.channel import ChildLink
+from suites.harness.hardware.miniature import ASSETS, PROMPT
+from suites.harness.workers.clips import read_inputs
 
 
 def run(link: ChildLink) -> None:
@@ -50,7 +54,7 @@ def _world(recipe: Recipe) -> World:
 
 
 def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
-    world, weights, inputs = _world(recipe), seeded_weights(recipe), simulated_inputs(recipe)
+    world, (weights, inputs) = _world(recipe), _given(recipe)
     ledger, latents = Ledger(rank=rank), []
     frames = []
 
@@ -65,21 +69,30 @@ def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[st
             del block
         del avatar
     memory = {phase: dict(peak.by_category) for phase, peak in ledger.peaks.items()}
-    return _packed(latents, frames), memory
+    return _packed(latents, frames, inputs), memory
 
 
 def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
-    avatar = load_avatar(recipe, _world(recipe), seeded_weights(recipe))
-    conditioning = encode(avatar.system, avatar.tokenizer, simulated_inputs(recipe))
+    weights, inputs = _given(recipe)
+    avatar = load_avatar(recipe, _world(recipe), weights)
+    conditioning = encode(avatar.system, avatar.tokenizer, inputs)
     blocks = list(denoise_by_hand(avatar.system, conditioning))
     frames = [_pixels(block) for block in decode(avatar.system, conditioning, blocks)]
-    return _packed([block.latents_BCTHW.numpy() for block in blocks], frames), {}
+    return _packed([block.latents_BCTHW.numpy() for block in blocks], frames, inputs), {}
+
+
+def _given(recipe: Recipe) -> tuple[Weights, Inputs]:
+    """The tiny avatar with a face and a voice, or a model of chance, of which only sizes matter."""
+    if recipe.model != TINY:
+        return seeded_weights(recipe), simulated_inputs(recipe)
+    files = {"image": ASSETS / "head.png", "audio": ASSETS / "voice.wav", "prompt": PROMPT}
+    return shipped_weights(recipe), read_inputs({"recipe": recipe, **files})
 
 
 def _pixels(block: FrameBlock) -> np.ndarray:
     return np.empty((0, 0, 0, 3), np.uint8) if block.frames_JHWC is None else block.frames_JHWC.numpy().copy()
 
 
-def _packed(latents: list[np.ndarray], frames: list[np.ndarray]) -> dict[str, np.ndarray]:
+def _packed(latents: list[np.ndarray], frames: list[np.ndarray], inputs: Inputs) -> dict[str, np.ndarray]:
     numbered = {f"latents{index}": np.ascontiguousarray(block) for index, block in enumerate(latents)}
-    return {"frames": np.concatenate(frames), **numbered}
+    return {"frames": np.concatenate(frames), "sound": np.asarray(inputs.waveform, np.float32), **numbered}

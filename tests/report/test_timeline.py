@@ -9,6 +9,7 @@ from liveavatar_core.scopes import PHASES
 from liveavatar_core.simulation.ledger import Capacity, Holding
 from liveavatar_core.simulation.run import simulate_rank
 from liveavatar_core.simulation.timeline import MOST_POINTS, Timeline
+from liveavatar_core.simulation.trace import CardTrace
 from suites.harness.hardware.assemble import timelines
 from suites.harness.report.html_memory import totals
 from suites.harness.workers.visits import Visits
@@ -17,8 +18,9 @@ from suites.harness.workers.visits import Visits
 def test_a_timeline_has_every_peak_that_the_ledger_saw():
     recipe = miniature(named_recipe("single", 1))
     clip = replace(recipe.clip, num_clip=1, infer_frames=12, sample_steps=1)
-    result = simulate_rank(replace(recipe, clip=clip), 0, Capacity())
-    points = result.timeline.points
+    trace = CardTrace()
+    result = simulate_rank(replace(recipe, clip=clip), 0, Capacity(), trace=trace)
+    points = trace.timeline.points
     assert 50 < len(points) <= MOST_POINTS
     assert max(point.allocated for point in points) == max(peak.allocated for peak in result.peaks.values())
     assert [phase for phase in PHASES if any(point.phase == phase for point in points)] == list(PHASES)

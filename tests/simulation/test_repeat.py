@@ -9,6 +9,7 @@ from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.simulation.ledger import Capacity
 from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.trace import CardTrace
 
 SMALL = [
     ("published_sharded", 5, 0),
@@ -33,40 +34,47 @@ def few_layers(recipe: Recipe) -> Recipe:
     return replace(recipe, model=replace(recipe.model, transformer=transformer, text_encoder=text_encoder))
 
 
-def assert_same(repeated: SimulatedRank, executed: SimulatedRank) -> None:
-    assert repeated.peaks == executed.peaks
-    assert repeated.work == executed.work
-    assert repeated.clips == executed.clips
-    assert repeated.reserved == executed.reserved
+def assert_same(recipe: Recipe, rank: int, capacity: Capacity) -> SimulatedRank:
+    """Of repeating and executing everything, and that the one repeated and the other did not. Returns the former."""
+    (repeated, shown), (executed, seen) = (
+        _simulated(recipe, rank, capacity, everything=everything) for everything in (False, True)
+    )
+    assert repeated.units_repeated > executed.units_repeated == 0
+    assert (repeated.peaks, repeated.work, repeated.clips) == (executed.peaks, executed.work, executed.clips)
+    assert shown.reserved == seen.reserved
+    assert _failure(repeated) == _failure(executed)
+    return repeated
+
+
+def _simulated(recipe: Recipe, rank: int, capacity: Capacity, *, everything: bool) -> tuple[SimulatedRank, CardTrace]:
+    trace = CardTrace(capacity.card)
+    return simulate_rank(recipe, rank, capacity, execute_everything=everything, trace=trace), trace
+
+
+def _failure(result: SimulatedRank) -> dict[str, object] | None:
+    return None if result.out_of_memory is None else vars(result.out_of_memory)
 
 
 @pytest.mark.parametrize(("name", "cards", "rank"), SMALL)
 def test_it_gives_what_executing_everything_gives(name: str, cards: int, rank: int) -> None:
-    recipe = with_clips(few_layers(named_recipe(name, cards)), 2)
-    repeated = simulate_rank(recipe, rank, Capacity())
-    assert repeated.units_repeated > repeated.units_executed
-    executed = simulate_rank(recipe, rank, Capacity(), execute_everything=True)
-    assert executed.units_repeated == 0
-    assert_same(repeated, executed)
+    result = assert_same(with_clips(few_layers(named_recipe(name, cards)), 2), rank, Capacity())
+    assert result.units_repeated > result.units_executed
 
 
 def test_it_runs_out_of_memory_at_the_same_request() -> None:
     recipe = few_layers(named_recipe("published_sharded", 4))
     peak = max(peak.allocated for peak in simulate_rank(recipe, 0, Capacity()).peaks.values())
     for missing in (512, peak // 50):
-        capacity = Capacity(card=peak - missing)
-        repeated, executed = (
-            simulate_rank(recipe, 0, capacity, execute_everything=everything) for everything in (False, True)
-        )
-        assert isinstance(repeated.out_of_memory, OutOfMemory)
-        assert isinstance(executed.out_of_memory, OutOfMemory)
-        assert vars(repeated.out_of_memory) == vars(executed.out_of_memory)
-        assert_same(repeated, executed)
+        assert isinstance(assert_same(recipe, 0, Capacity(card=peak - missing)).out_of_memory, OutOfMemory)
+
+
+def test_nobody_listening_changes_nothing() -> None:
+    recipe = with_clips(few_layers(named_recipe("block_offload", 1)), 2)
+    listened = simulate_rank(recipe, 0, Capacity(), trace=CardTrace())
+    assert listened == simulate_rank(recipe, 0, Capacity())
 
 
 @pytest.mark.nightly
 @pytest.mark.parametrize(("name", "cards", "rank"), FULL)
 def test_it_gives_the_same_at_full_size(name: str, cards: int, rank: int) -> None:
-    recipe = with_clips(named_recipe(name, cards), 2)
-    executed = simulate_rank(recipe, rank, Capacity(), execute_everything=True)
-    assert_same(simulate_rank(recipe, rank, Capacity()), executed)
+    assert_same(with_clips(named_recipe(name, cards), 2), rank, Capacity())

@@ -17,6 +17,7 @@ from liveavatar_core.simulation.ledger import Capacity
 from liveavatar_core.simulation.repeat import Listener
 from liveavatar_core.simulation.roofline import predict
 from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.trace import CardTrace
 from suites.harness.channel import ChildLink
 from suites.harness.workers.knobs import KnobProof, proof_of
 from suites.harness.workers.readings import ledger_readings
@@ -32,12 +33,13 @@ def simulate(link: ChildLink) -> None:
     for _ in link.commands():
         started = time.monotonic()
         proofs: list[KnobProof] = []
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes), observe=partial(observe, proofs))
+        capacity, trace = Capacity(card=card.usable_bytes), CardTrace(card.usable_bytes)
+        result = simulate_rank(recipe, rank, capacity, observe=partial(observe, proofs), trace=trace)
         prediction = predict(result.work, card, CLIP_PHASES)
         link.reply(
             {
-                "memory": _readings(result),
-                "timeline": result.timeline.columns(rank),
+                "memory": _readings(result, trace.reserved.peaks),
+                "timeline": trace.timeline.columns(rank),
                 "out_of_memory": _details(result),
                 "clips": result.clips,
                 "predicted_seconds": prediction.seconds,
@@ -59,9 +61,8 @@ def observe(proofs: list[KnobProof], system: System, place_of: Callable[[Tensor]
     return proofs[0].see
 
 
-def _readings(result: SimulatedRank) -> list[dict[str, Any]]:
+def _readings(result: SimulatedRank, reserved: dict[str, int]) -> list[dict[str, Any]]:
     """What the ledger saw, and what the caching allocator would have kept reserved for it."""
-    reserved = result.reserved.peaks
     return [
         reading | ({"reserved_bytes": reserved[reading["phase"]]} if reading["phase"] in reserved else {})
         for reading in ledger_readings(result.rank, result.peaks)

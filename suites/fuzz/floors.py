@@ -1,0 +1,34 @@
+"""How bad a film of the tiny avatar may be: as bad as baselines of the quality suite let it be. Free of torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from liveavatar_core.config import Deployment
+from suites.harness.baseline import MetricBaseline, read_baseline
+from suites.harness.compare import allowed_change
+from suites.harness.measures import worsening
+
+BASELINES = Path(__file__).parents[2] / "baselines/miniature/quality1.toml"
+"""Of one process: layouts make the same film."""
+
+
+def floors(layout: Deployment, path: Path = BASELINES) -> Mapping[str, MetricBaseline]:
+    """Reviewed metrics of films with as many bits as `layout` keeps. Raises BadData where there are none."""
+    return read_baseline(path).cases[_case(layout)].metrics
+
+
+def _case(layout: Deployment) -> str:
+    """Case of the quality suite; of 32 bits no less may be asked than of 16."""
+    if layout.fp8_kv_cache:
+        return "fp8_caches"
+    return "fp8" if layout.fp8 else "int8" if layout.int8 else "bf16"
+
+
+def too_bad(quality: Mapping[str, float], allowed: Mapping[str, MetricBaseline]) -> Iterator[str]:
+    """A line for each metric of both that is worse than its baseline by more than that lets through."""
+    for name in sorted(quality.keys() & allowed.keys()):
+        baseline = allowed[name]
+        if worsening(name, baseline.value, quality[name]) > allowed_change(baseline):
+            yield f"{name} {quality[name]:.4g}, {allowed_change(baseline):.3g} off {baseline.value:.4g} allowed"
