@@ -172,6 +172,19 @@ class ModelParams:
     vae: VaeParams = VaeParams()
     """The video VAE."""
 
+    def __post_init__(self) -> None:
+        transformer = self.transformer
+        for name, given, made in (
+            ("text_dim", transformer.text_dim, self.text_encoder.d_model),
+            ("audio_dim", transformer.audio_dim, self.audio_encoder.hidden_size),
+            ("audio_layers", transformer.audio_layers, self.audio_encoder.num_hidden_layers + 1),
+            ("in_dim", transformer.in_dim, self.vae.z_dim),
+            ("out_dim", transformer.out_dim, self.vae.z_dim),
+        ):
+            if given != made:
+                what = f"{name} {given} of the transformer, {made} come from or go to the part beside it"
+                raise InvalidRecipe(what, f"set {name} to {made}, or take the parts of one model")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Deployment:
@@ -263,6 +276,11 @@ class Deployment:
             raise InvalidRecipe("t5_cpu and t5_on_decode_rank both place the text encoder", "choose one of them")
 
     def _check_shards(self) -> None:
+        if self.shard != "none" and self.num_cards == 1:
+            raise InvalidRecipe(
+                f"shard {self.shard} has one card to lay shards over",
+                "use shard none, with offload_blocks where the card is too small; or give more cards",
+            )
         if self.timestep_pipeline and self.shard != "none":
             raise InvalidRecipe(
                 f"shard {self.shard} gathers weights on all ranks at once; those of a timestep pipeline work in turn",

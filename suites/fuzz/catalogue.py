@@ -51,7 +51,7 @@ class Profile:
 
 PROFILES = {
     "dev": Profile(seconds=5, least=2, most=20, shrink_seconds=30, random=True),
-    "ci": Profile(seconds=12, least=4, most=60, shrink_seconds=60, random=False),
+    "ci": Profile(seconds=20, least=6, most=24, shrink_seconds=60, random=False),
     "nightly": Profile(seconds=1200, least=50, most=2000, shrink_seconds=600, random=True),
 }
 """By name."""

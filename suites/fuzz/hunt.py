@@ -5,17 +5,22 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from hypothesis import HealthCheck, Phase, Verbosity, given, settings, target
+from hypothesis import HealthCheck, Phase, Verbosity, currently_in_test_context, given, settings, target
 
+from liveavatar_core.config import ClipSpec, Deployment
+from liveavatar_core.errors import InvalidRecipe
 from suites.fuzz import strategies
-from suites.fuzz.case import Case
+from suites.fuzz.case import Case, changed
 from suites.fuzz.catalogue import RULES, Profile
 from suites.fuzz.faults import planted
 from suites.fuzz.prediction import forget
 from suites.fuzz.ranks import pool
 from suites.fuzz.rules import CHECKS, Broken
+
+REPEATS = 4
+"""Hypothesis draws a case, then several that differ from it in a number: so many draws for a case that is tried."""
 
 
 class _Spent(BaseException):
@@ -57,16 +62,47 @@ class _Search:
     began: float = field(default_factory=time.monotonic)
     failed_at: float | None = None
     known: dict[str, str] = field(default_factory=dict)
+    layouts: set[str] = field(default_factory=set)
+    drawn: int = 0
 
     def run(self, case: Case) -> None:
         """Raise Broken if the rule does not hold."""
         if case.text not in self.known:
-            if not self._may_go_on():
+            if self._is_like_another(case) or not self._may_go_on():
                 return
             self.known[case.text] = self._try(case)
         if self.known[case.text]:
             self.hunt.broken, self.hunt.why = case, self.known[case.text]
             raise Broken(self.known[case.text])
+
+    def start(self, cases: list[Case], shrink: bool) -> None:
+        """Try cases that nobody drew; one that breaks the rule is made smaller here, as hypothesis did not make it."""
+        for case in cases:
+            try:
+                self.run(case)
+            except Broken:
+                if shrink:
+                    self._simplify(case)
+                raise
+
+    def _simplify(self, case: Case) -> None:
+        """Field by field back to what it usually is, for as long as the rule stays broken."""
+        usual = {**vars(ClipSpec()), **vars(Deployment())}
+        for name, value in usual.items():
+            with suppress(InvalidRecipe):
+                simpler = replace(case, recipe=changed(case.recipe, {name: value}))
+                try:
+                    self.run(simpler)
+                except Broken:
+                    case = simpler
+
+    def _is_like_another(self, case: Case) -> bool:
+        """Whether the same layout was tried, with the same change. Steering and shrinking take such cases."""
+        self.drawn += 1
+        layout = f"{case.recipe.deployment} {case.change}"
+        seen = layout in self.layouts
+        self.layouts.add(layout)
+        return seen and self.failed_at is None and self.drawn < self.most * REPEATS // 2
 
     def _may_go_on(self) -> bool:
         """Whether a new case may be begun. While a failure is made smaller, untried cases count as fine."""
@@ -88,7 +124,7 @@ class _Search:
             why = f"{type(error).__name__}: {error}"
         else:
             self.hunt.fullest_bytes = max(self.hunt.fullest_bytes, peak)
-            if peak:
+            if peak and currently_in_test_context():
                 target(float(peak), label="bytes of the fullest card")
         if self.failed_at is None:
             self.hunt.tried, self.hunt.seconds = self.hunt.tried + 1, time.monotonic() - self.began
@@ -104,7 +140,7 @@ def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -
     phases = [Phase.generate, Phase.target, *([Phase.shrink] if shrink else [])]
 
     @settings(
-        max_examples=most,
+        max_examples=most * REPEATS,
         deadline=None,
         database=None,
         derandomize=not profile.random,
@@ -118,6 +154,8 @@ def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -
         search.run(case)
 
     with _prepared(fault), suppress(_Spent, Broken):
+        if rule.draw == strategies.no_change.__name__:
+            search.start(strategies.starters(name), shrink)
         explore()
     return found
 

@@ -49,8 +49,8 @@ def _holdings(recipe: Recipe) -> float:
     predicted = predict(recipe)
     for rank in set(computing_ranks(recipe)) & set(predicted.peaks):
         _check_caches(recipe, rank, predicted)
-        peaks, weights = predicted.peaks[rank], least_transformer_bytes(recipe)
-        _is_too_little(f"rank {rank}, weights", peaks["load"].by_category["parameters"], weights * (1 - ROUNDING))
+        held = predicted.peaks[rank]["load"].by_category.get("parameters", 0)  # none where all stand in host memory
+        _is_too_little(f"rank {rank}, weights", held, least_transformer_bytes(recipe) * (1 - ROUNDING))
     return predicted.needed_bytes
 
 

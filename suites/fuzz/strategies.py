@@ -63,7 +63,7 @@ def deployments(draw: DrawFn) -> Deployment:
     ranks = draw(st.integers(1, MOST_CARDS - decode_rank))
     shard = draw(st.sampled_from(("none", "flat", "per_parameter")))  # even if not used: what is simple stays short
     in_turn = decode_rank and draw(flags())
-    shard = "none" if in_turn else shard
+    shard = "none" if in_turn or ranks + decode_rank == 1 else shard
     return Deployment(
         num_gpus_dit=ranks,
         ulysses_size=1 if in_turn else ranks,
@@ -123,6 +123,47 @@ def recipes(draw: DrawFn) -> Recipe:
         )
     )
     return Recipe(name="fuzz", clip=clip, deployment=deployment)
+
+
+STARTERS = (
+    Deployment(
+        num_gpus_dit=3,
+        ulysses_size=3,
+        shard="per_parameter",
+        shard_scope="everything",
+        storage_dtype="float32",
+        compute_dtype="float32",
+        lora="adapter",
+        offload_kv_cache=True,
+    ),
+    Deployment(
+        num_gpus_dit=2,
+        timestep_pipeline=True,
+        enable_vae_parallel=True,
+        t5_on_decode_rank=True,
+        fp8=True,
+        fp8_kv_cache=True,
+        lora="none",
+    ),
+    Deployment(offload_model=True, offload_blocks=True, offload_kv_cache=True, int8=True, free_encoders=True),
+    Deployment(
+        num_gpus_dit=4,
+        ulysses_size=4,
+        enable_vae_parallel=True,
+        shard="flat",
+        shard_units="fine",
+        reshard_after_forward=False,
+        t5_cpu=True,
+        fp8_kv_cache=True,
+    ),
+)
+"""Every switch once: what is drawn comes after these, as chance leaves some out for a long time."""
+
+
+def starters(name: str) -> list[Case]:
+    """Cases for the rule `name`, whose change is none, that are tried before any is drawn."""
+    clip = ClipSpec(size="384*256", infer_frames=28, num_clip=2, sample_steps=2)
+    return [Case(rule=name, recipe=Recipe(name="fuzz", clip=clip, deployment=layout)) for layout in STARTERS]
 
 
 def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]]) -> SearchStrategy[Case]:
@@ -220,6 +261,7 @@ def _broken_rules(recipe: Recipe) -> list[Change]:
         {"int8": True, "lora": "adapter"},
         {"quirks.streaming_decode": False, "enable_vae_parallel": True},
         {"num_gpus_dit": 41, "ulysses_size": 41},
+        {"num_gpus_dit": 1, "ulysses_size": 1, "enable_vae_parallel": False, "shard": "per_parameter"},
     ]
     if layout.timestep_pipeline:
         found.append({"sample_steps": layout.num_gpus_dit + 1})
