@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import Weights, seeded_weights
+from liveavatar_core.deploy.system import Weights
 from liveavatar_core.deploy.world import World, join_world
 from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.pipeline.conditioning import encode
@@ -23,12 +23,12 @@ from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
 from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.ledger import Ledger
 from liveavatar_core.simulation.run import simulated_inputs
-from liveavatar_core.weights.shipped import shipped_weights
 from suites.fuzz.faults import planted
 from suites.fuzz.oracle import denoise_by_hand
 from suites.harness.channel import ChildLink
 from suites.harness.hardware.miniature import ASSETS, PROMPT
 from suites.harness.workers.clips import read_inputs
+from suites.harness.workers.miniature import small_weights
 
 
 def run(link: ChildLink) -> None:
@@ -84,9 +84,9 @@ def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str
 def _given(recipe: Recipe) -> tuple[Weights, Inputs]:
     """The tiny avatar with a face and a voice, or a model of chance, of which only sizes matter."""
     if recipe.model != TINY:
-        return seeded_weights(recipe), simulated_inputs(recipe)
+        return small_weights(recipe), simulated_inputs(recipe)
     files = {"image": ASSETS / "head.png", "audio": ASSETS / "voice.wav", "prompt": PROMPT}
-    return shipped_weights(recipe), read_inputs({"recipe": recipe, **files})
+    return small_weights(recipe), read_inputs({"recipe": recipe, **files})
 
 
 def _pixels(block: FrameBlock) -> np.ndarray:

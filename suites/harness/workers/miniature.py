@@ -9,7 +9,7 @@ import torch.distributed as dist
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import seeded_weights
+from liveavatar_core.deploy.system import Weights, seeded_weights
 from liveavatar_core.deploy.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.recipes import TINY
@@ -38,7 +38,7 @@ def run(link: ChildLink) -> None:
     proof = None
     try:
         world = join_world(recipe.deployment, Memory(card=torch.device("cpu")))
-        weights = shipped_weights(recipe) if recipe.model == TINY else seeded_weights(recipe)
+        weights = small_weights(recipe)
         with ledger:
             avatar = load_avatar(recipe, world, weights)
             proof = KnobProof(avatar.system, ledger.place_of)
@@ -58,6 +58,11 @@ def run(link: ChildLink) -> None:
         _tell(link, ledger, timeline, next(reversed(ledger.peaks), "load"), proof_of(proof))
     if link.world_size > 1:
         dist.destroy_process_group()
+
+
+def small_weights(recipe: Recipe) -> Weights:
+    """The tiny avatar's where the model is of its size, else values of chance. Raises CheckpointError."""
+    return shipped_weights(recipe) if recipe.model == TINY else seeded_weights(recipe)
 
 
 def _tell(link: ChildLink, ledger: Ledger, timeline: Timeline, phase: str, proof: dict[str, Any] | None = None) -> None:
