@@ -31,7 +31,7 @@ FOUND_BY = {
 
 
 SLOW = ("video", "quality")
-"""Rules that look at films: those take a minute or two each."""
+"""Rules that look at films: those take ten seconds and more, until ranks have started."""
 PLANTED = [
     pytest.param(fault, rule, marks=pytest.mark.nightly if rule in SLOW else ()) for fault, rule in FOUND_BY.items()
 ]
@@ -128,7 +128,7 @@ def test_floors_are_baselines_less_what_they_let_through() -> None:
     assert list(too_bad({"psnr_db": psnr.value - 0.9 * psnr.abs, "ssim": 0.0}, sixteen)) == []
     assert list(too_bad({"psnr_db": 100.0}, sixteen)) == []
     (line,) = too_bad({"psnr_db": psnr.value - 1.1 * psnr.abs}, sixteen)
-    assert line.startswith("psnr_db 48.61, 1 off 49.71 allowed")
+    assert line.endswith(f"{psnr.abs:g} off {psnr.value:.4g} allowed")
 
 
 @pytest.mark.parametrize("bits", [{}, {"fp8": True}, {"int8": True}, {"fp8_kv_cache": True}])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from liveavatar_core import scopes
+from liveavatar_core.config import ModelParams
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.attention import attention, attention_over_both
 from liveavatar_core.model.cache import Cache, HostKVCache, KVCache
@@ -206,3 +208,10 @@ def test_rms_norm_equals_torch():
     for x in (torch.randn(5, 48), torch.randn(5, 48) * 1e-3):
         expected = torch.nn.functional.rms_norm(x, (48,), norm.weight, 1e-6)
         torch.testing.assert_close(norm(x), expected, atol=1e-6, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["text_dim", "audio_dim", "audio_layers", "in_dim", "out_dim"])
+def test_parts_that_do_not_fit_together_are_refused(name: str):
+    usual = TransformerParams()
+    with pytest.raises(InvalidRecipe, match=f"{name} {getattr(usual, name) + 1} of the transformer"):
+        ModelParams(transformer=replace(usual, **{name: getattr(usual, name) + 1}))
