@@ -12,7 +12,7 @@ import os
 from suites.fuzz.catalogue import RULES, Profile
 
 
-def tried(rule: str, seconds: float) -> float:
+def rate_of(rule: str, seconds: float) -> float:
     """Cases a minute that one process comes to; the first is not counted, as it loads what the others use."""
     from suites.fuzz.hunt import hunt  # imported here: it takes torch
 
@@ -35,7 +35,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["OMP_NUM_THREADS"] = "1"
     with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-        rates = pool.starmap(tried, [(options.rule, options.seconds)] * options.workers)
+        rates = pool.starmap(rate_of, [(options.rule, options.seconds)] * options.workers)
     print(f"{options.rule}: {' + '.join(f'{rate:.1f}' for rate in rates)} = {sum(rates):.1f} recipes a minute")
 
 
