@@ -24,10 +24,16 @@ version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>
 
 echo "Setting up $folder with Python $version"
 "$python" -m venv "$folder"
-pip=("$folder/bin/python" -m pip --disable-pip-version-check --quiet)
+log=$(mktemp)
+trap 'rm -f "$log"' EXIT
+
+# pip's warnings are of no use to anybody unless it fails.
+pip() {
+    "$folder/bin/python" -m pip --disable-pip-version-check --quiet "$@" >"$log" 2>&1 || { cat "$log" >&2; return 1; }
+}
 
 # torch alone, from its own index: a general index would bring the CUDA build and gigabytes of libraries.
-"${pip[@]}" --retries 1 install --constraint ci/constraints.txt --no-deps --index-url "$torch_index" torch ||
+pip --retries 1 install --constraint ci/constraints.txt --no-deps --index-url "$torch_index" torch ||
     fail "torch could not be installed from $torch_index" "make TORCH_INDEX=<an index that has the torch of ci/constraints.txt>"
-"${pip[@]}" install --constraint ci/constraints.txt --editable ".[dev]" ||
+pip install --constraint ci/constraints.txt --editable ".[dev]" ||
     fail "the packages of pyproject.toml could not be installed" "read pip's message above; PIP_INDEX_URL names another index"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from liveavatar_core.commands import Command
+from liveavatar_core.commands.importing import quick_imports
 from liveavatar_core.commands.options import add_fields, read_fields
 from liveavatar_core.commands.progress import show_progress
 from liveavatar_core.commands.ranks import check_ranks, is_first_rank, join_ranks
@@ -109,7 +110,8 @@ def read_inputs(options: argparse.Namespace) -> Inputs:
     from liveavatar_core import media
 
     image, waveform = media.read_image(options.image), media.read_audio(options.audio)
-    from liveavatar_core.pipeline import Inputs
+    with quick_imports():
+        from liveavatar_core.pipeline import Inputs
 
     return Inputs(image=image, waveform=waveform, prompt=options.prompt)
 

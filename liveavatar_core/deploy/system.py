@@ -14,6 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
+from liveavatar_core.cpu_kernels import install_cpu_kernels
 from liveavatar_core.deploy.fill import fill
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.offload import BlockOffload
@@ -150,6 +151,7 @@ def stored_dtype(name: str, recipe: Recipe) -> torch.dtype:
 
 def build_part(name: str, recipe: Recipe, dtype: torch.dtype) -> nn.Module:
     """One of PARTS on the meta device, in `dtype`."""
+    install_cpu_kernels()
     model = recipe.model
     makers: dict[str, Callable[[], nn.Module]] = {
         "transformer": lambda: _build_transformer(recipe),

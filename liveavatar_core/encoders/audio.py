@@ -10,14 +10,12 @@ J video frames (25 Hz), D width.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
+from liveavatar_core.cpu_kernels import install_cpu_kernels
 from liveavatar_core.encoders.params import AudioEncoderParams
 from liveavatar_core.sizing import audio_frame_of, feature_frames_of, num_clips_of
 
@@ -41,7 +39,7 @@ class AudioEncoder(nn.Module):
         )
         self.wav2vec2 = Wav2Vec2Model(config)
         self.wav2vec2.set_attn_implementation("sdpa")
-        self._channels_per_group = params.hidden_size // params.num_conv_pos_embedding_groups
+        install_cpu_kernels()  # torch's own may be wrong for grouped convolutions in bfloat16
         self.eval()
 
     def forward(self, input_BS: Tensor) -> Tensor:
@@ -50,24 +48,8 @@ class AudioEncoder(nn.Module):
         The last one is taken behind the encoder's final norm: transformers 5 hands it over in front of it,
         the version that the model was trained with behind it.
         """
-        with self._right_convolutions(input_BS):
-            output = self.wav2vec2(input_BS, output_hidden_states=True)
+        output = self.wav2vec2(input_BS, output_hidden_states=True)
         return torch.cat([*output.hidden_states[:-1], output.last_hidden_state])
-
-    @contextmanager
-    def _right_convolutions(self, input_BS: Tensor) -> Iterator[None]:
-        """Keeps small models off oneDNN on the CPU.
-
-        Its kernels for AMX return wrong numbers for bfloat16 convolutions of 3 to 15 channels a group; the
-        real size has 64. PyTorch's own kernels are right.
-        """
-        before = bool(torch.backends.mkldnn.enabled)
-        broken = input_BS.is_cpu and input_BS.dtype == torch.bfloat16 and self._channels_per_group < 16
-        torch.backends.mkldnn.enabled = before and not broken  # type: ignore[assignment]
-        try:
-            yield
-        finally:
-            torch.backends.mkldnn.enabled = before  # type: ignore[assignment]
 
 
 def normalise(waveform_S: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping
 from math import prod
@@ -21,7 +22,15 @@ BYTES_PER_WEIGHT = 2
 def host_branch(folder: Path, *, checkpoint_is_there: bool) -> Branch:
     """Memory and disk. `folder`: where checkpoints lie, or will."""
     needs = offload_bytes(ModelParams())
-    return Branch(name="host", findings=(judge_memory(available_memory(), needs), _disk(folder, checkpoint_is_there)))
+    memory = judge_memory(available_memory(), needs)
+    return Branch(name="host", findings=(_processor(), memory, _disk(folder, checkpoint_is_there)))
+
+
+def _processor() -> Finding:
+    from liveavatar_core.cpu_kernels import has_bfloat16_units
+
+    units = "kernels for bfloat16" if has_bfloat16_units() else "no bfloat16 units: multiplies in float32 and rounds"
+    return good("processor", f"{os.cpu_count()} cores, {units}")
 
 
 def offload_bytes(model: ModelParams) -> dict[str, int]:

@@ -114,5 +114,6 @@ def _machine(tier: Tier, told: list[Told], last: list[Told], nodes: int) -> Mach
         imitated_card=None if card else tier.card,
         imitated_cards=None if card else tier.cards,
         link=", ".join(filter(None, (link, between))),
+        cpu_kernels=next((each["cpu_kernels"] for each in last if "cpu_kernels" in each), None),
         attention_backend="scaled_dot_product_attention" if card else None,
     )

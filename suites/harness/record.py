@@ -71,6 +71,8 @@ class MachineProfile:
     """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `ledger` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
+    cpu_kernels: str | None = None
+    """Where no card computes: what bfloat16 is multiplied in, `native` or `float32, rounded` (core's cpu_kernels)."""
     host_cpu: str | None = None
     """Model of the processor."""
     host_cores: int | None = None

@@ -76,6 +76,7 @@ class Mode:
                 imitated_card=tier.card,
                 imitated_cards=tier.cards,
                 link="shm",
+                cpu_kernels=next((reply["cpu_kernels"] for reply in replies if "cpu_kernels" in reply), None),
             ),
             limit_bytes=limit,
             memory=phase_memory(reading for reply in replies for reading in reply.get("memory", ())),

@@ -8,6 +8,7 @@ import torch
 import torch.distributed as dist
 
 from liveavatar_core.config import Recipe
+from liveavatar_core.cpu_kernels import install_cpu_kernels
 from liveavatar_core.deploy.memory import Memory
 from liveavatar_core.deploy.system import Weights, seeded_weights
 from liveavatar_core.deploy.world import join_world
@@ -52,6 +53,7 @@ def run(link: ChildLink) -> None:
                     "timeline": timeline.columns(link.rank),
                     **proof_of(proof),
                     "torch": torch.__version__,
+                    "cpu_kernels": install_cpu_kernels(),
                 },
             )
     finally:

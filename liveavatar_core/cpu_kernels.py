@@ -1,0 +1,93 @@
+"""CPU kernels for bfloat16 that multiply in float32 and round the result once, as a card's kernels do.
+
+Without bfloat16 units (AVX-512 on x86) torch's own take 10 to 40 times as long: they convert number by number. These
+stand below every dispatch mode, so that what they hold for a moment is counted by no ledger, and above no autograd
+formula, so that training takes them too.
+"""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Callable
+from functools import cache, partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+PRODUCTS = ("aten::addmm", "aten::mm", "aten::baddbmm", "aten::bmm")
+"""What multiplies; attention does not gain: its own kernel adds up in float32 already."""
+
+HAS_ONEDNN = torch.backends.mkldnn.is_available()
+
+Kernel = Callable[..., Any]
+
+
+@cache
+def install_cpu_kernels() -> str:
+    """Register, once a process, what this processor needs; returns what products are computed in, for records.
+
+    "float32, rounded": bfloat16 is multiplied in float32 and the result rounded. "native": torch's own kernels.
+    """
+    native = has_bfloat16_units()
+    _replace("aten::linalg_vector_norm", _vector_norm)
+    _replace("aten::convolution", _narrow_groups_in_float32 if native else _convolution)
+    for name in () if native else PRODUCTS:
+        _replace(name, _in_float32)
+    return "native" if native else "float32, rounded"
+
+
+_LIBRARY = torch.library.Library("aten", "IMPL")
+"""Registrations end with it."""
+
+
+def has_bfloat16_units() -> bool:
+    """Whether torch has bfloat16 kernels for this processor that are worth taking; heeds ATEN_CPU_CAPABILITY."""
+    if platform.machine() in ("x86_64", "AMD64"):
+        return torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _replace(name: str, kernel: Kernel) -> None:
+    """Put `kernel` in the place of torch's CPU kernel of that name, which it is given first."""
+    before = torch.library.get_kernel(name, "CPU")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        _LIBRARY.impl(name, partial(kernel, before.call_boxed), "CPU", with_keyset=True)
+
+
+def _in_float32(kernel: Kernel, keyset: Any, *args: Any) -> Any:
+    if not _is_narrow(args[0]):
+        return kernel(keyset, *args)
+    widened = (each.float() if _is_narrow(each) else each for each in args)
+    return kernel(keyset, *widened).bfloat16()
+
+
+def _convolution(kernel: Kernel, keyset: Any, *args: Any) -> Any:
+    """OneDNN's where torch would unfold a film in memory, which takes three times as long."""
+    x, weight, bias, stride, padding, dilation, transposed, _, groups = args
+    if _is_narrow(x) and weight.ndim == 5 and weight[0, 0].numel() > 1 and not transposed and HAS_ONEDNN:
+        tensors = (x.float(), weight.float(), None if bias is None else bias.float())
+        return torch.ops.aten.mkldnn_convolution(*tensors, padding, stride, dilation, groups).bfloat16()
+    return _in_float32(kernel, keyset, *args)
+
+
+def _narrow_groups_in_float32(kernel: Kernel, keyset: Any, *args: Any) -> Any:
+    """OneDNN's kernels for AMX give wrong numbers for bfloat16 and 3 to 15 channels a group; the 14B has 64."""
+    weight, groups = args[1], args[8]
+    narrow = groups > 1 and weight.shape[1] < 16
+    return _in_float32(kernel, keyset, *args) if narrow else kernel(keyset, *args)
+
+
+def _vector_norm(kernel: Kernel, keyset: Any, x: Any, *args: Any, dtype: torch.dtype | None = None) -> Any:
+    """The Euclidean length over some axes; torch's own kernel takes 40 times as long where they are not the last."""
+    defaults: list[Any] = [2, None, False]
+    order, dims, keep = [*args, *defaults[len(args) :]]
+    if order != 2 or not dims or {-1, x.ndim - 1} & set(dims) or x.dtype not in (torch.float32, torch.bfloat16):
+        return kernel(keyset, x, *args, dtype=dtype)
+    return x.float().square().sum(dims, keepdim=keep).sqrt_().to(dtype or x.dtype)
+
+
+def _is_narrow(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.dtype == torch.bfloat16
