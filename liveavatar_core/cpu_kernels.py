@@ -19,6 +19,9 @@ from torch import Tensor
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::baddbmm", "aten::bmm")
 """What multiplies; attention does not gain: its own kernel adds up in float32 already."""
 
+LEAST_CHANNELS = 16
+"""Of a group, in a convolution that oneDNN gets right in bfloat16 whatever its units."""
+
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 
 Kernel = Callable[..., Any]
@@ -32,7 +35,7 @@ def install_cpu_kernels() -> str:
     """
     native = has_bfloat16_units()
     _replace("aten::linalg_vector_norm", _vector_norm)
-    _replace("aten::convolution", _narrow_groups_in_float32 if native else _convolution)
+    _replace("aten::convolution", partial(_convolution, native))
     for name in () if native else PRODUCTS:
         _replace(name, _in_float32)
     return "native" if native else "float32, rounded"
@@ -57,27 +60,26 @@ def _replace(name: str, kernel: Kernel) -> None:
         _LIBRARY.impl(name, partial(kernel, before.call_boxed), "CPU", with_keyset=True)
 
 
-def _in_float32(kernel: Kernel, keyset: Any, *args: Any) -> Any:
+def _in_float32(kernel: Kernel, keyset: Any, *args: Any, **options: Any) -> Any:
     if not _is_narrow(args[0]):
-        return kernel(keyset, *args)
+        return kernel(keyset, *args, **options)
     widened = (each.float() if _is_narrow(each) else each for each in args)
-    return kernel(keyset, *widened).bfloat16()
+    return kernel(keyset, *widened, **options).bfloat16()
 
 
-def _convolution(kernel: Kernel, keyset: Any, *args: Any) -> Any:
-    """OneDNN's where torch would unfold a film in memory, which takes three times as long."""
+def _convolution(native: bool, kernel: Kernel, keyset: Any, *args: Any) -> Any:
+    """A convolution; those over time go to oneDNN, as torch unfolds the film in memory and takes three times as long.
+
+    In bfloat16 too few channels a group are widened even with units: oneDNN's kernels for AMX give wrong numbers for 3
+    to 15 of them (the 14B has 64).
+    """
     x, weight, bias, stride, padding, dilation, transposed, _, groups = args
-    if _is_narrow(x) and weight.ndim == 5 and weight[0, 0].numel() > 1 and not transposed and HAS_ONEDNN:
-        tensors = (x.float(), weight.float(), None if bias is None else bias.float())
-        return torch.ops.aten.mkldnn_convolution(*tensors, padding, stride, dilation, groups).bfloat16()
-    return _in_float32(kernel, keyset, *args)
-
-
-def _narrow_groups_in_float32(kernel: Kernel, keyset: Any, *args: Any) -> Any:
-    """OneDNN's kernels for AMX give wrong numbers for bfloat16 and 3 to 15 channels a group; the 14B has 64."""
-    weight, groups = args[1], args[8]
-    narrow = groups > 1 and weight.shape[1] < 16
-    return _in_float32(kernel, keyset, *args) if narrow else kernel(keyset, *args)
+    if native and _is_narrow(x) and not (groups > 1 and weight.shape[1] < LEAST_CHANNELS):
+        return kernel(keyset, *args)
+    if weight.ndim < 5 or transposed or weight[0, 0].numel() == 1 or not HAS_ONEDNN or x.dtype == torch.float64:
+        return _in_float32(kernel, keyset, *args)
+    wide = (x.float(), weight.float(), None if bias is None else bias.float())
+    return torch.ops.aten.mkldnn_convolution(*wide, padding, stride, dilation, groups).to(x.dtype)
 
 
 def _vector_norm(kernel: Kernel, keyset: Any, x: Any, *args: Any, dtype: torch.dtype | None = None) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from functools import partial
 
 import pytest
 import torch
@@ -28,6 +29,7 @@ def normal(*shape: int) -> Tensor:
 
 PRODUCTS = {
     "linear": (F.linear, (normal(7, 64), normal(32, 64), normal(32))),
+    "scaled addmm": (partial(torch.addmm, beta=0.5, alpha=2), (normal(5), normal(7, 64), normal(64, 5))),
     "linear without bias": (F.linear, (normal(7, 64), normal(32, 64))),
     "matmul": (torch.matmul, (normal(4, 7, 64), normal(4, 64, 5))),
     "conv1d in narrow groups": (F.conv1d, (normal(1, 32, 40), normal(32, 8, 5), normal(32), 1, 2, 1, 4)),
