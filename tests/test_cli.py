@@ -328,7 +328,7 @@ def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
 
 
 def test_a_checkpoint_makes_a_video_and_a_damaged_one_is_refused(folder, capsys):
-    from liveavatar_core.deploy.system import seeded_weights
+    from liveavatar_core.deploy.load import seeded_weights
     from liveavatar_core.recipes import TINY, miniature, single
     from liveavatar_core.weights.checkpoint import write_checkpoint
 

@@ -10,8 +10,8 @@ from deployments import SMALL, small
 from torch import nn
 
 from liveavatar_core.config import Deployment, Recipe
+from liveavatar_core.deploy.load import build_part
 from liveavatar_core.deploy.quantise import Float8Linear, Float8MultipliedLinear, Int8Linear, QuantisedLinear, quantise
-from liveavatar_core.deploy.system import build_part
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.cache import Float8KVCache, KVCache
 from liveavatar_core.pipeline import open_avatar

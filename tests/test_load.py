@@ -10,7 +10,8 @@ from deployments import small
 from torch import Tensor
 
 from liveavatar_core.config import Deployment
-from liveavatar_core.deploy.system import PARTS, build_part, load_system
+from liveavatar_core.deploy.load import PARTS, build_part
+from liveavatar_core.deploy.system import load_system
 from liveavatar_core.simulation.ledger import Ledger
 from liveavatar_core.simulation.world import HollowSource, fake_world
 

@@ -13,8 +13,8 @@ from deployments import small
 from PIL import Image
 
 from liveavatar_core.config import Deployment, Quirks, Recipe
+from liveavatar_core.deploy.load import seeded_weights
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import seeded_weights
 from liveavatar_core.deploy.world import World
 from liveavatar_core.pipeline import FrameBlock, Inputs, load_avatar, open_avatar
 from liveavatar_core.pipeline import avatar as avatar_module

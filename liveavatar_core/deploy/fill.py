@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -18,20 +18,23 @@ _WRAPPER = "_fsdp_wrapped_module."
 
 
 @torch.no_grad()
-def fill(module: nn.Module, source: WeightSource) -> None:
-    """Copy what this rank holds of every parameter of `module` from `source`; both use the unwrapped names."""
-    flat = _flat_pieces(module)
-    rounded = _fill_rounded(module, source)
-    for name, parameter in module.named_parameters():
-        plain = name.replace(_WRAPPER, "")
-        if plain in rounded:
-            continue
-        if plain in flat:
-            _fill_piece(parameter, source, plain, *flat[plain])
-        elif isinstance(parameter, DTensor):
-            _fill_rows(parameter, source, plain)
+def fill(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: str = "") -> None:
+    """Copy what this rank holds of the weights `names` of `unit`; `source` has them behind `prefix`."""
+    flat, rounded = _flat_pieces(unit), _fill_rounded(unit, names, source, prefix)
+    weights = {plain_name(name): weight for name, weight in unit.named_parameters()}
+    for name in (name for name in names if name not in rounded):
+        weight = weights[name]
+        if name in flat:
+            _fill_piece(weight, source, prefix + name, *flat[name])
+        elif isinstance(weight, DTensor):
+            _fill_rows(weight, source, prefix + name)
         else:
-            parameter.copy_(_read(source, plain, None))
+            weight.copy_(_read(source, prefix + name, None))
+
+
+def plain_name(name: str) -> str:
+    """The name of a weight as it is without flat sharding around it."""
+    return name.replace(_WRAPPER, "")
 
 
 def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
@@ -39,13 +42,13 @@ def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
         return source.read(name, rows)
 
 
-def _fill_rounded(module: nn.Module, source: WeightSource) -> set[str]:
+def _fill_rounded(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: str) -> set[str]:
     """Fill what is kept in 8 bits, rounded in host memory; returns the names that this took care of."""
-    done = set()
-    for path, layer in module.named_modules():
-        if isinstance(layer, QuantisedLinear):
+    done: set[str] = set()
+    for path, layer in unit.named_modules():
+        if isinstance(layer, QuantisedLinear) and f"{path}.weight" in names:
             with scopes.place("host"):
-                layer.load_(source.read(f"{path}.weight"))
+                layer.load_(source.read(f"{prefix}{path}.weight"))
             done |= {f"{path}.weight", f"{path}.scale"}
     return done
 
@@ -71,20 +74,16 @@ def _fill_piece(
     parameter.view(-1).copy_(rows[first - top * width : last + 1 - top * width])
 
 
-def _flat_pieces(module: nn.Module) -> dict[str, tuple[tuple[int, ...], int, int]]:
-    """Of every weight in a flat parameter: its shape, and the first and last element that this rank holds.
+def _flat_pieces(unit: nn.Module) -> dict[str, tuple[tuple[int, ...], int, int]]:
+    """Of every weight in the unit's own flat parameter: its shape, and the first and last element that this rank holds.
 
     Weights of which this rank holds nothing are listed with an empty parameter; there is nothing to read for them.
     """
+    handle = unit._handle if isinstance(unit, FullyShardedDataParallel) else None
     pieces = {}
-    for prefix, unit in module.named_modules():
-        handle = getattr(unit, "_handle", None) if isinstance(unit, FullyShardedDataParallel) else None
-        if handle is None:
-            continue
-        for name, shape, shard in _weights_of(handle.flat_param):
-            full_name = f"{prefix}.{name}".replace(_WRAPPER, "").removeprefix(".")
-            first, last = (shard.intra_param_start_idx, shard.intra_param_end_idx) if shard.in_shard else (0, -1)
-            pieces[full_name] = (tuple(shape), first, last)
+    for name, shape, shard in _weights_of(handle.flat_param) if handle is not None else ():
+        first, last = (shard.intra_param_start_idx, shard.intra_param_end_idx) if shard.in_shard else (0, -1)
+        pieces[plain_name(name)] = (tuple(shape), first, last)
     return pieces
 
 

@@ -20,7 +20,6 @@ from torch.distributed.fsdp import (
 
 from liveavatar_core import scopes
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.units import has_rest, units_of
 
 
 class GatherScope:
@@ -63,51 +62,44 @@ class ShardVisit:
 
 
 def shard_per_parameter(
-    module: nn.Module,
+    unit: nn.Module,
     mesh: DeviceMesh,
     *,
-    granularity: str,
     compute_dtype: torch.dtype,
     reshard: bool = True,
     offload: Memory | None = None,
 ) -> None:
-    """Apply `fully_shard` to the units of `module` and to the rest of it, in place. The module is on meta.
+    """Apply `fully_shard` to what of `unit` is in no unit yet, in place. It is on meta.
 
     reshard: give up what was gathered after each forward. offload: keep shards in the host memory of this.
     """
     policy = MixedPrecisionPolicy(param_dtype=compute_dtype, cast_forward_inputs=False)
     resting = OffloadPolicy() if offload is None else CPUOffloadPolicy(pin_memory=offload.card.type == "cuda")
-    units = units_of(module, granularity)
-    for unit in [*units, module] if has_rest(module, units) else units:
-        fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, offload_policy=resting)
-        scope = GatherScope()
-        unit.register_forward_pre_hook(scope.begin, prepend=True)
-        if offload is not None and offload.card == offload.host:
-            visit = ShardVisit(unit, offload)
-            unit.register_forward_pre_hook(visit.begin, prepend=True)
-            unit.register_forward_pre_hook(visit.end)
-        unit.register_forward_pre_hook(scope.end)
+    fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, offload_policy=resting)
+    scope = GatherScope()
+    unit.register_forward_pre_hook(scope.begin, prepend=True)
+    if offload is not None and offload.card == offload.host:
+        visit = ShardVisit(unit, offload)
+        unit.register_forward_pre_hook(visit.begin, prepend=True)
+        unit.register_forward_pre_hook(visit.end)
+    unit.register_forward_pre_hook(scope.end)
 
 
-def adopt_shards(module: nn.Module) -> None:
+def adopt_shards(unit: nn.Module) -> None:
     """Let `fully_shard` take up the shards that were put in place, now: the last ranks' are padded to a full share.
 
     Its first forward would do it otherwise, and the copies would seem to be gathered weights.
     """
-    for unit in module.modules():
-        group = unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
-        if group is not None:
-            for parameter in group.fsdp_params:
-                parameter.reset_sharded_param()
-                parameter._init_extensions()
-            group._reset_sharded_params = True
+    group = unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
+    if group is not None:
+        for parameter in group.fsdp_params:
+            parameter.reset_sharded_param()
+            parameter._init_extensions()
+        group._reset_sharded_params = True
 
 
-def shard_flat(
-    module: nn.Module, mesh: DeviceMesh, *, granularity: str, device: torch.device, reshard: bool = True
-) -> nn.Module:
-    """Wrap the units of `module`, then itself, in flat-parameter FSDP; weights become empty storage on `device`."""
-    units = set(units_of(module, granularity))
+def shard_flat(unit: nn.Module, mesh: DeviceMesh, *, device: torch.device, reshard: bool = True) -> nn.Module:
+    """Wrap `unit` in flat-parameter FSDP; its weights that are in no unit yet become empty storage on `device`."""
 
     def materialise(owner: nn.Module) -> None:
         for name, parameter in owner.named_parameters(recurse=False):
@@ -115,16 +107,14 @@ def shard_flat(
             owner.register_parameter(name, nn.Parameter(empty, requires_grad=False))
 
     wrapped = FullyShardedDataParallel(
-        module,
+        unit,
         process_group=mesh.get_group(),
         sharding_strategy=ShardingStrategy.FULL_SHARD if reshard else ShardingStrategy.SHARD_GRAD_OP,
-        auto_wrap_policy=lambda module, recurse, **_: recurse or module in units,
         device_id=device,
         param_init_fn=materialise,
         use_orig_params=True,
     )
-    for unit in FullyShardedDataParallel.fsdp_modules(wrapped):
-        scope = GatherScope()
-        unit.register_forward_pre_hook(scope.begin, prepend=True)
-        unit._fsdp_wrapped_module.register_forward_pre_hook(scope.end, prepend=True)
+    scope = GatherScope()
+    wrapped.register_forward_pre_hook(scope.begin, prepend=True)
+    wrapped._fsdp_wrapped_module.register_forward_pre_hook(scope.end, prepend=True)
     return wrapped

@@ -20,8 +20,8 @@ VAE = re.compile(r"encoder|decoder|quant_conv|post_quant_conv")
 """The parts of the VAE that the pipeline calls one by one; nothing is left for a root."""
 
 
-def units_of(module: nn.Module, granularity: str) -> list[nn.Module]:
-    """The units inside `module`, in order of their names; what is left over belongs to the root.
+def unit_paths(module: nn.Module, granularity: str) -> list[str]:
+    """Paths of the units inside `module`, in their order there; what is left over belongs to the root.
 
     granularity: `blocks` takes every transformer block, `fine` every injector and embedding as well.
     """
@@ -29,10 +29,4 @@ def units_of(module: nn.Module, granularity: str) -> list[nn.Module]:
         patterns = [VAE]
     else:
         patterns = [BLOCKS, FINE] if granularity == "fine" else [BLOCKS]
-    return [unit for name, unit in module.named_modules() if any(p.fullmatch(name) for p in patterns)]
-
-
-def has_rest(module: nn.Module, units: list[nn.Module]) -> bool:
-    """Whether `module` has parameters outside of `units`."""
-    covered = {id(parameter) for unit in units for parameter in unit.parameters()}
-    return any(id(parameter) not in covered for parameter in module.parameters())
+    return [name for name, _ in module.named_modules() if any(p.fullmatch(name) for p in patterns)]

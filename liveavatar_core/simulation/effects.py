@@ -1,18 +1,18 @@
 """What one executed call of a module did to memory, and how to do the same without executing it.
 
 A value (arguments, results) is described by templates: tensors that were there before are named by their path in the
-arguments, tensors born in the call by the storage that they look into.
+arguments, new tensors by the allocation of the call that they look into.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, NamedTuple
 
 import torch
 
+from liveavatar_core.simulation.alloc_events import MemoryProgram
 from liveavatar_core.simulation.roofline import Operation
 
 Path = tuple[tuple[str, Any], ...]
@@ -21,32 +21,6 @@ Path = tuple[tuple[str, Any], ...]
 
 class Unrepeatable(Exception):
     """A call left something behind that templates cannot express."""
-
-
-class Event(NamedTuple):
-    """A birth or a death, in the order in which they happened."""
-
-    born: bool
-    """Whether it is a birth."""
-    number: int
-    """Which: births of the call from 0; -1 is the death of what the previous unit had left to this one."""
-    size: int
-    """Bytes, rounded."""
-    place: str
-    """card or host."""
-    category: str
-    """What it is for."""
-
-
-class Rise(NamedTuple):
-    """The highest point of a call above where it began."""
-
-    allocated: int
-    """Bytes; 0 if nothing was born."""
-    by_category: tuple[tuple[str, int], ...]
-    """Change of each category at that moment."""
-    born: bool
-    """Whether anything was born at all."""
 
 
 class Known(NamedTuple):
@@ -65,11 +39,11 @@ class View(NamedTuple):
     """Shape, strides, offset."""
 
 
-class Born(NamedTuple):
-    """A tensor whose storage was born in the call."""
+class New(NamedTuple):
+    """A tensor whose storage was allocated in the call."""
 
     number: int
-    """Which birth."""
+    """Which allocation of the call's program."""
     nbytes: int
     """Of the storage, not rounded."""
     dtype: torch.dtype
@@ -93,10 +67,8 @@ class Built(NamedTuple):
 class Effect:
     """Everything that a call did."""
 
-    events: tuple[Event, ...]
-    """Births and deaths."""
-    rises: Mapping[str, Rise]
-    """Its highest point in each place."""
+    program: MemoryProgram
+    """Allocations and frees."""
     work: Mapping[Operation, int]
     """What was executed."""
     result: Any
@@ -107,36 +79,24 @@ class Effect:
     """Template of what it left to the next unit; None: nothing."""
 
     def check(self) -> None:
-        """Raise Unrepeatable unless everything that was born and lives on is held by a template."""
-        dead = {event.number for event in self.events if not event.born}
-        alive = {event.number for event in self.events if event.born} - dead
+        """Raise Unrepeatable unless everything that the call left allocated is held by a template."""
         templates = (self.result, self.leftover, *(template for _, _, template in self.changes))
-        if alive != {number for template in templates for number in _births_in(template)}:
-            raise Unrepeatable("something lives on that nothing holds")
+        held = {number for template in templates for number in _allocations_in(template)}
+        if self.program.survivors.keys() != held:
+            raise Unrepeatable("something stays allocated that nothing holds")
+
+    def same_as(self, other: Effect) -> bool:
+        """Whether both did the same."""
+        mine, others = ((each.work, each.result, each.changes, each.leftover) for each in (self, other))
+        return mine == others and self.program.same_as(other.program)
 
 
-def _births_in(template: Any) -> Iterator[int]:
-    if isinstance(template, Born):
+def _allocations_in(template: Any) -> Iterator[int]:
+    if isinstance(template, New):
         yield template.number
     elif isinstance(template, Built):
         for _, part in template.parts:
-            yield from _births_in(part)
-
-
-def rise_of(events: list[Event], place: str) -> Rise:
-    """The first moment at which most was held in `place`, as a ledger would have noted it."""
-    now, highest, born = 0, 0, False
-    held: Counter[str] = Counter()
-    top: dict[str, int] = {}
-    for event in events:
-        if event.place != place:
-            continue
-        change = event.size if event.born else -event.size
-        now += change
-        held[event.category] += change
-        if event.born and (not born or now > highest):
-            highest, top, born = now, dict(held), True
-    return Rise(allocated=highest, by_category=tuple(sorted(top.items())), born=born)
+            yield from _allocations_in(part)
 
 
 def parts_of(value: Any) -> Iterator[tuple[str, Any, Any]]:
@@ -191,7 +151,7 @@ class Arguments:
         if isinstance(part, list) or is_ours(part):
             self._contents.append((path, contents))
 
-    def changes(self, value: Any, births: Mapping[int, int]) -> tuple[tuple[Path, str, Any], ...]:
+    def changes(self, value: Any, numbers: Mapping[int, int]) -> tuple[tuple[Path, str, Any], ...]:
         """Attributes that are not what they were; `value` is what the call was given."""
         found: list[tuple[Path, str, Any]] = []
         replaced: set[Path] = set()
@@ -203,30 +163,30 @@ class Arguments:
             if isinstance(owner, list) and {name: _identity(part) for name, part in now.items()} != before:
                 raise Unrepeatable("a list was changed")
             changed = [name for name, part in now.items() if _identity(part) != before.get(name)]
-            found += [(path, name, self.template(now[name], births)) for name in changed]
+            found += [(path, name, self.template(now[name], numbers)) for name in changed]
             replaced |= {(*path, ("attribute", name)) for name in changed}
         return tuple(found)
 
-    def template(self, value: Any, births: Mapping[int, int]) -> Any:
-        """How to make `value` again. `births`: number of each storage born in the call, by its key."""
+    def template(self, value: Any, numbers: Mapping[int, int]) -> Any:
+        """How to make `value` again. `numbers`: of the call's allocations, by key of the storage."""
         known = self._places.get(id(value))
         if known is not None:
             return Known(known)
         if isinstance(value, torch.Tensor):
-            return self._tensor(value, births)
+            return self._tensor(value, numbers)
         if isinstance(value, int | float | str | None):
             return value
-        parts = tuple((name, self.template(part, births)) for _, name, part in parts_of(value))
+        parts = tuple((name, self.template(part, numbers)) for _, name, part in parts_of(value))
         if not parts and not isinstance(value, list | tuple | dict):
             raise Unrepeatable(f"a {type(value).__name__} came out of it")
         return Built(kind=type(value), parts=parts)
 
-    def _tensor(self, tensor: torch.Tensor, births: Mapping[int, int]) -> View | Born:
+    def _tensor(self, tensor: torch.Tensor, numbers: Mapping[int, int]) -> View | New:
         storage = tensor.untyped_storage()
         geometry = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
-        if storage._cdata in births:
-            number = births[storage._cdata]
-            return Born(number, storage.nbytes(), tensor.dtype, tensor.device, geometry)
+        if storage._cdata in numbers:
+            number = numbers[storage._cdata]
+            return New(number, storage.nbytes(), tensor.dtype, tensor.device, geometry)
         if storage._cdata not in self._storages:
             raise Unrepeatable("a tensor from elsewhere came out of it")
         return View(self._storages[storage._cdata], (tensor.dtype, *geometry))
@@ -243,7 +203,7 @@ class Maker:
     def __init__(self, arguments: Any) -> None:
         self.arguments = arguments
         self.bases: dict[int, torch.Tensor] = {}
-        """The tensor that stands for each birth."""
+        """The tensor that stands for each allocation of the call."""
 
     def make(self, template: Any) -> Any:
         """The value that a template describes."""
@@ -252,13 +212,13 @@ class Maker:
         if isinstance(template, View):
             dtype, *geometry = template.geometry
             return at(self.arguments, template.path).view(dtype).as_strided(*geometry)
-        if isinstance(template, Born):
-            return self._born(template)
+        if isinstance(template, New):
+            return self._new(template)
         if isinstance(template, Built):
             return self._built(template)
         return template
 
-    def _born(self, template: Born) -> torch.Tensor:
+    def _new(self, template: New) -> torch.Tensor:
         base = self.bases.get(template.number)
         if base is None:
             items = template.nbytes // template.dtype.itemsize

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gc
 import weakref
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Container, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -22,31 +22,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.effects import Event, Rise
+from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, RepeatedCall, Rise
+from liveavatar_core.simulation.tensors import WHERE, Observe, QuickFakeMode, is_meta
 from liveavatar_core.simulation.work import WorkCounter
-
-_WHERE = torch.ops.prim.device.default
 
 ALLOCATION_UNIT = 512
 """Bytes that the CUDA caching allocator rounds every request up to."""
-
-
-@dataclass(kw_only=True)
-class Holding:
-    """One living storage."""
-
-    size: int
-    """Bytes, rounded."""
-    place: str
-    """card or host."""
-    category: str
-    """What it is for."""
-    serial: int
-    """Order of birth; names the block in the allocation trace."""
-
-
-Listener = Callable[[int, Holding], None]
-"""Told of a birth by its serial, of a death by minus its serial."""
 
 
 @dataclass(kw_only=True)
@@ -71,7 +52,7 @@ class Capacity:
     """Host memory for this rank."""
 
 
-class Ledger(TorchDispatchMode):
+class Ledger:
     """Counts bytes of one rank while it is entered. Raises OutOfMemory at the card's capacity."""
 
     def __init__(
@@ -80,41 +61,29 @@ class Ledger(TorchDispatchMode):
         rank: int = 0,
         capacity: Capacity = Capacity(),
         work: WorkCounter | None = None,
-        listener: Listener | None = None,
+        listener: EventListener | None = None,
     ) -> None:
         """Count for `rank`; raise at `capacity`.
 
-        `work` counts FLOPs and traffic of the same operations. `listener` hears of every birth (serial) and death
-        (minus the serial) that takes bytes.
+        `work` counts FLOPs and traffic of the same operations. `listener` hears of every allocation and free that
+        takes bytes.
         """
-        super().__init__()
         self.rank, self.capacity, self.work = rank, capacity, work
         self.totals = {place: dict.fromkeys(scopes.CATEGORIES, 0) for place in scopes.PLACES}
         self.allocated = dict.fromkeys(scopes.PLACES, 0)
         self.peaks: dict[str, PhasePeak] = {}
         self.on_phase: Callable[[str], None] = lambda phase: None
         """Told of each phase when its first tensor is born."""
-        self._living: dict[int, tuple[Holding, weakref.ref]] = {}
-        self._births, self._pauses, self._silent = 0, 0, False
+        self._living: dict[int, tuple[Allocation, weakref.ref]] = {}
+        self._allocations, self._pauses, self._silent = 0, 0, False
         self._listener = listener
-        self._log: list[tuple[int, Holding]] = []
+        self._log: list[Event | RepeatedCall] = []
         self._recordings = 0
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled in here, and keeping the compiler out takes time in every operation
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        if func is _WHERE:
-            return func(*args)
-        if DTensor in types:
-            return NotImplemented  # let it desugar into operations on the local shard, seen one by one
-        if _is_hollow(args, kwargs):
-            with torch._C._DisableTorchDispatch():  # no memory to count, and fake tensors would only be slower
-                return func(*args, **(kwargs or {}))
-        out = func(*args, **(kwargs or {}))
+    def observe(self, func: Any, args: tuple, out: Any) -> None:
+        """Take note of an executed operation: its overload, what it was given, what it gave."""
         if self._pauses:
-            return out
+            return
         if isinstance(out, torch.Tensor):
             self.see(out)
         elif isinstance(out, list | tuple):
@@ -123,7 +92,6 @@ class Ledger(TorchDispatchMode):
                     self.see(item)
         if self.work is not None:
             self.work.count(func, args, out)
-        return out
 
     def see(self, tensor: torch.Tensor) -> None:
         """Enter the tensor's storage in the books, unless it stands there already or is on no device at all."""
@@ -142,20 +110,20 @@ class Ledger(TorchDispatchMode):
         scope, key = scopes.current(), storage._cdata
         size = -(-nbytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
         self._check(size, scope)
-        self._births += 1
-        holding = Holding(size=size, place=scope.place, category=scope.category, serial=self._births)
-        self._living[key] = (holding, weakref.ref(storage, partial(self._leave, key)))
-        self._add(holding, scope.phase)
+        self._allocations += 1
+        allocation = Allocation(self._allocations, size, scope.place, scope.category)
+        self._living[key] = (allocation, weakref.ref(storage, partial(self._leave, key)))
+        self._add(allocation, scope.phase)
 
     def _leave(self, key: int, _: weakref.ref | None = None) -> None:
         entry = self._living.pop(key, None)
         if entry is None:
             return
-        holding = entry[0]
-        self.totals[holding.place][holding.category] -= holding.size
-        self.allocated[holding.place] -= holding.size
-        if holding.size and not self._silent:
-            self._tell(-holding.serial, holding)
+        allocation = entry[0]
+        self.totals[allocation.place][allocation.category] -= allocation.size
+        self.allocated[allocation.place] -= allocation.size
+        if allocation.size and not self._silent:
+            self._tell(Event(False, allocation))
 
     def _resized(self, storage: torch.UntypedStorage, nbytes: int) -> None:
         self._leave(storage._cdata)
@@ -175,13 +143,13 @@ class Ledger(TorchDispatchMode):
             holders={name: held for name, held in self.totals[scope.place].items() if held},
         )
 
-    def _add(self, holding: Holding, phase: str) -> None:
-        self.totals[holding.place][holding.category] += holding.size
-        self.allocated[holding.place] += holding.size
+    def _add(self, allocation: Allocation, phase: str) -> None:
+        self.totals[allocation.place][allocation.category] += allocation.size
+        self.allocated[allocation.place] += allocation.size
         peak = self._peak(phase)
-        if holding.size:
-            self._tell(holding.serial, holding)
-        if holding.place == "host":
+        if allocation.size:
+            self._tell(Event(True, allocation))
+        if allocation.place == "host":
             peak.host_allocated = max(peak.host_allocated, self.allocated["host"])
             return
         if self.allocated["card"] > peak.allocated:
@@ -195,15 +163,15 @@ class Ledger(TorchDispatchMode):
             self.on_phase(phase)
         return peak
 
-    def _tell(self, signed: int, holding: Holding) -> None:
+    def _tell(self, event: Event) -> None:
         if self._recordings:
-            self._log.append((signed, holding))
+            self._log.append(event)
         if self._listener is not None:
-            self._listener(signed, holding)
+            self._listener.on_event(event)
 
     @contextmanager
-    def recording(self) -> Iterator[list[tuple[int, Holding]]]:
-        """Births and deaths inside are added to the list given, behind what an outer recording put there."""
+    def recording(self) -> Iterator[list[Event | RepeatedCall]]:
+        """Events inside are added to the list given, behind what an outer recording put there."""
         self._recordings += 1
         try:
             yield self._log
@@ -214,46 +182,52 @@ class Ledger(TorchDispatchMode):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Count no births inside, and speak of no deaths."""
+        """Count no allocations inside, and speak of no frees."""
         self._pauses, before, self._silent = self._pauses + 1, self._silent, True
         try:
             yield
         finally:
             self._pauses, self._silent = self._pauses - 1, before
 
-    def serial_of(self, tensor: torch.Tensor | None) -> int | None:
-        """The serial of the tensor's storage; None if it stands in no book."""
+    def number_of(self, tensor: torch.Tensor | None) -> int | None:
+        """The number of the tensor's allocation; None if it stands in no book."""
         entry = None if tensor is None else self._living.get(tensor.untyped_storage()._cdata)
-        return None if entry is None else entry[0].serial
+        return None if entry is None else entry[0].number
 
-    def living(self, serials: Container[int]) -> dict[int, int]:
-        """Serial of each living storage among `serials`, by the storage's key."""
-        return {key: entry[0].serial for key, entry in self._living.items() if entry[0].serial in serials}
+    def living(self, numbers: Container[int]) -> dict[int, int]:
+        """Number of each living allocation among `numbers`, by the key of its storage."""
+        return {key: entry[0].number for key, entry in self._living.items() if entry[0].number in numbers}
 
-    def adopt(self, tensor: torch.Tensor, holding: Holding) -> None:
-        """Enter a storage that is as good as born already: it changes the totals, no peak."""
+    def adopt(self, tensor: torch.Tensor, allocation: Allocation) -> None:
+        """Enter a storage that is as good as allocated already: it changes the totals, no peak."""
         storage = tensor.untyped_storage()
         key = storage._cdata
-        self._living[key] = (holding, weakref.ref(storage, partial(self._leave, key)))
-        self.totals[holding.place][holding.category] += holding.size
-        self.allocated[holding.place] += holding.size
+        self._living[key] = (allocation, weakref.ref(storage, partial(self._leave, key)))
+        self.totals[allocation.place][allocation.category] += allocation.size
+        self.allocated[allocation.place] += allocation.size
 
-    def repeat(self, events: Sequence[Event], rises: Mapping[str, Rise], left: int | None) -> int:
-        """Note the peaks of a call that is not executed, and tell of its events. Returns the serial of its birth 0.
+    def fits(self, program: MemoryProgram) -> bool:
+        """Whether a call with that program would stay within the capacity."""
+        limits = {"card": self.capacity.card, "host": self.capacity.host}
+        tops = {place: self.allocated[place] + rise.allocated for place, rise in program.rises.items()}
+        return all(limit is None or tops.get(place, 0) <= limit for place, limit in limits.items())
 
-        What lives on must be adopted by the caller. `left`: serial of what event number -1 frees.
+    def repeat(self, program: MemoryProgram, leftover: int | None) -> int:
+        """Note the peaks of a call that is not executed, and tell of it. Returns the number of its allocation 0.
+
+        What it leaves must be adopted by the caller. `leftover`: number of what it frees as LEFTOVER.
         """
         phase = scopes.current().phase
-        for place, rise in rises.items():
-            if rise.born:
+        for place, rise in program.rises.items():
+            if rise.allocates:
                 self._raise_peak(self._peak(phase), place, rise)
-        first = self._births + 1
-        self._births += sum(event.born for event in events)
-        for event in events if self._recordings or self._listener is not None else ():
-            serial = left if event.number == -1 and left is not None else first + event.number
-            holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
-            self._tell(serial if event.born else -serial, holding)
-        return first
+        call = RepeatedCall(program, self._allocations + 1, leftover if program.frees_leftover else None)
+        self._allocations += program.allocations
+        if self._recordings:
+            self._log.append(call)
+        if self._listener is not None:
+            self._listener.on_repeated(call)
+        return call.first
 
     def _raise_peak(self, peak: PhasePeak, place: str, rise: Rise) -> None:
         highest = self.allocated[place] + rise.allocated
@@ -272,26 +246,40 @@ class Ledger(TorchDispatchMode):
         self._unpatch = _watch_resizes(self._resized)
         # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
         ShardingPropagator._fake_mode_lock = _Pause(self)  # type: ignore[assignment]
-        super().__enter__()
+        self._dispatch = observed_by(self)
+        self._dispatch.__enter__()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        super().__exit__(*exc)
+        self._dispatch.__exit__(*exc)
         self._unpatch()
         ShardingPropagator._fake_mode_lock = nullcontext()
         gc.enable()
         gc.unfreeze()
 
 
-def _is_hollow(args: tuple, kwargs: dict | None) -> bool:
-    """Whether an operation makes a plain meta tensor, or works on nothing else."""
-    device = kwargs.get("device") if kwargs else None
-    if device is not None and torch.device(device).type != "meta":
-        return False
-    tensors = [value for value in args if isinstance(value, torch.Tensor)]
-    return (bool(tensors) or device is not None) and all(
-        type(tensor) in (torch.Tensor, torch.nn.Parameter) and tensor.is_meta for tensor in tensors
-    )
+def observed_by(ledger: Ledger) -> AbstractContextManager[Any]:
+    """Show each operation to `ledger`: by the fake tensors' own mode where they are in use, else by one more mode."""
+    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    return mode.observed(ledger.observe) if isinstance(mode, QuickFakeMode) else _ObservedMode(ledger.observe)
+
+
+class _ObservedMode(TorchDispatchMode):
+    """Shows operations on real tensors to an observer."""
+
+    def __init__(self, observe: Observe) -> None:
+        super().__init__()
+        self._observe = observe
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
+        if func is WHERE:
+            return func(*args)
+        if DTensor in types:
+            return NotImplemented  # let it desugar into operations on the local shard, seen one by one
+        out = func(*args, **(kwargs or {}))
+        if not is_meta(args, kwargs):  # has no memory to count
+            self._observe(func, args, out)
+        return out
 
 
 class _Pause:

@@ -1,18 +1,17 @@
 """The shortcut: where identical units are called alike, the first calls execute and later ones repeat their effect.
 
 A unit is a block, an injector, a whole transformer, a network of the VAE. Calls with the same signature (weights,
-arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same births
-and deaths in the same order, the same operations, the same shape of results. A unit that has shown so once is settled:
-what it makes at its first call it has made, and of each other signature one call is enough. From then on nothing is
-executed: the ledger gets the recorded rise and the recorded events, the results are empty tensors of the recorded
-sizes. A call that left behind what cannot be expressed so, and one that would not fit on the card, is executed.
+arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same
+allocations and frees in the same order, the same operations, the same shape of results. A unit that has shown so once
+is settled: what it makes at its first call it has made, and of each other signature one call is enough. From then on
+nothing is executed: the ledger gets the recorded program, the results are empty tensors of the recorded sizes. A call
+that left behind what cannot be expressed so, and one that would not fit on the card, is executed.
 """
 
 from __future__ import annotations
 
 import re
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple
@@ -25,8 +24,10 @@ from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
 from liveavatar_core import scopes
 from liveavatar_core.deploy.offload import is_brought
 from liveavatar_core.deploy.units import BLOCKS, VAE
-from liveavatar_core.simulation.effects import Arguments, Effect, Event, Maker, Unrepeatable, at, rise_of
-from liveavatar_core.simulation.ledger import Holding, Ledger
+from liveavatar_core.simulation.effects import Effect
+from liveavatar_core.simulation.ledger import Ledger
+from liveavatar_core.simulation.load import RepeatedLayer
+from liveavatar_core.simulation.recording import Recorder
 from liveavatar_core.simulation.signature import Signatures
 from liveavatar_core.simulation.work import WorkCounter
 
@@ -52,7 +53,7 @@ class Repeater:
     """Watches calls of units and repeats what it has seen twice."""
 
     def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
-        self._ledger, self._work = ledger, work
+        self._ledger, self._recorder = ledger, Recorder(ledger, work)
         self._signatures = Signatures(ledger.place_of)
         self._seen: dict[Any, Effect | None] = {}
         self._proven: dict[Any, Effect] = {}
@@ -75,17 +76,20 @@ class Repeater:
             self.listener(unit, args)
         key = self._key(unit, arguments)
         effect = self._proven.get(key)
-        if effect is not None and self._fits(effect):
+        if effect is not None and self._ledger.fits(effect.program):
             self.repeated += 1
-            return self._repeat(unit, arguments, effect)
+            left = self._ledger.number_of(self._leftover(unit))
+            return self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
         self.executed += 1
-        result, effect = self._record(unit, method, arguments)
+        execute = partial(getattr(type(unit), method), unit, *args, **kwargs)
+        result, effect = self._recorder.record(execute, arguments, partial(self._leftover, unit))
         self._judge(key, effect)
         return result
 
     def _judge(self, key: Key, effect: Effect | None) -> None:
         """Whether the next call with that signature may be repeated."""
-        if effect is not None and effect == self._seen.get(key):
+        seen = self._seen.get(key)
+        if effect is not None and seen is not None and effect.same_as(seen):
             self._settled.add(key.unit)
         elif effect is None or key in self._seen or key.unit not in self._settled:
             self._seen[key] = effect
@@ -118,68 +122,6 @@ class Repeater:
         sharded = next(self._signatures.sharded_modules(unit), None)
         return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
 
-    def _fits(self, effect: Effect) -> bool:
-        ledger = self._ledger
-        limits = {"card": ledger.capacity.card, "host": ledger.capacity.host}
-        return all(
-            limit is None or ledger.allocated[place] + effect.rises[place].allocated <= limit
-            for place, limit in limits.items()
-        )
-
-    def _record(self, unit: nn.Module, method: str, arguments: tuple) -> tuple[Any, Effect | None]:
-        outer, before = self._work.operations, Arguments(arguments)
-        left, args, kwargs = self._ledger.serial_of(self._leftover(unit)), *arguments
-        with self._ledger.recording() as log:
-            start, self._work.operations = len(log), Counter()
-            try:
-                result = getattr(type(unit), method)(unit, *args, **kwargs)
-                return result, self._effect(unit, arguments, before, left, log[start:], result)
-            finally:
-                outer.update(self._work.operations)
-                self._work.operations = outer
-
-    def _effect(
-        self,
-        unit: nn.Module,
-        arguments: tuple,
-        before: Arguments,
-        left: int | None,
-        log: list[tuple[int, Holding]],
-        result: Any,
-    ) -> Effect | None:
-        """What the call did; None if that cannot be repeated."""
-        try:
-            events, numbers = _numbered(log, left)
-            births = {key: numbers[serial] for key, serial in self._ledger.living(numbers).items()}
-            effect = Effect(
-                events=tuple(events),
-                rises={place: rise_of(events, place) for place in scopes.PLACES},
-                work=dict(self._work.operations),
-                result=before.template(result, births),
-                changes=before.changes(arguments, births),
-                leftover=before.template(self._leftover(unit), births),
-            )
-            effect.check()
-        except Unrepeatable:
-            return None
-        return effect
-
-    def _repeat(self, unit: nn.Module, arguments: tuple, effect: Effect) -> Any:
-        maker, left = Maker(arguments), self._ledger.serial_of(self._leftover(unit))
-        self._work.operations.update(effect.work)
-        first = self._ledger.repeat(effect.events, effect.rises, left)
-        with self._ledger.paused():
-            result = maker.make(effect.result)
-            for path, name, template in effect.changes:
-                setattr(at(arguments, path), name, maker.make(template))
-            self._leave(unit, maker.make(effect.leftover))
-        for event in effect.events:
-            if event.born and event.number in maker.bases:
-                serial = first + event.number
-                holding = Holding(size=event.size, place=event.place, category=event.category, serial=serial)
-                self._ledger.adopt(maker.bases[event.number], holding)
-        return result
-
 
 def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
     """What repeats: the whole transformer, blocks of it and of umt5, injectors, networks of the VAE.
@@ -194,22 +136,6 @@ def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
     for path, module in part.named_modules():
         plain = path.replace(WRAPPER, "").removesuffix(WRAPPER[:-1]).removesuffix(".")
         matches = VAE.fullmatch(plain) if name == "vae" else BLOCKS.fullmatch(plain) or INJECTOR.fullmatch(plain)
-        if matches and plain not in taken:
+        if matches and plain not in taken and not isinstance(module, RepeatedLayer):
             taken.add(plain)
             yield module
-
-
-def _numbered(log: list[tuple[int, Holding]], left: int | None) -> tuple[list[Event], dict[int, int]]:
-    """Events with the births of the call counted from 0, and the number of each serial."""
-    numbers: dict[int, int] = {}
-    events, births = [], 0
-    for signed, holding in log:
-        serial = abs(signed)
-        if signed > 0:
-            numbers[serial], births = births, births + 1
-        elif serial == left:
-            numbers[serial] = -1
-        elif serial not in numbers:
-            raise Unrepeatable("something from before died")
-        events.append(Event(signed > 0, numbers[serial], holding.size, holding.place, holding.category))
-    return events, numbers

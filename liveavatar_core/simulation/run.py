@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 
 import numpy as np
-import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
-from liveavatar_core.deploy.system import PARTS, System, build_part, stored_dtype
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.deploy.load import PARTS, build_part, load_parts, stored_dtype
+from liveavatar_core.deploy.system import System, load_system
+from liveavatar_core.deploy.world import World
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.pipeline import Inputs, load_avatar
+from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
 from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
+from liveavatar_core.simulation.load import RepeatedLoad, shortened
+from liveavatar_core.simulation.recording import Recorder
 from liveavatar_core.simulation.repeat import Listener, Repeater
 from liveavatar_core.simulation.roofline import Operation
 from liveavatar_core.simulation.trace import CardTrace
@@ -69,11 +72,11 @@ def simulate_rank(
     ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
-    weights = {name: _hollow(name, recipe) for name in PARTS}
+    load = _load_everything if execute_everything else partial(_load_repeating, Recorder(ledger, work))
     with fake_world(recipe.deployment, rank) as world:
         try:
             with ledger:
-                avatar = load_avatar(recipe, world, weights)
+                avatar = Avatar(system=load(recipe, world), tokenizer=byte_tokenizer(recipe))
                 if observe is not None:
                     repeater.listener = observe(avatar.system, ledger.place_of)
                 if not execute_everything:
@@ -93,15 +96,19 @@ def simulate_rank(
     )
 
 
-def _hollow(name: str, recipe: Recipe) -> HollowSource:
-    layout = Deployment(lora=recipe.deployment.lora, lora_rank=recipe.deployment.lora_rank)
-    return _hollow_part(name, Recipe(name=name, model=recipe.model, deployment=layout), stored_dtype(name, recipe))
+def _load_everything(recipe: Recipe, world: World) -> System:
+    return load_system(recipe, world, _hollow(recipe))
 
 
-@lru_cache(maxsize=32)
-def _hollow_part(name: str, recipe: Recipe, dtype: torch.dtype) -> HollowSource:
-    """Remembered, as building the 14B to look at its shapes takes half a second."""
-    return HollowSource.for_module(build_part(name, recipe, dtype))
+def _load_repeating(recorder: Recorder, recipe: Recipe, world: World) -> System:
+    """Load a few layers of each kind; the others repeat what that did."""
+    short = shortened(recipe)
+    parts = load_parts(short, world, _hollow(short), RepeatedLoad(recorder=recorder, recipe=recipe))
+    return System(recipe=recipe, world=world, parts=parts)
+
+
+def _hollow(recipe: Recipe) -> dict[str, HollowSource]:
+    return {name: HollowSource.for_module(build_part(name, recipe, stored_dtype(name, recipe))) for name in PARTS}
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:

@@ -8,12 +8,14 @@ out of the ordinary about an argument, goes to FakeTensorMode, whose answers are
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode, in_kernel_invocation_manager
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
+from torch.distributed.tensor import DTensor
 
 aten = torch.ops.aten
 
@@ -30,7 +32,7 @@ _VIEWS = frozenset(
         aten.view.dtype,
     }
 )
-_WHERE = torch.ops.prim.device.default
+WHERE = torch.ops.prim.device.default
 _HERE = torch.device("cpu")
 
 
@@ -51,22 +53,59 @@ class _Made(NamedTuple):
     """Where it says that it stands."""
 
 
+Observe = Callable[[Any, tuple, Any], None]
+"""Is shown an executed operation: its overload, what it was given, what it gave."""
+
+MOST_RESULTS = 100_000
+"""Shapes that are remembered; a recipe of the 14B takes some 2000."""
+
+_RESULTS: dict[tuple, tuple[_Made, ...] | None] = {}
+"""What operations gave for arguments of the same shapes, in any simulation of this process and of those it forks."""
+
+
 class QuickFakeMode(FakeTensorMode):
     """FakeTensorMode with short ways; what comes out cannot be told from what it makes."""
 
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self._attributes: dict[torch.device, dict[str, Any]] = {}
-        self._results: dict[tuple, tuple[_Made, ...] | None] = {}
+        self._observe: Observe | None = None
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
         return False  # nothing is compiled in here, and keeping the compiler out takes time in every operation
 
+    @contextmanager
+    def observed(self, observe: Observe) -> Iterator[None]:
+        """Show every operation inside, but for those that make it up, to `observe`.
+
+        A mode of its own could do that as well, and would take as long once more for each operation.
+        """
+        before, self._observe = self._observe, observe
+        try:
+            yield
+        finally:
+            self._observe = before
+
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func is _WHERE and type(args[0]) is FakeTensor and not self.in_kernel_invocation:
+        if func is WHERE and type(args[0]) is FakeTensor and not self.in_kernel_invocation:
             return args[0].fake_device
-        kwargs = kwargs or {}
+        if self._observe is None:
+            return self._answer(func, types, args, kwargs or {})
+        if DTensor in types:
+            return NotImplemented  # let it desugar into operations on the local shard, seen one by one
+        if is_meta(args, kwargs):
+            with torch._C._DisableTorchDispatch():  # no memory to count, and fake tensors would only be slower
+                return func(*args, **(kwargs or {}))
+        observe, self._observe = self._observe, None  # what it is made up of is not shown
+        try:
+            out = self._answer(func, types, args, kwargs or {})
+        finally:
+            self._observe = observe
+        observe(func, args, out)
+        return out
+
+    def _answer(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         if func in _VIEWS and _is_plain(args[0]):
             return self._view(func, args, kwargs)
         if func is aten.copy_.default and _is_plain(args[0]) and _is_plain(args[1]) and args[0].shape == args[1].shape:
@@ -76,32 +115,38 @@ class QuickFakeMode(FakeTensorMode):
         return self._computed(func, types, args, kwargs)
 
     def _view(self, func: Any, args: Any, kwargs: Any) -> FakeTensor:
-        with in_kernel_invocation_manager(self):
-            elem = func(*args, **kwargs)
-        return self._fake(elem, args[0].fake_device)
+        return self._fake(self._in_kernel(func, args, kwargs), args[0].fake_device)
 
     def _empty(self, args: Any, kwargs: Any) -> FakeTensor:
-        with in_kernel_invocation_manager(self):
-            elem = aten.empty.memory_format(*args, **(kwargs | {"device": "meta"}))
-        return self._fake(elem, _HERE)
+        return self._fake(self._in_kernel(aten.empty.memory_format, args, kwargs | {"device": "meta"}), _HERE)
 
     def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         try:
             key = (func, _key(args), _key(kwargs)) if _gives_new(func) else None
         except _Strange:
             key = None
-        if (known := self._results.get(key) if key else None) is not None:
+        if (known := _RESULTS.get(key) if key else None) is not None:
             made = tuple(map(self._make, known))
             return made[0] if len(made) == 1 else made
         out = super().__torch_dispatch__(func, types, args, kwargs)
-        if key is not None:
-            self._results[key] = _description(out, set(_storages((*args, *kwargs.values()))))
+        if key is not None and len(_RESULTS) < MOST_RESULTS:
+            _RESULTS[key] = _description(out, set(_storages((*args, *kwargs.values()))))
         return out
 
     def _make(self, made: _Made) -> FakeTensor:
-        with in_kernel_invocation_manager(self):
-            elem = torch.empty_strided(made.shape, made.stride, dtype=made.dtype, device="meta")
-        return self._fake(elem, made.device)
+        sizes = {"dtype": made.dtype, "device": "meta"}
+        return self._fake(self._in_kernel(aten.empty_strided.default, (made.shape, made.stride), sizes), made.device)
+
+    def _in_kernel(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+        """What torch's in_kernel_invocation_manager is for, without the cost of a generator."""
+        with torch._C._DisableTorchDispatch():
+            self.in_kernel_invocation = True
+            with torch._C._PreserveDispatchKeyGuard():
+                torch._C._set_meta_in_tls_dispatch_include(True)
+                try:
+                    return func(*args, **kwargs)
+                finally:
+                    self.in_kernel_invocation = False
 
     def _fake(self, elem: Tensor, device: torch.device) -> FakeTensor:
         """What FakeTensor(self, elem, device) is, its attributes copied from the first one made so."""
@@ -110,6 +155,17 @@ class QuickFakeMode(FakeTensorMode):
         made = Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
         made.__dict__.update(self._attributes[device])
         return made
+
+
+def is_meta(args: tuple, kwargs: dict[str, Any] | None) -> bool:
+    """Whether an operation makes a plain meta tensor, or works on nothing else."""
+    device = kwargs.get("device") if kwargs else None
+    if device is not None and torch.device(device).type != "meta":
+        return False
+    tensors = [value for value in args if isinstance(value, Tensor)]
+    return (bool(tensors) or device is not None) and all(
+        type(tensor) in (Tensor, nn.Parameter) and tensor.is_meta for tensor in tensors
+    )
 
 
 def _is_plain(value: Any) -> bool:

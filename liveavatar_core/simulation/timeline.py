@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from liveavatar_core import scopes
-
-if TYPE_CHECKING:
-    from liveavatar_core.simulation.ledger import Holding
+from liveavatar_core.simulation.alloc_events import Event, RepeatedCall
 
 MOST_POINTS = 160
 """Points that a timeline never exceeds."""
@@ -16,12 +14,12 @@ MOST_POINTS = 160
 
 @dataclass(kw_only=True)
 class Point:
-    """The fullest moment of a stretch of births, all in one phase."""
+    """The fullest moment of a stretch of allocations, all in one phase."""
 
     phase: str
     """Its phase."""
     births: int
-    """Storages born on the card until then: the axis of time, as a simulation reads no clock."""
+    """Allocations on the card until then: the axis of time, as a simulation reads no clock."""
     allocated: int
     """Bytes on the card."""
     by_category: dict[str, int]
@@ -29,37 +27,53 @@ class Point:
 
 
 class Timeline:
-    """Listens to a ledger and keeps the fullest moment of each stretch of births. Peaks are never thinned out."""
+    """Listens to a ledger and keeps the fullest moment of each stretch of allocations. Peaks are never thinned out."""
 
     def __init__(self) -> None:
         self.points: list[Point] = []
         self._held = dict.fromkeys(scopes.CATEGORIES, 0)
         self._allocated, self._births, self._opened, self._stretch = 0, 0, 0, 1
 
-    def __call__(self, signed_serial: int, holding: Holding) -> None:
-        """Hear of a birth, or with a negative serial of a death."""
-        if holding.place != "card":
+    def on_event(self, event: Event) -> None:
+        """Hear of an allocation or a free."""
+        allocation = event.allocation
+        if allocation.place != "card":
             return
-        change = holding.size if signed_serial > 0 else -holding.size
-        self._held[holding.category] += change
+        change = allocation.size if event.allocates else -allocation.size
+        self._held[allocation.category] += change
         self._allocated += change
-        if signed_serial > 0:
+        if event.allocates:
             self._births += 1
-            self._note(scopes.current().phase)
+            self._note(self._point(0, ()))
 
-    def _note(self, phase: str) -> None:
+    def on_repeated(self, call: RepeatedCall) -> None:
+        """Hear of a call at once: its fullest moment stands for all of it."""
+        rise = call.program.rises.get("card")
+        if rise is not None and rise.allocates:
+            self._births += call.program.allocations_in("card")
+            self._note(self._point(rise.allocated, rise.by_category))
+        for category, change in call.program.changes.get("card", {}).items():
+            self._held[category] += change
+            self._allocated += change
+
+    def _note(self, point: Point) -> None:
         last = self.points[-1] if self.points else None
-        if last is None or last.phase != phase or self._births - self._opened >= self._stretch:
+        if last is None or last.phase != point.phase or self._births - self._opened >= self._stretch:
             self._opened = self._births
-            self.points.append(self._point(phase))
+            self.points.append(point)
             if len(self.points) > MOST_POINTS:
                 self._stretch *= 2
                 self.points = thinned(self.points)
-        elif self._allocated > last.allocated:
-            self.points[-1] = self._point(phase)
+        elif point.allocated > last.allocated:
+            self.points[-1] = point
 
-    def _point(self, phase: str) -> Point:
-        return Point(phase=phase, births=self._births, allocated=self._allocated, by_category=dict(self._held))
+    def _point(self, rise: int, changes: tuple[tuple[str, int], ...]) -> Point:
+        """This moment, or one that lies higher by `rise` bytes."""
+        held = dict(self._held)
+        for category, change in changes:
+            held[category] += change
+        phase, allocated = scopes.current().phase, self._allocated + rise
+        return Point(phase=phase, births=self._births, allocated=allocated, by_category=held)
 
     def columns(self, rank: int) -> dict[str, Any]:
         """As it crosses the channel and stands in records: a list for each quantity."""

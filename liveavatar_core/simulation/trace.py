@@ -1,10 +1,10 @@
-"""What births and deaths say beside peaks: how full the card was over time, and what an allocator would reserve."""
+"""What allocations and frees say beside peaks: how full the card was, and what an allocator would reserve."""
 
 from __future__ import annotations
 
 from liveavatar_core import scopes
+from liveavatar_core.simulation.alloc_events import Event, RepeatedCall
 from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
-from liveavatar_core.simulation.ledger import Holding
 from liveavatar_core.simulation.timeline import Timeline
 
 
@@ -20,12 +20,18 @@ class CardTrace:
         """What the caching allocator would keep reserved; within the capacity of the card."""
         return self._allocator.result
 
-    def __call__(self, signed: int, holding: Holding) -> None:
-        """Replay a birth (serial), or a death (minus the serial), on the card."""
-        self.timeline(signed, holding)
-        if holding.place != "card":
+    def on_event(self, event: Event) -> None:
+        """Replay an allocation or a free on the card."""
+        self.timeline.on_event(event)
+        allocation = event.allocation
+        if allocation.place != "card":
             return
-        if signed > 0:
-            self._allocator.allocate(signed, holding.size, scopes.current().phase)
+        if event.allocates:
+            self._allocator.allocate(allocation.number, allocation.size, scopes.current().phase)
         else:
-            self._allocator.free(-signed)
+            self._allocator.free(allocation.number)
+
+    def on_repeated(self, call: RepeatedCall) -> None:
+        """Replay a call on the card, as a whole."""
+        self.timeline.on_repeated(call)
+        self._allocator.repeat(call, scopes.current().phase)

@@ -13,8 +13,8 @@ from safetensors.numpy import save_file
 
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.load import Weights
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import Weights
 from liveavatar_core.deploy.world import World, join_world
 from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.pipeline.conditioning import encode

@@ -18,7 +18,7 @@ from test_text import read_params as read_text
 from torch import Tensor
 
 from liveavatar_core.config import ORIGINAL_SINGLE, ClipSpec, Deployment, ModelParams, Quirks, Recipe
-from liveavatar_core.deploy.system import Weights
+from liveavatar_core.deploy.load import Weights
 from liveavatar_core.encoders.params import VaeParams
 from liveavatar_core.encoders.text import Tokens
 from liveavatar_core.pipeline import Inputs

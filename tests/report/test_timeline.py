@@ -6,7 +6,8 @@ from dataclasses import replace
 
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.scopes import PHASES
-from liveavatar_core.simulation.ledger import Capacity, Holding
+from liveavatar_core.simulation.alloc_events import Allocation, Event
+from liveavatar_core.simulation.ledger import Capacity
 from liveavatar_core.simulation.run import simulate_rank
 from liveavatar_core.simulation.timeline import MOST_POINTS, Timeline
 from liveavatar_core.simulation.trace import CardTrace
@@ -31,10 +32,11 @@ def test_a_timeline_has_every_peak_that_the_ledger_saw():
 
 def test_it_crosses_the_channel_as_columns():
     timeline = Timeline()
-    timeline(1, Holding(size=512, place="card", category="parameters", serial=1))
-    timeline(2, Holding(size=1024, place="host", category="parameters", serial=2))
-    timeline(3, Holding(size=512, place="card", category="kv_cache", serial=3))
-    timeline(-1, Holding(size=512, place="card", category="parameters", serial=1))
+    weights = Allocation(1, 512, "card", "parameters")
+    timeline.on_event(Event(True, weights))
+    timeline.on_event(Event(True, Allocation(2, 1024, "host", "parameters")))
+    timeline.on_event(Event(True, Allocation(3, 512, "card", "kv_cache")))
+    timeline.on_event(Event(False, weights))
     (line,) = timelines([{"timeline": timeline.columns(2)}, {}])
     assert (line.rank, totals(line)) == (2, [512, 1024])
     assert line.bytes_by_category == {"kv_cache": (0, 512), "parameters": (512, 512)}
@@ -42,11 +44,11 @@ def test_it_crosses_the_channel_as_columns():
 
 def test_a_long_run_is_thinned_and_keeps_its_peak():
     timeline = Timeline()
-    for serial in range(1, 20_001):
-        size = 1_000_000 if serial == 12_345 else 512
-        holding = Holding(size=size, place="card", category="activations", serial=serial)
-        timeline(serial, holding)
-        timeline(-serial, holding)
+    for number in range(1, 20_001):
+        size = 1_000_000 if number == 12_345 else 512
+        allocation = Allocation(number, size, "card", "activations")
+        timeline.on_event(Event(True, allocation))
+        timeline.on_event(Event(False, allocation))
     assert len(timeline.points) <= MOST_POINTS
     assert max(point.allocated for point in timeline.points) == 1_000_000
 

@@ -14,8 +14,8 @@ import torch.distributed as dist
 
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
+from liveavatar_core.deploy.load import seeded_weights
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import seeded_weights
 from liveavatar_core.deploy.world import join_world
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import load_avatar

@@ -9,8 +9,8 @@ import torch.distributed as dist
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.cpu_kernels import install_cpu_kernels
+from liveavatar_core.deploy.load import Weights, seeded_weights
 from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import Weights, seeded_weights
 from liveavatar_core.deploy.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.recipes import TINY
