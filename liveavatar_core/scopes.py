@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar, Token
 from dataclasses import dataclass, replace
+from functools import cache
 
 PHASES = ("load", "encode", "prefill", "denoise", "decode")
 CATEGORIES = ("parameters", "unsharded_parameters", "kv_cache", "activations", "decoder_cache")
@@ -40,7 +41,12 @@ def current() -> Scope:
 
 def enter(**changes: str) -> Token[Scope]:
     """Change the scope until `leave` is given the returned token. For hooks; elsewhere use the managers below."""
-    return _scope.set(replace(_scope.get(), **changes))
+    return _scope.set(_changed(_scope.get(), *changes.items()))
+
+
+@cache
+def _changed(scope: Scope, *changes: tuple[str, str]) -> Scope:
+    return replace(scope, **dict(changes))
 
 
 def leave(token: Token[Scope]) -> None:
@@ -48,16 +54,19 @@ def leave(token: Token[Scope]) -> None:
     _scope.reset(token)
 
 
-@contextmanager
-def _within(**changes: str) -> Iterator[None]:
-    token = enter(**changes)
-    try:
-        yield
-    except BaseException as error:
-        error.__dict__.setdefault(_SCOPE_OF, current())  # the innermost scope gets hold of it first
-        raise
-    finally:
-        leave(token)
+class _Within:
+    """A change of the scope. A class, as it is entered for every tensor that moves and generators take longer."""
+
+    def __init__(self, **changes: str) -> None:
+        self._changes = changes
+
+    def __enter__(self) -> None:
+        self._token = enter(**self._changes)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is not None:
+            error.__dict__.setdefault(_SCOPE_OF, current())  # the innermost scope gets hold of it first
+        leave(self._token)
 
 
 def scope_of(error: BaseException) -> Scope:
@@ -84,7 +93,7 @@ def _tell(phase: str) -> None:
 @contextmanager
 def phase(name: str) -> Iterator[None]:
     """Everything born inside belongs to this phase."""
-    with _within(phase=name):
+    with _Within(phase=name):
         _tell(name)
         yield
     _tell(current().phase)
@@ -92,9 +101,9 @@ def phase(name: str) -> Iterator[None]:
 
 def category(name: str) -> AbstractContextManager[None]:
     """Everything born inside is for this."""
-    return _within(category=name)
+    return _Within(category=name)
 
 
 def place(name: str) -> AbstractContextManager[None]:
     """Everything born inside stands in this memory."""
-    return _within(place=name)
+    return _Within(place=name)

@@ -35,9 +35,9 @@ class Memory:
 
     def move_module(self, module: nn.Module, place: str) -> None:
         """Move every parameter and buffer, one at a time, so that no more than one stands in both memories."""
-        with scopes.category("parameters"):
+        with scopes.category("parameters"), torch.no_grad():
             seen: dict[int, torch.Tensor] = {}
             for tensor in (*module.parameters(), *module.buffers()):
                 if id(tensor) not in seen:
                     seen[id(tensor)] = tensor
-                    tensor.data = self.move(tensor.data, place)
+                    tensor.data = self.move(tensor, place)

@@ -14,6 +14,7 @@ import torch
 
 from liveavatar_core.simulation.alloc_events import MemoryProgram
 from liveavatar_core.simulation.roofline import Operation
+from liveavatar_core.simulation.tensors import empty_storage
 
 Path = tuple[tuple[str, Any], ...]
 """Steps from the arguments to a value: ("item", index or key) or ("attribute", name)."""
@@ -221,9 +222,9 @@ class Maker:
     def _new(self, template: New) -> torch.Tensor:
         base = self.bases.get(template.number)
         if base is None:
-            items = template.nbytes // template.dtype.itemsize
-            base = torch.empty(items, dtype=template.dtype, device=template.device)
+            base = empty_storage(template.nbytes, template.dtype, template.device, *template.geometry)
             self.bases[template.number] = base
+            return base
         return base.view(template.dtype).as_strided(*template.geometry)
 
     def _built(self, template: Built) -> Any:

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -23,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, RepeatedCall, Rise
-from liveavatar_core.simulation.tensors import WHERE, Observe, QuickFakeMode, is_meta
+from liveavatar_core.simulation.tensors import WHERE, Observe, active_fake_mode, is_meta
 from liveavatar_core.simulation.work import WorkCounter
 
 ALLOCATION_UNIT = 512
@@ -95,7 +96,7 @@ class Ledger:
 
     def see(self, tensor: torch.Tensor) -> None:
         """Enter the tensor's storage in the books, unless it stands there already or is on no device at all."""
-        if tensor.device.type == "meta":
+        if type(tensor) is not FakeTensor and tensor.device.type == "meta":
             return
         storage = tensor.untyped_storage()
         if storage._cdata not in self._living:
@@ -240,7 +241,6 @@ class Ledger:
                 peak.by_category[name] += change
 
     def __enter__(self) -> Ledger:
-        gc.collect()
         gc.freeze()  # what the process has loaded need not be looked through when a part has been sharded
         gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
         self._unpatch = _watch_resizes(self._resized)
@@ -260,8 +260,8 @@ class Ledger:
 
 def observed_by(ledger: Ledger) -> AbstractContextManager[Any]:
     """Show each operation to `ledger`: by the fake tensors' own mode where they are in use, else by one more mode."""
-    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
-    return mode.observed(ledger.observe) if isinstance(mode, QuickFakeMode) else _ObservedMode(ledger.observe)
+    mode = active_fake_mode()
+    return _ObservedMode(ledger.observe) if mode is None else mode.observed(ledger.observe)
 
 
 class _ObservedMode(TorchDispatchMode):

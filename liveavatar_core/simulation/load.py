@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -69,6 +68,8 @@ class RepeatedLayer(nn.Module):
         super().__init__()
         self._worker = (worker,)  # in a tuple, so that it is no part of this one
         self._held = weights
+        self._loans: list[tuple[nn.Parameter, Tensor, Tensor]] = []
+        """Of each weight of the worker: itself, its own values where they rest, and what it is lent."""
 
     def own(self) -> None:
         """Make parameters of the weights: not before sharding has taken what it finds around this layer."""
@@ -80,21 +81,18 @@ class RepeatedLayer(nn.Module):
         (worker,) = self._worker
         if not is_brought(self):
             return worker(*args, **kwargs)
-        with _lent(self.weights, worker):
+        if not self._loans:
+            self._loans = [(weight, weight.data, mine) for weight, mine in self._pairs(worker)]
+        for weight, _, mine in self._loans:
+            weight.data = mine
+        try:
             return worker.forward(*args, **kwargs)
+        finally:
+            for weight, home, _ in self._loans:
+                weight.data = home
 
-
-@contextmanager
-def _lent(weights: nn.ParameterList, worker: nn.Module) -> Iterator[None]:
-    theirs = list(worker.parameters())
-    before = [weight.data for weight in theirs]
-    for mine, weight in zip(weights, theirs, strict=True):
-        weight.data = mine.data
-    try:
-        yield
-    finally:
-        for data, weight in zip(before, theirs, strict=True):
-            weight.data = data
+    def _pairs(self, worker: nn.Module) -> Iterator[tuple[nn.Parameter, Tensor]]:
+        return zip(worker.parameters(), self.weights, strict=True)
 
 
 @dataclass(kw_only=True)

@@ -28,7 +28,7 @@ from liveavatar_core.simulation.effects import Effect
 from liveavatar_core.simulation.ledger import Ledger
 from liveavatar_core.simulation.load import RepeatedLayer
 from liveavatar_core.simulation.recording import Recorder
-from liveavatar_core.simulation.signature import Signatures
+from liveavatar_core.simulation.signature import Signatures, UnitSignature
 from liveavatar_core.simulation.work import WorkCounter
 
 INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
@@ -41,7 +41,7 @@ class Key(NamedTuple):
 
     scope: scopes.Scope
     """Phase, category, place."""
-    unit: tuple
+    unit: UnitSignature
     """Its class and weights."""
     arguments: Any
     """What decides how much memory and work they take."""
@@ -54,7 +54,7 @@ class Repeater:
 
     def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
         self._ledger, self._recorder = ledger, Recorder(ledger, work)
-        self._signatures = Signatures(ledger.place_of)
+        self._signatures = Signatures(ledger.place_of, ledger.number_of)
         self._seen: dict[Any, Effect | None] = {}
         self._proven: dict[Any, Effect] = {}
         self._settled: set[Any] = set()
@@ -79,7 +79,9 @@ class Repeater:
         if effect is not None and self._ledger.fits(effect.program):
             self.repeated += 1
             left = self._ledger.number_of(self._leftover(unit))
-            return self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
+            result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
+            _hand_over(unit, args, result)
+            return result
         self.executed += 1
         execute = partial(getattr(type(unit), method), unit, *args, **kwargs)
         result, effect = self._recorder.record(execute, arguments, partial(self._leftover, unit))
@@ -123,13 +125,15 @@ class Repeater:
         return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
 
 
-def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
-    """What repeats: the whole transformer, blocks of it and of umt5, injectors, networks of the VAE.
+def _hand_over(unit: nn.Module, arguments: tuple, result: Any) -> None:
+    """Show a result to the hooks by which transformers reads what layers give; those of `fully_shard` are repeated."""
+    for hook in unit._forward_hooks.values():
+        if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+            hook(unit, arguments, result)
 
-    Not the layers of wav2vec2: transformers reads what they give by hooks that must run.
-    """
-    if name == "audio_encoder":
-        return
+
+def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
+    """What repeats: the whole transformer, blocks of it and of the encoders, injectors, networks of the VAE."""
     if name == "transformer":
         yield part
     taken = set()

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
 from liveavatar_core.deploy.load import PARTS, build_part, load_parts, stored_dtype
 from liveavatar_core.deploy.system import System, load_system
 from liveavatar_core.deploy.world import World
@@ -108,7 +109,15 @@ def _load_repeating(recorder: Recorder, recipe: Recipe, world: World) -> System:
 
 
 def _hollow(recipe: Recipe) -> dict[str, HollowSource]:
-    return {name: HollowSource.for_module(build_part(name, recipe, stored_dtype(name, recipe))) for name in PARTS}
+    layout = Deployment(lora=recipe.deployment.lora, lora_rank=recipe.deployment.lora_rank)
+    shapes = Recipe(name="", model=recipe.model, deployment=layout)
+    return {name: _hollow_part(name, shapes, stored_dtype(name, recipe)) for name in PARTS}
+
+
+@lru_cache(maxsize=32)
+def _hollow_part(name: str, recipe: Recipe, dtype: torch.dtype) -> HollowSource:
+    """Remembered, as building a part to look at its shapes takes as long as loading it."""
+    return HollowSource.for_module(build_part(name, recipe, dtype))
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:

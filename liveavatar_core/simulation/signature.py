@@ -27,26 +27,41 @@ PLACES_ONLY: dict[type, frozenset[str]] = {
 """Numbers that choose where something is read or written, or values of tables; how much is left as it is."""
 
 
+class UnitSignature:
+    """Stands for the class and the weights of a unit: one object for all units that are alike, so quick to compare."""
+
+
 class Signatures:
     """Makes hashable signatures of units and of what they are called with."""
 
-    def __init__(self, place_of: Callable[[Tensor], str]) -> None:
-        """`place_of` tells in which memory a tensor stands."""
-        self._place_of = place_of
+    def __init__(self, place_of: Callable[[Tensor], str], number_of: Callable[[Tensor], int | None]) -> None:
+        """`place_of` tells in which memory a tensor stands, `number_of` the number of its allocation."""
+        self._place_of, self._number_of = place_of, number_of
         self._frozen: dict[int, tuple[weakref.ref, Any]] = {}
         self._owners: weakref.WeakKeyDictionary[nn.Module, list[tuple[dict[str, Any], str]]] = (
             weakref.WeakKeyDictionary()
         )
         self._sharded: weakref.WeakKeyDictionary[nn.Module, list[weakref.ref[FSDPModule]]] = weakref.WeakKeyDictionary()
+        self._units: weakref.WeakKeyDictionary[nn.Module, tuple[tuple, UnitSignature]] = weakref.WeakKeyDictionary()
+        self._known: dict[tuple, UnitSignature] = {}
 
-    def of_unit(self, unit: nn.Module) -> tuple:
-        """Its class, and its weights: shapes, types, where they stand, whether they are gathered now."""
+    def of_unit(self, unit: nn.Module) -> UnitSignature:
+        """Its class, and its weights: shapes, types, where they stand, whether they are gathered now.
+
+        Worked out anew where weights lie in other allocations than at the last call.
+        """
+        weights = list(self._weights(unit))
         gathered = tuple(
             group._sharded_state
             for module in self.sharded_modules(unit)
             for group in module._get_fsdp_state()._fsdp_param_groups
         )
-        return type(unit), gathered, tuple(map(self.of_tensor, self._weights(unit)))
+        state = gathered, tuple(map(self._number_of, weights))
+        known = self._units.get(unit)
+        if known is None or known[0] != state:
+            parts = type(unit), gathered, tuple(map(self.of_tensor, weights))
+            known = self._units[unit] = state, self._known.setdefault(parts, UnitSignature())
+        return known[1]
 
     def sharded_modules(self, unit: nn.Module) -> Iterator[FSDPModule]:
         """What `fully_shard` made units of. Found once, held weakly: what is given up must die."""

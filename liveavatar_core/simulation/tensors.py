@@ -10,9 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+import torch.distributed.fsdp  # registers its operations
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.tensor import DTensor
@@ -21,17 +23,28 @@ aten = torch.ops.aten
 
 _VIEWS = frozenset(
     {
+        aten.alias.default,
         aten.as_strided.default,
         aten.detach.default,
+        aten.expand.default,
         aten.permute.default,
+        aten.select.int,
         aten.slice.Tensor,
+        aten.split.Tensor,
+        aten.split_with_sizes.default,
+        aten.squeeze.dim,
         aten.t.default,
         aten.transpose.int,
+        aten.unbind.int,
         aten.unsqueeze.default,
         aten.view.default,
         aten.view.dtype,
+        aten.view_as_complex.default,
+        aten.view_as_real.default,
     }
 )
+_COPIES = frozenset({aten._foreach_copy_.default, torch.ops.fsdp.split_with_sizes_copy.default})
+"""Write into what they are given, and give nothing."""
 WHERE = torch.ops.prim.device.default
 _HERE = torch.device("cpu")
 
@@ -110,12 +123,15 @@ class QuickFakeMode(FakeTensorMode):
             return self._view(func, args, kwargs)
         if func is aten.copy_.default and _is_plain(args[0]) and _is_plain(args[1]) and args[0].shape == args[1].shape:
             return args[0]
+        if func in _COPIES:
+            return None
         if func is aten.empty.memory_format and _is_here(kwargs):
             return self._empty(args, kwargs)
         return self._computed(func, types, args, kwargs)
 
-    def _view(self, func: Any, args: Any, kwargs: Any) -> FakeTensor:
-        return self._fake(self._in_kernel(func, args, kwargs), args[0].fake_device)
+    def _view(self, func: Any, args: Any, kwargs: Any) -> FakeTensor | list[FakeTensor]:
+        device, made = args[0].fake_device, self._in_kernel(func, args, kwargs)
+        return self._fake(made, device) if isinstance(made, Tensor) else [self._fake(each, device) for each in made]
 
     def _empty(self, args: Any, kwargs: Any) -> FakeTensor:
         return self._fake(self._in_kernel(aten.empty.memory_format, args, kwargs | {"device": "meta"}), _HERE)
@@ -137,7 +153,13 @@ class QuickFakeMode(FakeTensorMode):
         sizes = {"dtype": made.dtype, "device": "meta"}
         return self._fake(self._in_kernel(aten.empty_strided.default, (made.shape, made.stride), sizes), made.device)
 
-    def _in_kernel(self, func: Any, args: Any, kwargs: Any) -> Tensor:
+    def empty_storage(self, nbytes: int, dtype: torch.dtype, device: torch.device, geometry: tuple) -> FakeTensor:
+        """See the function of that name."""
+        with torch._C._DisableTorchDispatch():
+            flat = torch.empty(nbytes // dtype.itemsize, dtype=dtype, device="meta")
+            return self._fake(flat.as_strided(*geometry), device)
+
+    def _in_kernel(self, func: Any, args: Any, kwargs: Any) -> Any:
         """What torch's in_kernel_invocation_manager is for, without the cost of a generator."""
         with torch._C._DisableTorchDispatch():
             self.in_kernel_invocation = True
@@ -157,8 +179,23 @@ class QuickFakeMode(FakeTensorMode):
         return made
 
 
+def empty_storage(nbytes: int, dtype: torch.dtype, device: torch.device, *geometry: Any) -> Tensor:
+    """A new fake tensor of some shape, strides and offset in a storage of `nbytes`, shown to no observer."""
+    mode = active_fake_mode()
+    assert mode is not None  # simulations alone make tensors so
+    return mode.empty_storage(nbytes, dtype, device, geometry)
+
+
+def active_fake_mode() -> QuickFakeMode | None:
+    """The mode that makes tensors at this moment, if they are fake."""
+    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    return mode if isinstance(mode, QuickFakeMode) else None
+
+
 def is_meta(args: tuple, kwargs: dict[str, Any] | None) -> bool:
     """Whether an operation makes a plain meta tensor, or works on nothing else."""
+    if args and type(args[0]) is FakeTensor:
+        return False
     device = kwargs.get("device") if kwargs else None
     if device is not None and torch.device(device).type != "meta":
         return False
@@ -178,6 +215,7 @@ def _is_here(kwargs: dict[str, Any]) -> bool:
     return (device is None or torch.device(device) == _HERE) and not kwargs.get("pin_memory")
 
 
+@cache
 def _gives_new(func: Any) -> bool:
     """Whether an operation writes to nothing that it is given, and gives tensors of its own."""
     schema = func._schema
