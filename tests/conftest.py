@@ -1,11 +1,27 @@
-"""Where golden data lies and which cases it holds. Free of torch, so that collecting stays quick."""
+"""What all tests share: golden data and its cases, and what makes a busy machine no other than an idle one.
+
+Free of torch, so that collecting stays quick.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Workers of pytest-xdist share the cores: with threads for each core as well, they would wait for each other. Torch
+# reads this when it is imported.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes, or drawing it, says something about the machine and nothing about what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -23,6 +39,19 @@ KINDS = {
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=GOLDEN, metavar="DIR", help="golden data to test against")
+
+
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Signals reach this test, and the processes that it starts, as they reach a program in a terminal.
+
+    A shell starts what it runs in the background with Ctrl-C ignored, and all that comes from there inherits that.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from waiting import PATIENCE
 
 from liveavatar_core.cli import main
 from liveavatar_core.commands import options as options_module
@@ -293,7 +294,7 @@ def test_elsewhere_a_line_a_clip_is_printed(capsys):
 def test_a_video_is_made_with_its_sound(folder):
     import av
 
-    done = subprocess.run([*PROGRAM, *arguments(folder)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*PROGRAM, *arguments(folder)], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, f"{folder / 'out.mp4'}: 12 frames, 0.48 s, 64x64\n")
     assert re.fullmatch(r"loading the model\nclip 1/1: [\d.]+ s\n", done.stderr)
     with av.open(str(folder / "out.mp4")) as container:
@@ -310,7 +311,7 @@ def test_a_stopped_run_leaves_a_playable_video(folder, signum, code):
             if line.startswith("clip 1/"):
                 running.send_signal(signum)
                 break
-        out, err = running.communicate(timeout=200)
+        out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == code
     assert err.splitlines()[-1] == "stopped"
     assert set(folder.iterdir()) - before == {folder / "out.mp4"}
@@ -322,7 +323,7 @@ def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
     with subprocess.Popen([*PROGRAM, *arguments(folder)], stderr=subprocess.PIPE, text=True) as running:
         assert running.stderr.readline() == "loading the model\n"
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=200)
+        _, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, err) == (130, "stopped\n")
     assert set(folder.iterdir()) == before
 
