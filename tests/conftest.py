@@ -14,10 +14,9 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-# Workers of pytest-xdist share the cores: with threads for each core as well, they would wait for each other. Torch
-# reads this when it is imported.
-if "PYTEST_XDIST_WORKER" in os.environ:
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Models of tests are too small to gain from threads, and threads that share their cores with workers of pytest-xdist,
+# or with anything else, wait for each other most of the time. Torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # How long an example takes, or drawing it, says something about the machine and nothing about what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
