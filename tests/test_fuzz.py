@@ -15,6 +15,7 @@ from waiting import PATIENCE
 from liveavatar_core import config
 from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import BadData
+from suites.fuzz.__main__ import main
 from suites.fuzz.case import Case, changed, keep, kept_cases, read_case
 from suites.fuzz.catalogue import PROFILES, RULES, Profile
 from suites.fuzz.floors import floors, too_bad
@@ -81,12 +82,9 @@ SIMPLEST = config.ClipSpec(
 )
 
 
-def test_a_case_that_breaks_its_rule_exits_with_1() -> None:
-    line = Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text
-    done = subprocess.run(
-        [sys.executable, "-m", "suites.fuzz", line], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
+def test_a_case_that_breaks_its_rule_exits_with_1(capsys) -> None:
+    status = main([Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text])
+    assert (status, capsys.readouterr().out.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
 
 
 @pytest.mark.parametrize(("seconds", "tried"), [(0, "least"), (PATIENCE, "most")])

@@ -41,7 +41,6 @@ def no_process_left() -> Iterator[None]:
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, seconds: float = PATIENCE) -> RunRecord:
     """The record of a run with `fault`. `seconds`: what a command may take."""
     monkeypatch.setenv(FAULT, fault)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
     record = Mode(target="fault_targets:run", shrink=smallest, command_seconds=seconds).run(PAIR, CASE, folder)
     taken = time.monotonic() - float((folder / HAPPENED).read_text())
     print(f"{fault}: {record.outcome} {taken:.1f} s after the fault")

@@ -27,8 +27,9 @@ def with_clips(recipe: Recipe, num_clip: int) -> Recipe:
 
 
 def few_layers(recipe: Recipe) -> Recipe:
-    """Few, but enough that blocks follow blocks, and blocks injectors, more than twice."""
+    """Few, but enough that blocks follow blocks, and blocks injectors, more than twice. Of frames two blocks a clip."""
     recipe = miniature(recipe)
+    recipe = replace(recipe, clip=replace(recipe.clip, infer_frames=24, sample_steps=2))
     transformer = replace(recipe.model.transformer, num_layers=9, audio_inject_layers=(0, 3, 6))
     text_encoder = replace(recipe.model.text_encoder, num_layers=4)
     return replace(recipe, model=replace(recipe.model, transformer=transformer, text_encoder=text_encoder))
