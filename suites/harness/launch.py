@@ -73,7 +73,7 @@ class Job:
     """What reports call each rank, such as `decode`; empty, or one a rank."""
     start_seconds: float = 600
     """For all ranks to start and import their target."""
-    command_seconds: float = 600
+    command_seconds: float = 1800
     """For all ranks to answer a command, unless the command says otherwise."""
     stop_seconds: float = 120
     """For all ranks to end once there are no more commands."""

@@ -34,7 +34,7 @@ def test_a_tensor_counts_from_birth_to_death():
 
 
 @given(st.lists(st.integers(0, 5000), max_size=20))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_each_request_is_rounded_up_to_512(sizes):
     with Ledger() as ledger:
         held = [torch.empty(size, dtype=torch.uint8) for size in sizes]
