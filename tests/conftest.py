@@ -59,10 +59,24 @@ def golden(request: pytest.FixtureRequest) -> Path:
     return request.config.getoption("golden")
 
 
+AT_NIGHT = {"offline": "its latents are compared one by one in parity/test_clips.py; what differs is in the other runs"}
+"""Runs of pipeline cases that are long, and why they need not run by day."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for kind in [kind for kind in KINDS if kind in metafunc.fixturenames]:  # in one order, as workers must agree
         cases = cases_of(kind, metafunc.config.getoption("golden"))
         metafunc.parametrize(kind, cases, ids=[case.name for case in cases], scope="session")
+    if "pipeline_run" in metafunc.fixturenames:
+        metafunc.parametrize("pipeline_run", [*runs(cases_of("pipeline_case", metafunc.config.getoption("golden")))])
+
+
+def runs(cases: list[Path]) -> Iterator[object]:
+    """A parameter for each run that a pipeline case stores: the folder, and the run's name."""
+    for case in cases:
+        for name in json.loads((case / "meta.json").read_text())["runs"]:
+            marks = pytest.mark.nightly if name in AT_NIGHT else ()
+            yield pytest.param((case, name), id=f"{case.name}-{name}", marks=marks)
 
 
 def cases_of(kind: str, directory: Path) -> list[Path]:

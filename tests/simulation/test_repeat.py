@@ -62,11 +62,13 @@ def test_it_gives_what_executing_everything_gives(name: str, cards: int, rank: i
     assert result.units_repeated > result.units_executed
 
 
-def test_it_runs_out_of_memory_at_the_same_request() -> None:
+@pytest.mark.parametrize("share", [1.0, pytest.param(0.98, marks=pytest.mark.nightly)])
+def test_it_runs_out_of_memory_at_the_same_request(share: float) -> None:
+    """Of the very last request that is missing, and earlier."""
     recipe = few_layers(named_recipe("published_sharded", 4))
     peak = max(peak.allocated for peak in simulate_rank(recipe, 0, Capacity()).peaks.values())
-    for missing in (512, peak // 50):
-        assert isinstance(assert_same(recipe, 0, Capacity(card=peak - missing)).out_of_memory, OutOfMemory)
+    short = Capacity(card=int(share * peak) - 512)
+    assert isinstance(assert_same(recipe, 0, short).out_of_memory, OutOfMemory)
 
 
 def test_nobody_listening_changes_nothing() -> None:
