@@ -28,8 +28,7 @@ fuzz: $(READY)  ## Do drawn recipes keep the rules of memory, results and refusa
 	OMP_NUM_THREADS=1 $(BIN)/pytest suites/fuzz --fuzz-profile=ci -n $(WORKERS)
 
 test: lint  ## Checks of the project itself: style, types, tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest tests -n $(WORKERS) -m "not timed"
-	$(BIN)/pytest tests -m timed || [ $$? -eq 5 ]  # 5: there is none
+	$(BIN)/pytest tests -n $(WORKERS)
 
 lint: $(READY)  ## Style and types only
 	$(BIN)/ruff check .

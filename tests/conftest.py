@@ -1,11 +1,26 @@
-"""Where golden data lies and which cases it holds. Free of torch, so that collecting stays quick."""
+"""What all tests share: golden data and its cases, and what makes a busy machine no other than an idle one.
+
+Free of torch, so that collecting stays quick.
+"""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# Models of tests are too small to gain from threads, and threads that share their cores with workers of pytest-xdist,
+# or with anything else, wait for each other most of the time. Torch reads this when it is imported.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+# How long an example takes, or drawing it, says something about the machine and nothing about what is tested.
+settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -25,16 +40,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--golden", type=Path, default=GOLDEN, metavar="DIR", help="golden data to test against")
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Signals reach this test, and the processes that it starts, as they reach a program in a terminal.
+
+    A shell starts what it runs in the background with Ctrl-C ignored, and all that comes from there inherits that.
+    """
+    usual = {signal.SIGINT: signal.default_int_handler, signal.SIGTERM: signal.SIG_DFL}
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 @pytest.fixture(scope="session")
 def golden(request: pytest.FixtureRequest) -> Path:
     """The golden directory itself, for the files beside the cases (manifests, scheduler.json)."""
     return request.config.getoption("golden")
 
 
+AT_NIGHT = {"offline": "its latents are compared one by one in parity/test_clips.py; what differs is in the other runs"}
+"""Runs of pipeline cases that are long, and why they need not run by day."""
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     for kind in [kind for kind in KINDS if kind in metafunc.fixturenames]:  # in one order, as workers must agree
         cases = cases_of(kind, metafunc.config.getoption("golden"))
         metafunc.parametrize(kind, cases, ids=[case.name for case in cases], scope="session")
+    if "pipeline_run" in metafunc.fixturenames:
+        metafunc.parametrize("pipeline_run", [*runs(cases_of("pipeline_case", metafunc.config.getoption("golden")))])
+
+
+def runs(cases: list[Path]) -> Iterator[object]:
+    """A parameter for each run that a pipeline case stores: the folder, and the run's name."""
+    for case in cases:
+        for name in json.loads((case / "meta.json").read_text())["runs"]:
+            marks = pytest.mark.nightly if name in AT_NIGHT else ()
+            yield pytest.param((case, name), id=f"{case.name}-{name}", marks=marks)
 
 
 def cases_of(kind: str, directory: Path) -> list[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from waiting import PATIENCE
 
 from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
 from liveavatar_core.deploy.roles import decode_rank
@@ -76,7 +77,7 @@ class Videos:
         """Run every rank, once for each name; the video is that of the rank that decodes."""
         if name not in self._made:
             deployment = self._recipes[name].deployment
-            self._ranks(deployment.num_cards).command(name, seconds=60)
+            self._ranks(deployment.num_cards).command(name, seconds=PATIENCE)
             with np.load(self._folder / f"{name}.{decode_rank(deployment)}.npz") as arrays:
                 self._made[name] = Video(latents=list(arrays["latents"]), frames=arrays["frames"])
         return self._made[name]

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from PIL import Image
+from waiting import PATIENCE
 
 from liveavatar_core.cli import main
 from liveavatar_core.commands import options as options_module
@@ -25,6 +26,7 @@ from liveavatar_core.errors import OutOfMemory
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PROGRAM = (sys.executable, "-m", "liveavatar_core")
+interrupts = pytest.mark.usefixtures("interruptible")
 
 
 @pytest.fixture
@@ -197,6 +199,7 @@ def open_writer_at(path: Path):
     return lambda height, width: VideoWriter(path, height, width, audio=voice)
 
 
+@interrupts
 def test_a_signal_while_frames_are_made_keeps_those_that_were(tmp_path):
     def blocks():
         yield frames(12, 50)
@@ -234,6 +237,7 @@ class Impatient:
             os.kill(os.getpid(), signal.SIGINT)
 
 
+@interrupts
 @pytest.mark.parametrize(("at", "kept", "code"), [("write", 12, 130), ("close", 24, None)])
 def test_a_signal_while_the_file_is_written_waits_until_that_is_done(tmp_path, at, kept, code):
     opened = open_writer_at(tmp_path / "out.mp4")
@@ -262,11 +266,21 @@ def test_a_rank_without_frames_opens_no_file():
         assert record([None, None], never, lambda: None, signals).frames == 0
 
 
+@interrupts
 def test_the_handlers_before_are_put_back():
     before = signal.getsignal(signal.SIGINT)
     with StopSignals(), pytest.raises(Stopped):
         os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) is before
+
+
+@interrupts
+def test_a_signal_that_was_ignored_stops_nothing():
+    """As shells have it for what runs in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    with StopSignals():
+        os.kill(os.getpid(), signal.SIGINT)
+    assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
 
 
 @pytest.mark.parametrize("width", [20, 40, 80])
@@ -293,7 +307,7 @@ def test_elsewhere_a_line_a_clip_is_printed(capsys):
 def test_a_video_is_made_with_its_sound(folder):
     import av
 
-    done = subprocess.run([*PROGRAM, *arguments(folder)], capture_output=True, text=True, timeout=200)
+    done = subprocess.run([*PROGRAM, *arguments(folder)], capture_output=True, text=True, timeout=PATIENCE)
     assert (done.returncode, done.stdout) == (0, f"{folder / 'out.mp4'}: 12 frames, 0.48 s, 64x64\n")
     assert re.fullmatch(r"loading the model\nclip 1/1: [\d.]+ s\n", done.stderr)
     with av.open(str(folder / "out.mp4")) as container:
@@ -301,6 +315,7 @@ def test_a_video_is_made_with_its_sound(folder):
     assert decoded(folder / "out.mp4") == 12
 
 
+@interrupts
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_stopped_run_leaves_a_playable_video(folder, signum, code):
     before = set(folder.iterdir())
@@ -310,19 +325,23 @@ def test_a_stopped_run_leaves_a_playable_video(folder, signum, code):
             if line.startswith("clip 1/"):
                 running.send_signal(signum)
                 break
-        out, err = running.communicate(timeout=200)
+        out, err = running.communicate(timeout=PATIENCE)
     assert running.returncode == code
     assert err.splitlines()[-1] == "stopped"
     assert set(folder.iterdir()) - before == {folder / "out.mp4"}
     assert f" {decoded(folder / 'out.mp4')} frames, " in out
 
 
+@interrupts
 def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
+    """In so many steps that the first frame is far."""
     before = set(folder.iterdir())
-    with subprocess.Popen([*PROGRAM, *arguments(folder)], stderr=subprocess.PIPE, text=True) as running:
+    with subprocess.Popen(
+        [*PROGRAM, *arguments(folder, sample_steps="1000")], stderr=subprocess.PIPE, text=True
+    ) as running:
         assert running.stderr.readline() == "loading the model\n"
         running.send_signal(signal.SIGINT)
-        _, err = running.communicate(timeout=200)
+        _, err = running.communicate(timeout=PATIENCE)
     assert (running.returncode, err) == (130, "stopped\n")
     assert set(folder.iterdir()) == before
 

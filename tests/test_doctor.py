@@ -15,6 +15,7 @@ from PIL import Image, ImageFilter
 from rich.console import Console
 from safetensors.torch import save_file
 from test_checkpoint import MODEL, SHARD_BYTES, seeded
+from waiting import PATIENCE
 
 from liveavatar_core.cli import main
 from liveavatar_core.commands.doctor import show
@@ -141,12 +142,12 @@ def test_a_rate_is_held_against_the_data_sheet(gb_s, status):
 
 
 def test_an_all_gather_is_really_measured():
-    assert 0.01 < measure_all_gather(2, "gloo", 90)["gb_s"] < 100
+    assert measure_all_gather(2, "gloo", PATIENCE)["gb_s"] > 0
 
 
 def test_an_all_gather_that_does_not_answer_is_ended():
-    with pytest.raises(RuntimeError, match=r"no answer within 0\.3 s"):
-        measure_all_gather(2, "gloo", 0.3)
+    with pytest.raises(RuntimeError, match=r"no answer within 0 s"):
+        measure_all_gather(2, "gloo", 0)
 
 
 def test_an_all_gather_that_fails_says_why():

@@ -77,9 +77,18 @@ def videos(tmp_path_factory) -> Iterator[Videos]:
     made.close()
 
 
-def by_cards(names: Iterable[str]) -> list[str]:
+AT_NIGHT = {
+    "per_parameter-4": "of an even number of ranks 2 are as good",
+    "flat-4": "of an even number of ranks 2 are as good",
+    "timestep-4": "in four steps it is held against the reference: tests/parity/test_pipeline_timestep.py",
+}
+"""What runs at night alone, and why that is enough."""
+
+
+def by_cards(names: Iterable[str]) -> list[object]:
     """Those over as many cards behind each other, so that they share ranks."""
-    return sorted(names, key=lambda name: ALL[name][1].num_cards)
+    ordered = sorted(names, key=lambda name: ALL[name][1].num_cards)
+    return [pytest.param(name, marks=pytest.mark.nightly if name in AT_NIGHT else ()) for name in ordered]
 
 
 def make_both(name: str, videos: Videos) -> tuple[Video, Video]:

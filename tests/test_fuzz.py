@@ -6,15 +6,18 @@ import json
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from liveavatar_core import config
 from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import BadData
+from suites.fuzz.__main__ import main
 from suites.fuzz.case import Case, changed, keep, kept_cases, read_case
-from suites.fuzz.catalogue import PROFILES, RULES
+from suites.fuzz.catalogue import PROFILES, RULES, Profile
 from suites.fuzz.floors import floors, too_bad
 
 ROOT = Path(__file__).parents[1]
@@ -39,7 +42,7 @@ PLANTED = [
 
 @pytest.mark.parametrize(("fault", "rule"), PLANTED)
 def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys) -> None:
-    """Within the budget of continuous integration."""
+    """By the cases of continuous integration."""
     from suites.fuzz.hunt import hunt
 
     found = hunt(rule, PROFILES["ci"], fault=fault, shrink=False)
@@ -63,7 +66,7 @@ def test_what_is_found_is_made_small_and_runs_again(monkeypatch, tmp_path) -> No
 
     with monkeypatch.context() as patch:
         patch.setattr(config, "_check_types", lambda declared: None)
-        found = hunt("refusal", PROFILES["ci"])
+        found = hunt("refusal", replace(PROFILES["ci"], shrink_seconds=PATIENCE))
     assert found.broken is not None
     assert found.broken.recipe.hash == Recipe(name="the simplest that is drawn", clip=SIMPLEST).hash
     assert len(found.broken.change) == 1
@@ -79,21 +82,18 @@ SIMPLEST = config.ClipSpec(
 )
 
 
-def test_a_case_that_breaks_its_rule_exits_with_1() -> None:
-    line = Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text
-    done = subprocess.run(
-        [sys.executable, "-m", "suites.fuzz", line], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stdout.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
+def test_a_case_that_breaks_its_rule_exits_with_1(capsys) -> None:
+    status = main([Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text])
+    assert (status, capsys.readouterr().out.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
 
 
-def test_a_budget_ends_a_hunt() -> None:
+@pytest.mark.parametrize(("seconds", "tried"), [(0, "least"), (PATIENCE, "most")])
+def test_a_budget_of_seconds_or_of_cases_ends_a_hunt(seconds: float, tried: str) -> None:
     from suites.fuzz.hunt import hunt
 
-    found = hunt("refusal", PROFILES["dev"])
-    assert found.broken is None
-    assert found.tried > 50
-    assert found.seconds < PROFILES["dev"].seconds + 5
+    cases = {"least": 1, "most": 2}
+    found = hunt("refusal", Profile(seconds=seconds, shrink_seconds=0, random=False, **cases))
+    assert (found.broken, found.tried) == (None, cases[tried] * RULES["refusal"].share)
 
 
 @pytest.mark.parametrize("text", ["no JSON", "{}", '{"rule": "luck"}', '{"rule": "seed", "clip": {"size": 4}}'])
@@ -115,7 +115,18 @@ def test_a_case_is_kept_whole_by_whoever_keeps_it(tmp_path) -> None:
 
 def test_it_runs_over_workers() -> None:
     """And says at the end what was tried."""
-    command = [sys.executable, "-m", "pytest", "suites/fuzz", "-n", "2", "-k", "refusal", "-p", "no:cacheprovider"]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "suites/fuzz",
+        "-n",
+        "2",
+        "-k",
+        "test_rule and refusal",
+        "-p",
+        "no:cacheprovider",
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
     assert "refusal: " in done.stdout.split(" fuzz ")[-1]

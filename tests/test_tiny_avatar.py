@@ -1,7 +1,6 @@
 """The avatar that ships is small, loads as any checkpoint does, and talks."""
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +9,7 @@ import pytest
 from liveavatar_core.recipes import TINY
 from liveavatar_core.weights.layout import read_model_params
 from liveavatar_core.weights.shipped import FOLDER, LORA
-from training.evaluate import Shown, evaluate, metrics
+from training.evaluate import Shown, evaluate, metrics, mouth_correlation
 
 MOST_BYTES = 16_000_000
 
@@ -32,17 +31,23 @@ def test_its_dimensions_are_read_from_the_published_layout() -> None:
     assert LORA.is_file()
 
 
-def test_portrait_voice_and_prompt_can_be_told_from_the_film(shown: list[Shown]) -> None:
-    measured = metrics(shown)
+@pytest.fixture(scope="module")
+def measured(shown: list[Shown]) -> dict[str, float]:
+    return metrics(shown)
+
+
+def test_portrait_voice_and_prompt_can_be_told_from_the_film(measured: dict[str, float]) -> None:
     assert measured["portrait_recognised_share"] == 1
     assert measured["light_recognised_share"] == 1
     assert measured["mouth_correlation"] > 0.5
     assert measured["psnr_db"] > measured["psnr_vae_db"] - 3
 
 
-def test_a_film_out_of_step_with_its_voice_is_told_from_one_in_step(shown: list[Shown]) -> None:
-    late = [replace(one, made_JHWC=np.roll(one.made_JHWC, 20, axis=0)) for one in shown]
-    assert metrics(late)["mouth_correlation"] < metrics(shown)["mouth_correlation"] - 0.3
+def test_a_film_out_of_step_with_its_voice_is_told_from_one_in_step(
+    shown: list[Shown], measured: dict[str, float]
+) -> None:
+    late = [mouth_correlation(np.roll(one.made_JHWC, 20, axis=0), one.truth) for one in shown]
+    assert np.mean(late) < measured["mouth_correlation"] - 0.3
 
 
 def test_its_training_is_on_record() -> None:

@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as multiprocessing
 
 from liveavatar_core.deploy.ulysses import Ulysses, shares
 from liveavatar_core.errors import InvalidRecipe
@@ -16,6 +15,10 @@ from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.sequence import SequenceLayout, WholeSequence
 from liveavatar_core.model.transformer import LiveAvatarTransformer, Prefill
 from liveavatar_core.sampling import denoise_block
+from suites.harness.channel import ChildLink
+from suites.harness.launch import Job, RankGroup
+
+PRELOAD = ("torch", "liveavatar_core.pipeline")
 
 HEIGHT, WIDTH = 8, 20  # 40 tokens a frame and 98 in the sink: no multiple of 3, the sink none of 5
 
@@ -63,18 +66,22 @@ def latents_of_two_blocks(heads: int, sequence: SequenceLayout) -> torch.Tensor:
     return torch.cat(blocks, dim=2)
 
 
-def run_rank(rank: int, ranks: int, heads: int, folder: Path) -> None:
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=ranks)
-    torch.save(latents_of_two_blocks(heads, Ulysses()), folder / f"{rank}.pt")
+def run_rank(link: ChildLink) -> None:
+    dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    for file in link.commands():
+        torch.save(latents_of_two_blocks(link.payload["heads"], Ulysses()), f"{file}.{link.rank}")
+        link.reply({})
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(("ranks", "heads"), [(2, 4), (3, 4), (5, 8)])
 def test_every_rank_has_the_result_of_one_process(ranks: int, heads: int, tmp_path: Path):
-    multiprocessing.spawn(run_rank, (ranks, heads, tmp_path), nprocs=ranks)
+    job = Job(target="test_ulysses:run_rank", payload={"heads": heads}, world_size=ranks, preload=PRELOAD)
+    with RankGroup.start(job, tmp_path) as group:
+        group.command(str(tmp_path / "latents"))
     expected = latents_of_two_blocks(heads, WholeSequence())
     for rank in range(ranks):
-        torch.testing.assert_close(torch.load(tmp_path / f"{rank}.pt"), expected, atol=1e-5, rtol=0)
+        torch.testing.assert_close(torch.load(tmp_path / f"latents.{rank}"), expected, atol=1e-5, rtol=0)
 
 
 def test_heads_that_ranks_do_not_divide():

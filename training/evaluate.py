@@ -98,9 +98,9 @@ def metrics(shown: Sequence[Shown]) -> dict[str, float]:
         "psnr_db": _mean(_psnr_db(one.made_JHWC, one.truth.frames_JHWC) for one in shown),
         "psnr_vae_db": _mean(_psnr_db(one.vae_JHWC, one.truth.frames_JHWC) for one in shown),
         "portrait_recognised_share": _mean(_nearest(one, portraits) == n for n, one in enumerate(shown)),
-        "mouth_correlation": _mean(_mouth_correlation(one.made_JHWC, one.truth) for one in shown),
-        "mouth_correlation_truth": _mean(_mouth_correlation(one.truth.frames_JHWC, one.truth) for one in shown),
-        "mouth_correlation_vae": _mean(_mouth_correlation(one.vae_JHWC, one.truth) for one in shown),
+        "mouth_correlation": _mean(mouth_correlation(one.made_JHWC, one.truth) for one in shown),
+        "mouth_correlation_truth": _mean(mouth_correlation(one.truth.frames_JHWC, one.truth) for one in shown),
+        "mouth_correlation_vae": _mean(mouth_correlation(one.vae_JHWC, one.truth) for one in shown),
         "mood_recognised_share": _mean(_nearest_mood(one) == one.truth.mood for one in shown),
         "light_recognised_share": _mean(_nearest_light(one) == one.truth.light for one in shown),
     }
@@ -124,7 +124,7 @@ def _without_light(picture: np.ndarray) -> np.ndarray:
     return picture / (picture.mean(axis=(0, 1)) + 1)
 
 
-def _mouth_correlation(frames: np.ndarray, truth: Video) -> float:
+def mouth_correlation(frames: np.ndarray, truth: Video) -> float:
     """Of how far the sound opens a mouth, and how dark it is where the drawn mouth would be open."""
     motion = motion_to(truth.face, truth.wave_S, *asked_for(truth))
     wide, shut = (draw(truth.face, replace(motion, opening=np.full(len(frames), x))).astype(int) for x in (1.0, 0.0))

@@ -25,7 +25,11 @@ class Stopped(BaseException):
 
 
 class StopSignals:
-    """While entered, the first SIGINT or SIGTERM raises Stopped in the main thread; later ones do nothing."""
+    """While entered, the first SIGINT or SIGTERM raises Stopped in the main thread; later ones do nothing.
+
+    One that was ignored stays ignored: a shell starts what it runs in the background so, that a Ctrl-C which is meant
+    for something else does not end it.
+    """
 
     def __init__(self) -> None:
         self._held = False
@@ -34,7 +38,8 @@ class StopSignals:
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
-        self._previous = {signum: signal.signal(signum, self._receive) for signum in _STOP_SIGNALS}
+        heeded = [signum for signum in _STOP_SIGNALS if signal.getsignal(signum) is not signal.SIG_IGN]
+        self._previous = {signum: signal.signal(signum, self._receive) for signum in heeded}
         return self
 
     def __exit__(

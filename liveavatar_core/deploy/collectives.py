@@ -8,7 +8,8 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-PATIENCE_SECONDS = 1.0
+PATIENCE_SECONDS = 60.0
+"""Far longer than that thread takes on any machine: only a buffer that somebody keeps would be waited for so long."""
 
 
 @contextmanager

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from liveavatar_core.errors import LiveAvatarError
 from suites.fuzz.case import kept_cases, read_case
 from suites.fuzz.catalogue import RULES
 
 
-def main() -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """0: the rule holds; 1: it is broken; 2: that is no case."""
     parser = argparse.ArgumentParser(prog="python -m suites.fuzz", description=__doc__)
     parser.add_argument("case", help="a line of JSON, or the name of a kept case")
-    given = parser.parse_args().case
+    given = parser.parse_args(arguments).case
     try:
         case = kept_cases().get(given) or read_case(given)
     except LiveAvatarError as error:

@@ -17,8 +17,8 @@ from liveavatar_core.deploy.roles import decode_rank
 from suites.harness.launch import GroupError, Job, RankGroup
 
 PRELOAD = ("torch", "suites.fuzz.worker")
-SECONDS = 120
-"""For all ranks to make a video."""
+SECONDS = 1800
+"""For all ranks to make a video, which takes seconds: it only ends a hang."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,7 +19,8 @@ from liveavatar_core.errors import LiveAvatarError
 
 LOG_TAIL = 8192
 """Bytes of a log that are read back."""
-CLOSE_SECONDS = 2
+CLOSE_SECONDS = 30
+"""For a server to end what it forked."""
 
 
 class ForkServerError(LiveAvatarError):
@@ -62,6 +63,7 @@ class ForkServer:
         self._preload = preload
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
+        self._imported = False
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         atexit.register(self.close)
 
@@ -109,8 +111,8 @@ class ForkServer:
             self._control.close()
             self._control = None
             try:
-                self._process.wait(timeout=CLOSE_SECONDS)
-            except subprocess.TimeoutExpired:  # still importing
+                self._process.wait(timeout=CLOSE_SECONDS if self._imported else 0)  # until then it has forked nothing
+            except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
 
@@ -120,9 +122,11 @@ class ForkServer:
             self._start()
             assert self._control
             self._receive(self._control, deadline)
+            self._imported = True
         return self._control
 
     def _start(self) -> None:
+        self._imported = False
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(

@@ -10,8 +10,12 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupts_held() -> Iterator[None]:
-    """Finish what is inside; a Ctrl-C (or several) meanwhile raises KeyboardInterrupt afterwards."""
-    if threading.current_thread() is not threading.main_thread():  # which never sees a KeyboardInterrupt
+    """Finish what is inside; a Ctrl-C (or several) meanwhile raises KeyboardInterrupt afterwards.
+
+    Nothing to hold where Ctrl-C is ignored, as in what a shell starts in the background, and outside the main thread.
+    """
+    in_main_thread = threading.current_thread() is threading.main_thread()  # no other sees a KeyboardInterrupt
+    if not in_main_thread or signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         yield
         return
     pressed: list[int] = []

@@ -41,16 +41,19 @@ from suites.harness.rank import Rank
 
 __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
 
-GRACE_SECONDS = 0.3
-"""How long after the first failure others may still report theirs."""
-CAUSE_SECONDS = 2.0
-"""The same, as long as all that is seen are ranks that lost a peer: one of them did not start it."""
+GRACE_SECONDS = 3.0
+"""How long after the first failure ranks that still work on the command may report theirs."""
+CAUSE_SECONDS = 20.0
+"""The same, as long as all that is seen are ranks that lost a peer: something else started it. A killed process that
+held much memory takes seconds to end."""
 TERMINATE_SECONDS = 1.0
 """Between SIGTERM and SIGKILL."""
-KILL_SECONDS = 5.0
+KILL_SECONDS = 30.0
 """How long the kernel may take to end a killed process (a card's driver has to let go of it)."""
-STACKS_SECONDS = 0.3
-"""For hung ranks to write their stacks into their logs."""
+STACKS_SECONDS = 5.0
+"""For hung ranks to write their stacks into their logs; one that is stopped never does."""
+QUIET_SECONDS = 0.3
+"""A log that stands still for so long, after a rank was asked for its stacks, has them whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +71,11 @@ class Job:
     OMP_NUM_THREADS is a fair share of the cores where neither sets it."""
     rank_names: tuple[str, ...] = ()
     """What reports call each rank, such as `decode`; empty, or one a rank."""
-    start_seconds: float = 120
+    start_seconds: float = 600
     """For all ranks to start and import their target."""
-    command_seconds: float = 600
+    command_seconds: float = 1800
     """For all ranks to answer a command, unless the command says otherwise."""
-    stop_seconds: float = 15
+    stop_seconds: float = 120
     """For all ranks to end once there are no more commands."""
     preload: tuple[str, ...] = ("torch",)
     """Modules imported once for all groups. They may neither start threads nor use a card when imported."""
@@ -190,7 +193,7 @@ class RankGroup:
         """Wait until all ranks are done; False if some are not by `deadline`. GroupError if one fails."""
         while True:
             if any(rank.failed for rank in self._ranks):
-                raise self._failure()
+                raise self._failure(done)
             if all(done(rank) for rank in self._ranks):
                 return True
             if time.monotonic() >= deadline:
@@ -204,13 +207,15 @@ class RankGroup:
         for rank in self._ranks:
             rank.read(ready)
 
-    def _failure(self) -> GroupError:
-        """The cause, once the other ranks had a moment to report theirs."""
+    def _failure(self, done: Callable[[Rank], bool]) -> GroupError:
+        """The cause, once the other ranks have answered, failed too, or had their time for it."""
         first = time.monotonic()
         while True:
             failed = [rank for rank in self._ranks if rank.failed]
-            patience = CAUSE_SECONDS if all(map(lost_a_peer, failed)) else GRACE_SECONDS
-            if len(failed) == len(self._ranks) or time.monotonic() >= first + patience:
+            without_cause = all(map(lost_a_peer, failed))  # a rank that has answered may still have started it
+            awaited = [rank for rank in self._ranks if not rank.failed and (without_cause or not done(rank))]
+            patience = CAUSE_SECONDS if without_cause else GRACE_SECONDS
+            if not awaited or time.monotonic() >= first + patience:
                 break
             self._pump(first + patience)
         oom_killed = (count_oom_kills() or 0) > (self._oom_kills or 0)
@@ -218,11 +223,11 @@ class RankGroup:
 
     def _hang(self, silent: list[Rank], seconds: float) -> GroupError:
         """The silent ranks that are to blame, with their stacks."""
-        sizes = {rank.index: rank.log.stat().st_size for rank in silent}
+        before = _sizes(silent)
         for rank in silent:
             rank.process.signal(signal.SIGUSR1)
-        time.sleep(STACKS_SECONDS)
-        stacks = {rank.index: read_tail(rank.log, sizes[rank.index]) for rank in silent}
+        _await_stacks(silent, before)
+        stacks = {rank.index: read_tail(rank.log, before[rank.index]) for rank in silent}
         return hung(silent, stacks, self._doing, seconds)
 
     @contextmanager
@@ -254,3 +259,18 @@ class RankGroup:
             for process in running:
                 if process.status in ready:
                     process.read_status()
+
+
+def _sizes(ranks: list[Rank]) -> dict[int, int]:
+    return {rank.index: rank.log.stat().st_size for rank in ranks}
+
+
+def _await_stacks(ranks: list[Rank], before: dict[int, int]) -> None:
+    """Until every log has grown from its size `before` and none grows any more."""
+    deadline, seen = time.monotonic() + STACKS_SECONDS, before
+    while time.monotonic() < deadline:
+        time.sleep(QUIET_SECONDS)
+        sizes = _sizes(ranks)
+        if sizes == seen and all(sizes[index] > size for index, size in before.items()):
+            return
+        seen = sizes

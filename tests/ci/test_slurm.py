@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from waiting import PATIENCE
 
 from ci.tier_options import main, tier_options
 from suites.harness import apart
@@ -56,7 +57,7 @@ def job(tmp_path):
     def run(*arguments):
         command = ["bash", ROOT / "ci/slurm/tier.sbatch", *arguments]
         env = os.environ | slurm | ours | path
-        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+        return subprocess.run(command, env=env, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     return run
 
@@ -95,7 +96,8 @@ def test_a_card_that_is_too_small_is_an_outcome_of_the_record(tmp_path, capsys):
     run = ["lab", "sharded", str(tmp_path), "--hardware=miniature", f"--tiers={tmp_path / 'tiers.toml'}"]
     environment = os.environ | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
     rank = [sys.executable, "-m", "suites.harness.apart", "rank", *run]
-    done = subprocess.run(rank, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=120, check=False)
+    quiet = {"capture_output": True, "text": True, "check": False}
+    done = subprocess.run(rank, cwd=ROOT, env=environment, timeout=PATIENCE, **quiet)
     assert done.returncode == 2, done.stderr
     status = apart.main(["record", *run, f"--report-dir={tmp_path}", f"--baseline-dir={tmp_path}"])
     record = read_record(tmp_path / "records/lab.sharded.miniature.json")

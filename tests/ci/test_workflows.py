@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from waiting import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))
@@ -22,7 +23,7 @@ jobs:
 
 
 def actionlint(*files):
-    done = subprocess.run([LINT, *files], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run([LINT, *files], capture_output=True, text=True, check=False, timeout=PATIENCE)
     if done.returncode == NOT_TO_BE_HAD:
         pytest.skip(done.stderr)
     return done

@@ -73,7 +73,7 @@ def run(link: ChildLink) -> None:
 
 
 def mark_time(folder: Path) -> None:
-    """Note when the fault happened, on the clock that all processes of a machine share."""
+    """Note that the fault happened, and when, on the clock that all processes of a machine share."""
     with suppress(FileExistsError), (folder / HAPPENED).open("x") as file:
         file.write(repr(time.monotonic()))
 

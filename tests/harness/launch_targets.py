@@ -9,14 +9,18 @@ import subprocess
 import sys
 import time
 from datetime import timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
+
+from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import InvalidRecipe, OutOfMemory
 
 if TYPE_CHECKING:
     from suites.harness.channel import ChildLink
 
-NAP = 60
+NAP = int(10 * PATIENCE)
+"""Seconds; whoever sleeps for so long is ended by somebody, or the test fails."""
 
 
 def echo(link: ChildLink) -> None:
@@ -46,8 +50,10 @@ def barrier_with_one_absent(link: ChildLink) -> None:
     _, dist = _join(link)
     for command in link.commands():
         link.event({"phase": "denoise" if link.rank == link.payload["absent"] else "decode"})
-        if command == "clip" and link.rank == link.payload["absent"]:
-            MISHAPS[link.payload["mishap"]](link)
+        if command == "clip":
+            note(link, "there")
+            if link.rank == link.payload["absent"]:
+                MISHAPS[link.payload["mishap"]](link)
         dist.barrier()
         link.reply({})
 
@@ -71,8 +77,21 @@ def mishap(link: ChildLink) -> None:
     for command in link.commands():
         link.event({"phase": command})
         if command == "clip" and link.rank in link.payload:
+            note(link, "there")
             MISHAPS[link.payload[link.rank]](link)
         link.reply({})
+        if command == "clip":
+            note(link, "there")
+
+
+def note(link: ChildLink, what: str) -> None:
+    """Leave a file for the parent: `rank0.there`, or whatever it is."""
+    (folder_of(link) / f"rank{link.rank}.{what}").touch()
+
+
+def folder_of(link: ChildLink) -> Path:
+    """The group's own."""
+    return Path(link.rendezvous.removeprefix("file://")).parent
 
 
 def mishap_at_the_end(link: ChildLink) -> None:
@@ -113,8 +132,9 @@ def fill_host_memory(_: ChildLink) -> None:
     raise MemoryError
 
 
-def kill_itself_late(_: ChildLink) -> None:
-    time.sleep(1)
+def kill_itself_late(link: ChildLink) -> None:
+    """Once the parent has looked at how another rank failed."""
+    wait_until((folder_of(link) / "seen").exists)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -152,6 +172,7 @@ def sleep_native(_: ChildLink) -> None:
 
 def answer_then_sleep_native(link: ChildLink) -> None:
     link.reply({})
+    note(link, "native")
     sleep_native(link)
 
 

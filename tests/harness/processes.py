@@ -1,27 +1,55 @@
-"""Counting processes exactly, from /proc."""
+"""Counting processes exactly, from /proc, and a clock that waits for them."""
 
 from __future__ import annotations
 
+import os
 import time
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from waiting import wait_until
+
+IMPORT_PATH = os.pathsep.join(str(Path(__file__).parents[above]) for above in (2, 1, 0))
+"""For processes that import what tests do."""
 
 
 def session_of(pid: int) -> list[int]:
     """Every process of a session, zombies left out: a fork server and all that came from it."""
-    members = []
+    return list(states_of(pid))
+
+
+def states_of(session: int) -> dict[int, str]:
+    """By process of a session, zombies left out, what its main thread does: R runs, S sleeps, T is stopped, ..."""
+    members = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
-            state, _, _, session = stat.read_text().rpartition(")")[2].split()[:4]
+            state, _, _, found = stat.read_text().rpartition(")")[2].split()[:4]
         except OSError:
             continue
-        if int(session) == pid and state not in "ZX":
-            members.append(int(stat.parent.name))
+        if int(found) == session and state not in "ZX":
+            members[int(stat.parent.name)] = state
     return members
 
 
-def await_count(session: int, *, at_least: int = 0, at_most: int = 1000, seconds: float = 8) -> None:
-    """Fail unless a session comes to have so many processes in time."""
-    deadline = time.monotonic() + seconds
-    while not at_least <= len(members := session_of(session)) <= at_most:
-        assert time.monotonic() < deadline, f"{len(members)} processes: {members}"
-        time.sleep(0.02)
+def await_count(session: int, *, at_least: int = 0, at_most: int = 1000) -> None:
+    """Wait until a session has so many processes."""
+    wait_until(lambda: at_least <= len(session_of(session)) <= at_most, lambda: session_of(session))
+
+
+def at_rest(session: int, folder: Path, note: str, ranks: int) -> bool:
+    """Whether so many ranks have left a note in their group's folder, and no process of the session runs any more."""
+    return len(list(folder.glob(f"rank*.{note}"))) == ranks and set(states_of(session).values()) <= {"S", "T"}
+
+
+def hold_the_clock(monkeypatch: pytest.MonkeyPatch, ready: Callable[[], bool]) -> None:
+    """Time stands still for the deadlines of ranks until `ready`: how long they take to get there ends nothing."""
+    begun, stood_still = time.monotonic(), []
+
+    def monotonic() -> float:
+        if not stood_still and ready():
+            stood_still.append(time.monotonic() - begun)
+        return time.monotonic() - stood_still[0] if stood_still else begun
+
+    monkeypatch.setattr("suites.harness.launch.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))

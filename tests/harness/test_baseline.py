@@ -54,7 +54,7 @@ FILE = st.builds(BaselineFile, machine=MACHINE, cases=st.dictionaries(TEXT.filte
 
 
 @given(FILE)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_any_file_reads_back_and_renders_to_the_same_bytes(tmp_path_factory, file):
     path = tmp_path_factory.mktemp("baseline") / "a.toml"
     text = render(file)

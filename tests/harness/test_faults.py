@@ -1,6 +1,7 @@
 """What becomes of a run when something breaks: real processes of the miniature mode, real signals.
 
-Each fault ends with the right verdict within the time that stands beside it, and leaves no process behind.
+Each fault ends with the right verdict and leaves no process behind. That of a rank that fails comes before the deadline
+of its command: after that it would be a hang.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from pathlib import Path
 
 import pytest
 from fault_targets import FAULT, HAPPENED, SLOW_SECONDS, smallest
-from processes import await_count
+from processes import await_count, hold_the_clock, states_of
+from waiting import PATIENCE
 
 from suites.harness.fork_server import shared_fork_server
 from suites.harness.hardware.assemble import PRELOAD
@@ -24,30 +26,24 @@ from suites.harness.verdict import Verdict, judge_outcome
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
 CASE = Case(name="pair", recipe="published_sharded", expect=PASS, miniature_capacity_mib=64)
 PAIR = Tier(name="pair", title="two cards", cards=2, card="RTX 4090", cases=(CASE,))
-HANG_SECONDS = 20.0
-"""What a command may take before its ranks count as hung, where one is to hang."""
-PATIENCE = 300.0
-"""The same elsewhere."""
-SOON = 6.0
-"""Seconds from the fault to the verdict, all processes gone."""
+HANG_SECONDS = 3.0
+"""From when one rank is stopped and the other waits until they count as hung. The other may yet go on to where it waits
+for good, which is a layer further at most."""
 
 
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
     yield
     if server := shared_fork_server(PRELOAD).pid:
-        await_count(server, at_most=1, seconds=1)
+        await_count(server, at_most=1)
 
 
-def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, within: float = SOON) -> RunRecord:
-    """The record of a run with `fault`, which must be there in time after the fault."""
+def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, seconds: float = PATIENCE) -> RunRecord:
+    """The record of a run with `fault`. `seconds`: what a command may take."""
     monkeypatch.setenv(FAULT, fault)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    patience = HANG_SECONDS if "sigstop" in fault else PATIENCE
-    record = Mode(target="fault_targets:run", shrink=smallest, command_seconds=patience).run(PAIR, CASE, folder)
-    seconds = time.monotonic() - float((folder / HAPPENED).read_text())
-    print(f"{fault}: {record.outcome} {seconds:.1f} s after the fault")
-    assert seconds < within
+    record = Mode(target="fault_targets:run", shrink=smallest, command_seconds=seconds).run(PAIR, CASE, folder)
+    taken = time.monotonic() - float((folder / HAPPENED).read_text())
+    print(f"{fault}: {record.outcome} {taken:.1f} s after the fault")
     assert RunRecord.from_json(record.to_json()) == record
     return record
 
@@ -63,13 +59,19 @@ def test_a_killed_rank_is_a_crash_in_its_phase(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_rank_that_answers_no_collective_is_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    record = run(tmp_path, monkeypatch, "sigstop 0 denoise", within=HANG_SECONDS + SOON)
+
+    def one_stopped_one_waiting() -> bool:
+        states = states_of(shared_fork_server(PRELOAD).pid or 0)
+        return (tmp_path / HAPPENED).exists() and sorted(states.values()) == ["S", "S", "T"]  # the server sleeps, too
+
+    hold_the_clock(monkeypatch, one_stopped_one_waiting)
+    record = run(tmp_path, monkeypatch, "sigstop 0 denoise", seconds=HANG_SECONDS)
     assert record.outcome == "hang"
     assert (record.failure.rank, record.failure.phase) == (0, "denoise")
 
 
 def test_a_slow_rank_makes_a_slow_clip_and_nothing_worse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    record = run(tmp_path, monkeypatch, "slow 1 denoise", within=PATIENCE)
+    record = run(tmp_path, monkeypatch, "slow 1 denoise")
     assert record.outcome == "pass"
     assert record.timing.clip_seconds[0] > SLOW_SECONDS
 
@@ -83,7 +85,7 @@ def test_a_full_disk_under_the_video_is_the_machines_fault(tmp_path: Path, monke
 
 
 def test_a_rank_that_prints_megabytes_is_heard_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    record = run(tmp_path, monkeypatch, "babble 1 denoise", within=PATIENCE)
+    record = run(tmp_path, monkeypatch, "babble 1 denoise")
     assert record.outcome == "pass"
     assert (tmp_path / "rank1.log").stat().st_size > 4_000_000
 
@@ -92,7 +94,7 @@ def test_a_clock_that_goes_back_changes_nothing(tmp_path: Path, monkeypatch: pyt
     start = time.time()
     readings = iter(range(10**9))
     monkeypatch.setattr(time, "time", lambda: start - 3600 * next(readings))
-    record = run(tmp_path, monkeypatch, "clock 0 load", within=PATIENCE)
+    record = run(tmp_path, monkeypatch, "clock 0 load")
     assert record.outcome == "pass"
     assert all(0 < seconds < PATIENCE for seconds in record.timing.clip_seconds)
     assert 0 < record.timing.first_frame_seconds < PATIENCE

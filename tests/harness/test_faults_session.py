@@ -13,17 +13,16 @@ from pathlib import Path
 
 import pytest
 from canned import passed
+from fault_targets import HAPPENED
 from lab import Lab, said
+from processes import IMPORT_PATH
+from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadData
 from suites.harness.record import read_record, write_atomically
 from suites.harness.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
-ROOT = Path(__file__).parents[2]
-SOON = 8.0
-"""Seconds from a signal to the end of all processes."""
-START = 120.0
 MARK = "LIVEAVATAR_TEST_SESSION"
 
 CONFTEST = """
@@ -74,28 +73,21 @@ def members(mark: str) -> list[int]:
 
 
 @pytest.fixture
-def interrupted(tmp_path: Path):
+def interrupted(tmp_path: Path, interruptible: None):
     """A session whose second run hangs, at that point; its folder and the mark of its processes."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
     (tmp_path / "tiers.toml").write_text(TIERS)
     (tmp_path / "test_pair.py").write_text(TEST)
     mark = uuid.uuid4().hex
-    path = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
-    env = os.environ | {"PYTHONPATH": path, MARK: mark, "OMP_NUM_THREADS": "1"}
+    env = os.environ | {"PYTHONPATH": IMPORT_PATH, MARK: mark, "OMP_NUM_THREADS": "1"}
     options = ["--hardware=miniature", "--tiers=tiers.toml", "-p", "no:cacheprovider", "-p", "no:xdist"]
     command = [sys.executable, "-m", "pytest", "--rootdir=.", *options]
     with subprocess.Popen(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, text=True) as session:
-        _await(lambda: list(tmp_path.glob("report/runs/*/fault_happened_at")), session)
+        happened = lambda: list(tmp_path.glob(f"report/runs/*/{HAPPENED}"))  # noqa: E731
+        wait_until(lambda: happened() or session.poll() is not None)
+        assert happened(), session.stdout.read()
         yield session, tmp_path, mark
         session.kill()
-
-
-def _await(there, session: subprocess.Popen) -> None:
-    deadline = time.monotonic() + START
-    while not there():
-        assert session.poll() is None, session.stdout.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -107,10 +99,8 @@ def test_ctrl_c_ends_all_and_keeps_the_runs_before_it(interrupted, times: int):
     for _ in range(times):
         session.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    session.communicate(timeout=SOON)
-    while members(mark):
-        assert time.monotonic() - begun < SOON
-        time.sleep(0.02)
+    session.communicate(timeout=PATIENCE)
+    wait_until(lambda: not members(mark), lambda: members(mark))
     print(f"{times} x Ctrl-C: all ended after {time.monotonic() - begun:.1f} s")
     assert kept.outcome == "pass"
     assert read_record(folder / "report/records/pair.first.miniature.json") == kept

@@ -3,17 +3,16 @@
 import os
 import subprocess
 import sys
-import time
 
 from lab import ROOT
 
 
-def test_collecting_is_quick_and_free_of_torch(tmp_path):
+def test_collecting_loads_nothing_heavy(tmp_path):
     probe = tmp_path / "probe.py"
     probe.write_text(
         "import sys\n"
         "def pytest_sessionfinish():\n"
-        "    heavy = ('torch', 'transformers', 'hypothesis')\n"
+        "    heavy = ('torch', 'transformers', 'diffusers', 'scipy', 'hypothesis')\n"
         "    print('loaded:', [name for name in heavy if name in sys.modules])\n"
     )
     command = [
@@ -29,12 +28,9 @@ def test_collecting_is_quick_and_free_of_torch(tmp_path):
         "suites",
     ]
     environment = os.environ | {"PYTHONPATH": str(tmp_path)}
-    before = time.perf_counter()
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    seconds = time.perf_counter() - before
     assert "loaded: []" in done.stdout
     assert done.returncode == 0
-    assert seconds < 8, "1.5 s where nothing else runs; this catches what doubles it on a busy machine"
 
 
 MODULES = (

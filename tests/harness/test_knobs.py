@@ -29,10 +29,13 @@ def proven(folder: Path, recipe: str, cards: int, **deployment) -> tuple[dict, .
     return tuple(record.knobs["proven_by_rank"][str(rank)] for rank in range(cards))
 
 
-def test_shards_types_places_and_forwards_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    sharded = proven(tmp_path / "sharded", "published_sharded", 2)
-    [whole] = proven(tmp_path / "whole", "single", 1)
+@pytest.fixture(scope="module")
+def sharded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, ...]:
+    return proven(tmp_path_factory.mktemp("sharded"), "published_sharded", 2)
+
+
+def test_shards_types_places_and_forwards_are_counted(sharded: tuple[dict, ...], tmp_path: Path):
+    [whole] = proven(tmp_path, "single", 1)
     for rank in sharded:
         assert rank["kv_caches"] == ["bfloat16 host"]
         assert rank["transformer_forwards"]["denoise"] >= 1
@@ -45,21 +48,17 @@ def test_shards_types_places_and_forwards_are_counted(tmp_path: Path, monkeypatc
     assert held < 2.2 * sum(whole["parameter_bytes"]["text_encoder"].values())
 
 
-def test_a_simulation_counts_what_really_running_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_a_simulation_counts_what_really_running_counts(sharded: tuple[dict, ...]):
     """Repeated units included; the simulated caches and weights are of the same types, in the same places."""
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    run = {"recipe": "published_sharded", "cards": 2}
-    real = proven(tmp_path / "real", **run)
-    case = Case(name="case", recipe=run["recipe"], expect=PASS)
+    case = Case(name="case", recipe="published_sharded", expect=PASS)
     recipe = smallest(Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,)).recipe(case))
     for rank in range(2):
         proofs: list[KnobProof] = []
         simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))
-        assert json.loads(json.dumps(proofs[0].report())) == real[rank]
+        assert json.loads(json.dumps(proofs[0].report())) == sharded[rank]
 
 
-def test_a_run_that_ended_before_anything_acted_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+def test_a_run_that_ended_before_anything_acted_says_so(tmp_path: Path):
     case = Case(name="case", recipe="single", expect=PASS, miniature_capacity_mib=0.01)
     tier = Tier(name="tier", title="card", cards=1, card="RTX 4090", cases=(case,))
     record = Mode(shrink=smallest).run(tier, case, tmp_path)

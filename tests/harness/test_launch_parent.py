@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from processes import await_count
+from processes import IMPORT_PATH, at_rest, await_count
+from waiting import PATIENCE, wait_until
 
 PARENT = """
 import sys
@@ -26,30 +27,33 @@ with RankGroup.start(job, Path(folder)) as group:
     print(shared_fork_server(()).pid, flush=True)
     group.command("clip")
 """
-PROCESSES = 4
-"""The fork server and three ranks."""
+RANKS = 3
+
+
+Parent = tuple[subprocess.Popen, int]
+"""A process, and the session of its ranks."""
 
 
 @pytest.fixture(params=["sleep", "deaf", "native", "freeze"])
-def parent(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[subprocess.Popen, int]]:
-    """A process whose ranks do not answer, each kind more stubborn; and the session of its ranks."""
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(Path.cwd()), str(Path(__file__).parent)])}
+def parent(request: pytest.FixtureRequest, tmp_path: Path, interruptible: None) -> Iterator[Parent]:
+    """Whose ranks do not answer, each kind more stubborn."""
+    env = os.environ | {"PYTHONPATH": IMPORT_PATH}
     command = [sys.executable, "-c", PARENT, request.param, str(tmp_path)]
     with subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         session = int(process.stdout.readline())
-        await_count(session, at_least=PROCESSES)
+        wait_until(lambda: at_rest(session, tmp_path, "there", RANKS))
         yield process, session
         process.kill()
 
 
-def test_killed_parent_leaves_no_process(parent: tuple[subprocess.Popen, int]):
+def test_killed_parent_leaves_no_process(parent: Parent):
     process, session = parent
     process.kill()
     await_count(session, at_most=0)
 
 
 @pytest.mark.parametrize("parent", ["sleep", "deaf", "freeze"], indirect=True)
-def test_killed_parent_and_server_leave_no_process(parent: tuple[subprocess.Popen, int]):
+def test_killed_parent_and_server_leave_no_process(parent: Parent):
     process, session = parent
     os.kill(session, signal.SIGKILL)
     process.kill()
@@ -57,17 +61,18 @@ def test_killed_parent_and_server_leave_no_process(parent: tuple[subprocess.Pope
 
 
 @pytest.mark.parametrize("times", [1, 2])
-def test_interrupted_parent_leaves_no_process(parent: tuple[subprocess.Popen, int], times: int):
+def test_interrupted_parent_leaves_no_process(parent: Parent, times: int):
+    """However soon the second Ctrl-C comes after the first."""
     process, session = parent
     for _ in range(times):
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    assert process.wait(timeout=8) == -signal.SIGINT
+    assert process.wait(timeout=PATIENCE) == -signal.SIGINT
     assert "KeyboardInterrupt" in process.stderr.read()
     await_count(session, at_most=0)
 
 
-def test_terminated_parent_leaves_no_process(parent: tuple[subprocess.Popen, int]):
+def test_terminated_parent_leaves_no_process(parent: Parent):
     process, session = parent
     process.terminate()
     await_count(session, at_most=0)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from types import SimpleNamespace
 
 import pytest
 from nvml_stand_in import GIB, StandInNvml
+from waiting import wait_until
 
 from suites.harness.hardware.partitioned import Mode as Partitioned
 from suites.harness.hardware.physical import Mode as Physical
@@ -116,7 +116,8 @@ def test_the_sampler_keeps_the_peak_of_each_phase():
         for phase, used in (("encode", 3), ("decode", 2)):
             sampler.start_phase(phase)
             library.cards[0].used = used * GIB
-            time.sleep(0.05)
+            before = library.reads
+            wait_until(lambda before=before: library.reads > before)  # by its thread
     assert sampler.peaks == {"load": GIB, "encode": 3 * GIB, "decode": 3 * GIB}
     assert sampler.problem is None
 
@@ -147,15 +148,3 @@ def test_host_memory_is_read_for_each_phase():
     host.read()
     assert before > 64 * 1024**2
     assert host.peaks["decode"] <= before
-
-
-@pytest.mark.timed
-def test_sampling_takes_less_than_a_hundredth_of_a_core():
-    """With everything that Python adds; the driver's own part of a reading is some 20 microseconds."""
-    library = StandInNvml(H200)
-    with DeviceSampler(library, "GPU-0000"):
-        begun = time.process_time()
-        time.sleep(2)
-        taken = time.process_time() - begun
-    assert library.reads > 20
-    assert taken < 0.02

@@ -11,6 +11,7 @@ import sys
 import pytest
 from canned import passed, ran_out
 from lab import said
+from waiting import PATIENCE
 
 from suites.harness.judge import Judgement
 from suites.harness.report.progress import bars
@@ -45,15 +46,28 @@ def test_elsewhere_than_on_a_terminal_a_line_says_what_begins(lab):
     assert "gpu5x24 1/1" not in said(lab.run("-q"))
 
 
-SLOW = """
-import time
+DRAWN_MEANWHILE = f"""
+import threading
+from suites.harness.report import progress
+
+drawn = threading.Semaphore(0)
+write = progress.LiveLines._write
+def told(lines, text):
+    write(lines, text)
+    drawn.release()
+progress.LiveLines._write = told
+
 quick = sys.modules["suites.harness.hardware.simulated"].Mode
-class Slow(quick):
+class Watched(quick):
     def run(self, *given):
-        time.sleep(0.6)
+        while drawn.acquire(blocking=False):
+            pass
+        for _ in range(2):  # the first may have been begun before
+            assert drawn.acquire(timeout={PATIENCE})
         return super().run(*given)
-sys.modules["suites.harness.hardware.simulated"].Mode = Slow
+sys.modules["suites.harness.hardware.simulated"].Mode = Watched
 """
+"""A run that lasts until lines were drawn while it ran."""
 
 
 def on_a_terminal(lab, *options: str) -> str:
@@ -75,8 +89,9 @@ def on_a_terminal(lab, *options: str) -> str:
 
 def test_on_a_terminal_bars_come_below_and_are_gone_before_pytest_writes(lab):
     lab.put(passed())
+    assert "\x1b7" not in on_a_terminal(lab, "-s"), "tests that print themselves are left alone"
     with (lab.folder / "conftest.py").open("a") as file:
-        file.write(SLOW)
+        file.write(DRAWN_MEANWHILE)
     text = on_a_terminal(lab)
     drawn = re.findall(r"\x1b7\x1b\[1B\r\x1b\[K([^\x1b]*)\x1b8", text)
     assert drawn
@@ -85,7 +100,6 @@ def test_on_a_terminal_bars_come_below_and_are_gone_before_pytest_writes(lab):
     after = text[text.rindex("\x1b8") :]
     assert after.startswith("\x1b8\x1b[J"), "cleared"
     assert "1 passed" in after
-    assert "\x1b7" not in on_a_terminal(lab, "-s"), "tests that print themselves are left alone"
 
 
 def test_there_is_one_table_unless_that_of_pytest_benchmark_is_asked_for(lab):

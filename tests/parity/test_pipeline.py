@@ -91,18 +91,14 @@ def frame_stages(made: Made, golden: dict[str, Tensor]) -> list[Stage]:
     return stages
 
 
-def test_every_run_equals_the_reference_stage_by_stage(pipeline_case: Path, subtests: pytest.Subtests):
-    case = PipelineCase(folder=pipeline_case)
-    for name, run in case.meta["runs"].items():
-        golden, recipe = load_file(case.folder / run["file"]), case.recipe(run)
-        with (
-            subtests.test(name),
-            pytest.MonkeyPatch.context() as patch,
-            open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar,
-        ):
-            made = Made(avatar, case, patch)
-            stages = [*conditioning_stages(case, made), *denoising_stages(made, golden), *frame_stages(made, golden)]
-            assert_stages(stages)
+def test_every_run_equals_the_reference_stage_by_stage(pipeline_run: tuple[Path, str], monkeypatch: pytest.MonkeyPatch):
+    folder, name = pipeline_run
+    case = PipelineCase(folder=folder)
+    run = case.meta["runs"][name]
+    golden, recipe = load_file(folder / run["file"]), case.recipe(run)
+    with open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar:
+        made = Made(avatar, case, monkeypatch)
+    assert_stages([*conditioning_stages(case, made), *denoising_stages(made, golden), *frame_stages(made, golden)])
 
 
 def test_the_seed_gives_the_stored_noise(pipeline_case: Path):

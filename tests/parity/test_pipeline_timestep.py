@@ -9,6 +9,7 @@ from pathlib import Path
 from pipeline import Stage, assert_stages, latent_stages
 from safetensors.torch import load_file
 from torch import Tensor
+from waiting import PATIENCE
 
 from liveavatar_core.config import ORIGINAL_TIMESTEP, Deployment
 from suites.harness.launch import Job, RankGroup
@@ -39,7 +40,7 @@ def run_ranks(case: Path, folder: Path) -> list[dict[str, Tensor]]:
     }
     job = Job(target="pipeline_ranks:run", payload=payload, world_size=meta["world_size"], preload=PRELOAD)
     with RankGroup.start(job, folder) as group:
-        group.command("video", seconds=300)
+        group.command("video", seconds=PATIENCE)
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(meta["world_size"])]
 
 

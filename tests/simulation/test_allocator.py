@@ -88,7 +88,7 @@ def test_peaks_by_phase():
 
 
 @given(st.lists(st.tuples(st.integers(1, 64 * MIB), st.booleans(), st.integers(0, 50)), max_size=60))
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 def test_blocks_never_overlap_and_cover_what_is_reserved(steps):
     allocator, alive = CachingAllocator(), []
     for serial, (size, dies, which) in enumerate(steps, 1):
