@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 
 import numpy as np
 import torch
@@ -13,9 +13,8 @@ from PIL import Image
 from torch import Tensor
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
-from liveavatar_core.deploy.load import PARTS, build_part, load_parts, stored_dtype
-from liveavatar_core.deploy.system import System, load_system
-from liveavatar_core.deploy.world import World
+from liveavatar_core.deploy.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
+from liveavatar_core.deploy.system import System
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
 from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
@@ -73,15 +72,19 @@ def simulate_rank(
     ledger.work = work = WorkCounter(ledger.place_of, rank)
     repeater = Repeater(ledger, work)
     clips, failure = 0, None
-    load = _load_everything if execute_everything else partial(_load_repeating, Recorder(ledger, work))
+    built = recipe if execute_everything else shortened(recipe)
+    weights = _hollow(built)
+    load_unit = load_at_once if execute_everything else RepeatedLoad(recorder=Recorder(ledger, work), recipe=recipe)
     with fake_world(recipe.deployment, rank) as world:
         try:
             with ledger:
-                avatar = Avatar(system=load(recipe, world), tokenizer=byte_tokenizer(recipe))
+                parts = load_parts(built, world, weights, load_unit)
+                system = System(recipe=recipe, world=world, parts=parts)
+                avatar = Avatar(system=system, tokenizer=byte_tokenizer(recipe))
                 if observe is not None:
-                    repeater.listener = observe(avatar.system, ledger.place_of)
+                    repeater.listener = observe(system, ledger.place_of)
                 if not execute_everything:
-                    repeater.watch(avatar.system.parts)
+                    repeater.watch(parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
                     clips += block.index == recipe.clip.blocks_per_clip - 1
         except OutOfMemory as error:
@@ -95,17 +98,6 @@ def simulate_rank(
         units_executed=repeater.executed,
         units_repeated=repeater.repeated,
     )
-
-
-def _load_everything(recipe: Recipe, world: World) -> System:
-    return load_system(recipe, world, _hollow(recipe))
-
-
-def _load_repeating(recorder: Recorder, recipe: Recipe, world: World) -> System:
-    """Load a few layers of each kind; the others repeat what that did."""
-    short = shortened(recipe)
-    parts = load_parts(short, world, _hollow(short), RepeatedLoad(recorder=recorder, recipe=recipe))
-    return System(recipe=recipe, world=world, parts=parts)
 
 
 def _hollow(recipe: Recipe) -> dict[str, HollowSource]:
