@@ -4,7 +4,7 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 WORKERS ?= 2
 HARDWARE ?= simulated,miniature
 TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
-SUITES ?= suites/gpu4x24 suites/gpu5x24 suites/gpu1x80
+SUITES ?= $(addprefix suites/tiers/test_,gpu4x24.py gpu5x24.py gpu1x80.py)
 
 VENV := .venv
 READY := $(VENV)/.ready

@@ -1,3 +1,3 @@
 """Hands over to the plugin of the harness."""
 
-pytest_plugins = ["suites.harness.plugin", "suites.harness.nightly"]
+pytest_plugins = ["suites.harness.pytest_plugin.plugin", "suites.harness.pytest_plugin.nightly"]

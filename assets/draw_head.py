@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from training.heads import Face, Motion, draw
+from tiny_avatar.heads import Face, Motion, draw
 
 SEED, PIXELS = 511, 512
 

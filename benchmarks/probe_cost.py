@@ -19,11 +19,11 @@ from types import SimpleNamespace
 from typing import Any
 
 from liveavatar_core import scopes
-from liveavatar_core.nvml import read_driver
+from liveavatar_core.hardware.nvml import read_driver
 from liveavatar_core.pipeline import Avatar, Inputs, open_avatar
 from liveavatar_core.recipes import miniature, named_recipe
-from liveavatar_core.simulation.run import simulated_inputs
-from suites.harness.probe import SAMPLE_SECONDS, DeviceSampler, HostMemory
+from liveavatar_core.simulation.estimate import simulated_inputs
+from suites.harness.probes.device import SAMPLE_SECONDS, DeviceSampler, HostMemory
 
 READING_SECONDS = 50e-6
 """Of one reading of NVML on an H200 machine."""

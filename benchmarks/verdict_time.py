@@ -13,11 +13,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from liveavatar_core.cards import find_card
-from liveavatar_core.deploy.roles import distinct_ranks
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
-from suites.harness.tiers import Case, Tier, read_tiers
+from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
+from suites.harness.cases.tiers import Case, Tier, read_tiers
 
 ROW = "{:<10} {:<26} {:>4} {:<6} {:>9} {:>9} {:>9} {:>9}"
 

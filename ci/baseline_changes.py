@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from ci.revisions import Baselines
-from suites.harness.baseline import BaselineFile, CaseBaseline, MetricBaseline
-from suites.harness.compare import allowed_change, judge_change
-from suites.harness.verdict import Verdict
+from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, MetricBaseline
+from suites.harness.verdicts.compare import allowed_change, judge_change
+from suites.harness.verdicts.verdict import Verdict
 
 T = TypeVar("T")
 TOLERANCES = ("rel", "abs", "limit")

@@ -9,10 +9,10 @@ from itertools import zip_longest
 
 from ci.baseline_changes import TOLERANCES, direction, new_history
 from ci.revisions import Baselines
-from suites.harness.baseline import BaselineFile, CaseBaseline, render
-from suites.harness.baseline_update import what_got_worse
-from suites.harness.machine import machine_profile_name
-from suites.harness.measures import HIGHER_IS_BETTER
+from suites.harness.records.machine_identity import machine_profile_name
+from suites.harness.verdicts.baseline_update import what_got_worse
+from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, render
+from suites.harness.verdicts.metrics import HIGHER_IS_BETTER
 
 UNITS = frozenset(
     {

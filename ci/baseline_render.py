@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ci.baseline_changes import Altered, Changes, Moved
 from ci.baseline_lint import Objection
-from suites.harness.verdict import Verdict, gravest, printable
+from suites.harness.verdicts.verdict import Verdict, gravest, printable
 
 MARKER = "<!-- baseline-diff -->"
 """By which the comment of an earlier run is found, and replaced."""

@@ -9,7 +9,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
 python=${PYTHON:-.venv/bin/python}
 report=${REPORT:-report/evidence}
-own_tier=(--tiers=ci/evidence_tiers.toml suites/added_tiers)
+own_tier=(--tiers=ci/evidence_tiers.toml suites/tiers/test_added_tiers.py)
 steps=(cuda gpu1x80 gpu4x24 gpu5x24 remedies1 remedies4 gpu1x141 predict compare
     speed_bf16 speed_bf16_compiled speed_fp8 speed_fp8_compiled baselines)
 
@@ -25,11 +25,11 @@ tier() { run "$python" -m pytest --report-dir="$report" --baseline-compare=off "
 cuda() {
     run "$python" -m pytest tests -m cuda
 }
-gpu1x80() { tier --hardware=partitioned suites/gpu1x80; }
-gpu4x24() { tier --hardware=partitioned suites/gpu4x24; }
-gpu5x24() { tier --hardware=partitioned suites/gpu5x24; }
-remedies1() { tier --hardware=partitioned suites/remedies -m "gpu1x24 or gpu1x48"; }
-remedies4() { tier --hardware=partitioned suites/remedies -m gpu4x24; }
+gpu1x80() { tier --hardware=partitioned suites/tiers/test_gpu1x80.py; }
+gpu4x24() { tier --hardware=partitioned suites/tiers/test_gpu4x24.py; }
+gpu5x24() { tier --hardware=partitioned suites/tiers/test_gpu5x24.py; }
+remedies1() { tier --hardware=partitioned suites/tiers/test_remedies_1x24.py suites/tiers/test_remedies_1x48.py; }
+remedies4() { tier --hardware=partitioned suites/tiers/test_remedies_4x24.py; }
 gpu1x141() { tier --hardware=physical --require-hardware -m gpu1x141 "${own_tier[@]}"; }
 predict() { tier --hardware=simulated -n 4 suites "${own_tier[@]}"; }
 compare() { run "$python" -m ci.evidence_compare --report-dir="$report"; }

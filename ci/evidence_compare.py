@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveavatar_core.errors import GIB, LiveAvatarError
-from suites.harness.record import PhaseMemory, RunRecord, read_record
+from suites.harness.records.record import PhaseMemory, RunRecord, read_record
 
 ALLOWED = 0.02
 """Share by which a prediction may be off."""

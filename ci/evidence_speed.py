@@ -65,7 +65,7 @@ def measure(recipe: Recipe, *, compiled: bool) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     from liveavatar_core.pipeline import open_avatar
-    from liveavatar_core.simulation.run import simulated_inputs
+    from liveavatar_core.simulation.estimate import simulated_inputs
 
     peak = product_tflops()
     print(f"bfloat16 product {peak:.0f} TFLOP/s, copy {copy_gb_s():.0f} GB/s")

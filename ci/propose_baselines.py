@@ -12,12 +12,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
-from suites.harness.baseline import CaseBaseline, find_case
-from suites.harness.baseline_update import updated_case, with_new_metrics, write_case
-from suites.harness.compare import compare
-from suites.harness.record import RunRecord, read_record
-from suites.harness.tiers import Tier, read_tiers
-from suites.harness.verdict import Verdict, judge_outcome
+from suites.harness.cases.tiers import Tier, read_tiers
+from suites.harness.records.record import RunRecord, read_record
+from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
+from suites.harness.verdicts.baselines import CaseBaseline, find_case
+from suites.harness.verdicts.compare import compare
+from suites.harness.verdicts.verdict import Verdict, judge_outcome
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData, BadInput
-from suites.harness.baseline import BaselineFile, baselines_of
+from suites.harness.verdicts.baselines import BaselineFile, baselines_of
 
 FOLDER = "baselines"
 """Where a repository keeps them."""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
-from suites.harness.tiers import read_tiers
+from suites.harness.cases.tiers import read_tiers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -11,13 +11,13 @@ import numpy as np
 from waiting import PATIENCE
 
 from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
-from liveavatar_core.deploy.roles import decode_rank
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.model.params import TransformerParams
-from suites.harness.launch import Job, RankGroup
+from liveavatar_core.parallel.ranks import decode_rank
+from suites.harness.processes.rank_group import Job, RankGroup
 
 if TYPE_CHECKING:
-    from suites.harness.channel import ChildLink
+    from suites.harness.processes.child_link import ChildLink
 
 SMALL = ModelParams(
     transformer=TransformerParams(
@@ -120,7 +120,7 @@ def _generate(recipe: Recipe) -> dict[str, np.ndarray]:
     from liveavatar_core.pipeline.conditioning import encode
     from liveavatar_core.pipeline.decoding import decode
     from liveavatar_core.pipeline.denoising import denoise
-    from liveavatar_core.simulation.run import simulated_inputs
+    from liveavatar_core.simulation.estimate import simulated_inputs
 
     with open_avatar(recipe) as avatar:
         system = avatar.system

@@ -23,7 +23,7 @@ from liveavatar_core.weights.checkpoint import (
     with_lora,
     write_checkpoint,
 )
-from liveavatar_core.weights.inspect import inspect_checkpoint
+from liveavatar_core.weights.checkpoint_summary import inspect_checkpoint
 from liveavatar_core.weights.layout import read_model_params
 from liveavatar_core.weights.lora import lora_of
 from liveavatar_core.weights.names import COMPONENTS, published_name

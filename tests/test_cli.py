@@ -16,11 +16,11 @@ import soundfile
 from PIL import Image
 from waiting import PATIENCE
 
-from liveavatar_core.cli import main
-from liveavatar_core.commands import options as options_module
-from liveavatar_core.commands.progress import show_progress
-from liveavatar_core.commands.recording import record
-from liveavatar_core.commands.stopping import Stopped, StopSignals
+from liveavatar_core.cli.main import field_options as options_module
+from liveavatar_core.cli.main import main
+from liveavatar_core.cli.progress_bar import show_progress
+from liveavatar_core.cli.stop_signals import Stopped, StopSignals
+from liveavatar_core.cli.video_output import record
 from liveavatar_core.config import ClipSpec, Deployment
 from liveavatar_core.errors import OutOfMemory
 
@@ -147,7 +147,7 @@ def test_missing_arguments_are_refused(tmp_path, capsys, given):
 
 
 def test_wrong_options_are_reported_without_loading_torch(folder):
-    run = "import sys; from liveavatar_core.cli import main; main(sys.argv[1:]); print('torch' in sys.modules)"
+    run = "import sys; from liveavatar_core.cli.main import main; main(sys.argv[1:]); print('torch' in sys.modules)"
     command = [sys.executable, "-c", run, *arguments(folder, num_clip="0")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "False\n"
 
@@ -174,7 +174,7 @@ def test_help_shows_every_field_with_its_default(capsys):
     ],
 )
 def test_flags_are_given_alone_or_with_a_value(given, expected):
-    from liveavatar_core.cli import make_parser
+    from liveavatar_core.cli.main import make_parser
 
     base = ["generate", "--image=i", "--audio=a", "--prompt=p", "--seeded_weights=tiny"]
     assert make_parser().parse_args([*base, *given]).offload_model is expected
@@ -347,7 +347,7 @@ def test_a_run_stopped_before_its_first_frame_leaves_nothing(folder):
 
 
 def test_a_checkpoint_makes_a_video_and_a_damaged_one_is_refused(folder, capsys):
-    from liveavatar_core.deploy.load import seeded_weights
+    from liveavatar_core.parallel.load import seeded_weights
     from liveavatar_core.recipes import TINY, miniature, single
     from liveavatar_core.weights.checkpoint import write_checkpoint
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
-from liveavatar_core.cpu_kernels import has_bfloat16_units, install_cpu_kernels
-from liveavatar_core.simulation.ledger import Ledger
+from liveavatar_core.hardware.cpu_kernels import has_bfloat16_units, install_cpu_kernels
+from liveavatar_core.simulation.memory_tracker import Ledger
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """Make torch treat any x86 processor as one without bfloat16 units."""

@@ -10,13 +10,19 @@ from deployments import SMALL, small
 from torch import nn
 
 from liveavatar_core.config import Deployment, Recipe
-from liveavatar_core.deploy.load import build_part
-from liveavatar_core.deploy.quantise import Float8Linear, Float8MultipliedLinear, Int8Linear, QuantisedLinear, quantise
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.cache import Float8KVCache, KVCache
+from liveavatar_core.parallel.load import build_part
+from liveavatar_core.parallel.quantize import (
+    Float8Linear,
+    Float8MultipliedLinear,
+    Int8Linear,
+    QuantisedLinear,
+    quantise,
+)
 from liveavatar_core.pipeline import open_avatar
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import simulate_rank, simulated_inputs
+from liveavatar_core.simulation.estimate import simulate_rank, simulated_inputs
+from liveavatar_core.simulation.memory_tracker import Capacity
 
 TWO = {"num_gpus_dit": 2, "ulysses_size": 2}
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from waiting import PATIENCE
 
-from liveavatar_core.cli import make_parser
-from suites.harness.tiers import read_tiers
+from liveavatar_core.cli.main import make_parser
+from suites.harness.cases.tiers import read_tiers
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "baselines/README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -22,10 +22,10 @@ EXPENSIVE = {
     r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",
     r"\S*pytest (suites/fuzz|tests/test_fuzz.py)": "tries recipes for minutes; tests/test_fuzz.py runs a rule so",
     r"\S*pytest -m published": "simulates eleven full-size runs",
-    r"\S*python -m suites.published.table$": "simulates eleven full-size runs",
+    r"\S*python -m suites.published.claims_table$": "simulates eleven full-size runs",
     r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",
     r"\S*pytest tests/harness/test_faults.py": "make test runs them, and they take a minute",
-    r"\S*python -m training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
+    r"\S*python -m tiny_avatar.training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
     r"sbatch ": "needs Slurm; tests/ci/test_slurm.py runs the script",
     r"\S*python -m ci.propose_baselines": "rewrites baselines; tests/ci/test_propose_baselines.py runs it",
 }

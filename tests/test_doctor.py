@@ -17,18 +17,18 @@ from safetensors.torch import save_file
 from test_checkpoint import MODEL, SHARD_BYTES, seeded
 from waiting import PATIENCE
 
-from liveavatar_core.cli import main
-from liveavatar_core.commands.doctor import show
+from liveavatar_core.cli.doctor.checkpoint import weights_branch
+from liveavatar_core.cli.doctor.checks import Branch, bad, good, skipped
+from liveavatar_core.cli.doctor.command import show
+from liveavatar_core.cli.doctor.driver import TorchBuild, card_branches, driver_branch
+from liveavatar_core.cli.doctor.examine import Subject, as_data, examine, gravest
+from liveavatar_core.cli.doctor.host import available_memory, judge_disk, judge_memory, offload_bytes
+from liveavatar_core.cli.doctor.inputs import portrait_findings, voice_findings
+from liveavatar_core.cli.doctor.links import judge_rate, link_branch, measure_all_gather, reason_of
+from liveavatar_core.cli.main import main
 from liveavatar_core.errors import GIB
+from liveavatar_core.hardware.nvml import CardProcess, CardReading, DriverReading
 from liveavatar_core.media import read_audio, read_image
-from liveavatar_core.nvml import CardProcess, CardReading, DriverReading
-from liveavatar_core.preflight.driver import TorchBuild, card_branches, driver_branch
-from liveavatar_core.preflight.examine import Subject, as_data, examine, gravest
-from liveavatar_core.preflight.findings import Branch, bad, good, skipped
-from liveavatar_core.preflight.host import available_memory, judge_disk, judge_memory, offload_bytes
-from liveavatar_core.preflight.inputs import portrait_findings, voice_findings
-from liveavatar_core.preflight.links import judge_rate, link_branch, measure_all_gather, reason_of
-from liveavatar_core.preflight.weights import weights_branch
 from liveavatar_core.weights.checkpoint import write_checkpoint
 
 ASSETS = Path(__file__).parents[1] / "assets"
@@ -129,7 +129,7 @@ def test_between_cards_takes_two():
 
 
 def test_cards_that_cannot_read_each_other_are_named(monkeypatch):
-    monkeypatch.setattr("liveavatar_core.preflight.links.measure_all_gather", lambda *_: {"gb_s": 20.0})
+    monkeypatch.setattr("liveavatar_core.cli.doctor.links.measure_all_gather", lambda *_: {"gb_s": 20.0})
     branch = link_branch(replace(DRIVER, cards=(CARD, CARD), without_peer_access=((0, 1),)))
     assert statuses(branch) == {"peer access": "limited", "NCCL all-gather": "good"}
 

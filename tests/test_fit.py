@@ -9,11 +9,11 @@ from dataclasses import replace
 
 import pytest
 
-from liveavatar_core import cli
-from liveavatar_core.commands import fit, generate
+from liveavatar_core.cli.main import fit, generate
+from liveavatar_core.cli.main import main as cli
+from liveavatar_core.cli.plan.layouts import Fit, Misfit, candidates, command_of, judge, parse_cards, quality_of
 from liveavatar_core.config import ClipSpec, Deployment
 from liveavatar_core.errors import BadInput
-from liveavatar_core.fitting import Fit, Misfit, candidates, command_of, judge, parse_cards, quality_of
 from liveavatar_core.recipes import miniature
 
 CLIP = ClipSpec(size="688*368")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 from test_checkpoint import MODEL, SHARD_BYTES, a_shard, change_torch_file, seeded
 
-from liveavatar_core.cli import main
-from liveavatar_core.commands.card_sets import CARD_SETS, fits
+from liveavatar_core.cli.main import main
+from liveavatar_core.cli.plan.card_sets import CARD_SETS, fits
 from liveavatar_core.weights import layout
 from liveavatar_core.weights.checkpoint import expected_shapes, write_checkpoint
 

@@ -10,10 +10,10 @@ from deployments import small
 from torch import Tensor
 
 from liveavatar_core.config import Deployment
-from liveavatar_core.deploy.load import PARTS, build_part
-from liveavatar_core.deploy.system import load_system
-from liveavatar_core.simulation.ledger import Ledger
-from liveavatar_core.simulation.world import HollowSource, fake_world
+from liveavatar_core.parallel.load import PARTS, build_part
+from liveavatar_core.parallel.system import load_system
+from liveavatar_core.simulation.fake_world import HollowSource, fake_world
+from liveavatar_core.simulation.memory_tracker import Ledger
 
 RANKS = 5
 

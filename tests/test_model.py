@@ -19,7 +19,7 @@ from liveavatar_core.model.layers import Float32Linear, RMSNorm
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.state import BlockContext, ConditionState
 from liveavatar_core.model.transformer import Denoise, LiveAvatarTransformer, Prefill
-from training.transformer import GrowingCache
+from tiny_avatar.training.transformer import GrowingCache
 
 PARAMS = TransformerParams(
     dim=48,

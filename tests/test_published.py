@@ -9,8 +9,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 from canned import failed, memory, passed, ran_out
 
-from suites.harness.record import Timing
-from suites.published import evidence, figures, table
+from suites.harness.records.record import Timing
+from suites.published import claims_table as table
+from suites.published import evidence, figures
 from suites.published.figures import Figure, Settlement, read_figures, read_settlements
 from suites.published.readings import READINGS
 from suites.published.settle import answer

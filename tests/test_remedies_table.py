@@ -7,8 +7,8 @@ import re
 import pytest
 
 from liveavatar_core.errors import BadInput
-from suites.harness.marked import lines_between, replaced
-from suites.remedies import table
+from suites.harness.report.generated_blocks import lines_between, replaced
+from suites.tiers import remedies_table as table
 
 ROW = re.compile(
     r"\| (?P<cards>\d+ x [\w ]+) \| `(?P<recipe>\w+)` \| (?P<peak>\d+\.\d\d) \| (?P<room>\d+\.\d\d) \| \d+\.\d"

@@ -13,15 +13,15 @@ from deployments import small
 from PIL import Image
 
 from liveavatar_core.config import Deployment, Quirks, Recipe
-from liveavatar_core.deploy.load import seeded_weights
-from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.world import World
+from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.load import seeded_weights
+from liveavatar_core.parallel.world import World
 from liveavatar_core.pipeline import FrameBlock, Inputs, load_avatar, open_avatar
 from liveavatar_core.pipeline import avatar as avatar_module
 from liveavatar_core.recipes import named_recipe
-from liveavatar_core.simulation.ledger import Capacity, Ledger, PhasePeak
-from liveavatar_core.simulation.run import simulate_rank
-from liveavatar_core.sizing import num_clips_in
+from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity, Ledger, PhasePeak
+from liveavatar_core.video_geometry import num_clips_in
 
 ALONE = Deployment()
 SHORT = {"infer_frames": 12, "sample_steps": 2}

@@ -9,7 +9,7 @@ import pytest
 from liveavatar_core.recipes import TINY
 from liveavatar_core.weights.layout import read_model_params
 from liveavatar_core.weights.shipped import FOLDER, LORA
-from training.evaluate import Shown, evaluate, metrics, mouth_correlation
+from tiny_avatar.training.evaluate import Shown, evaluate, metrics, mouth_correlation
 
 MOST_BYTES = 16_000_000
 
@@ -51,5 +51,7 @@ def test_a_film_out_of_step_with_its_voice_is_told_from_one_in_step(
 
 
 def test_its_training_is_on_record() -> None:
-    logs = sorted(path.stem for path in (Path(__file__).parents[1] / "training" / "log").glob("*.jsonl"))
+    logs = sorted(
+        path.stem for path in (Path(__file__).parents[1] / "tiny_avatar" / "training" / "log").glob("*.jsonl")
+    )
     assert {"vae_pictures", "vae", "vae_mouths", "text_encoder", "audio_encoder", "flow_1", "lora"} <= set(logs)

@@ -8,15 +8,15 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from liveavatar_core.deploy.ulysses import Ulysses, shares
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.cache import KVCache
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.sequence import SequenceLayout, WholeSequence
 from liveavatar_core.model.transformer import LiveAvatarTransformer, Prefill
+from liveavatar_core.parallel.ulysses import Ulysses, shares
 from liveavatar_core.sampling import denoise_block
-from suites.harness.channel import ChildLink
-from suites.harness.launch import Job, RankGroup
+from suites.harness.processes.child_link import ChildLink
+from suites.harness.processes.rank_group import Job, RankGroup
 
 PRELOAD = ("torch", "liveavatar_core.pipeline")
 

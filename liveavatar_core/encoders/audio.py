@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate, pad
 from transformers import Wav2Vec2Config, Wav2Vec2Model
 
-from liveavatar_core.cpu_kernels import install_cpu_kernels
 from liveavatar_core.encoders.params import AudioEncoderParams
-from liveavatar_core.sizing import audio_frame_of, feature_frames_of, num_clips_of
+from liveavatar_core.hardware.cpu_kernels import install_cpu_kernels
+from liveavatar_core.video_geometry import audio_frame_of, feature_frames_of, num_clips_of
 
 
 class AudioEncoder(nn.Module):

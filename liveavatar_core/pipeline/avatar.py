@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.load import Weights, seeded_weights
-from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.system import System, load_system
-from liveavatar_core.deploy.world import World, join_world
 from liveavatar_core.encoders.text import ByteTokenizer, Tokenizer
+from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.load import Weights, seeded_weights
+from liveavatar_core.parallel.system import System, load_system
+from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import decode
 from liveavatar_core.pipeline.denoising import denoise

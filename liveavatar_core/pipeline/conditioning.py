@@ -14,13 +14,13 @@ from torch import Tensor
 
 from liveavatar_core import scopes
 from liveavatar_core.config import VIDEO_FRAMES_PER_LATENT
-from liveavatar_core.deploy.collectives import released_after
-from liveavatar_core.deploy.system import System
 from liveavatar_core.encoders.audio import encode_audio
 from liveavatar_core.encoders.text import Tokenizer, Tokens, encode_text
 from liveavatar_core.encoders.vae import PIXELS_PER_LATENT, encode_video
+from liveavatar_core.parallel.collectives import released_after
+from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline.types import Conditioning, Inputs
-from liveavatar_core.sizing import fit_portrait, num_clips_in, output_size
+from liveavatar_core.video_geometry import fit_portrait, num_clips_in, output_size
 
 
 def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> Conditioning:

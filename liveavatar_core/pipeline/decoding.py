@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from liveavatar_core import scopes
-from liveavatar_core.deploy.system import System
 from liveavatar_core.encoders.vae import StreamingDecoder, encode_video
+from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline.types import Conditioning, FrameBlock, LatentBlock
 
 WARM_UP_LATENTS = 7

@@ -18,10 +18,10 @@ from liveavatar_core.config import (
     VIDEO_FRAMES_PER_LATENT,
     ClipSpec,
 )
-from liveavatar_core.deploy.system import System
-from liveavatar_core.deploy.timestep import TimestepPipe, latents_rank, receive, send
 from liveavatar_core.model.cache import Cache
 from liveavatar_core.model.state import BlockContext, ConditionState
+from liveavatar_core.parallel.system import System
+from liveavatar_core.parallel.timestep import TimestepPipe, latents_rank, receive, send
 from liveavatar_core.pipeline.prefilling import prefill, renew
 from liveavatar_core.pipeline.types import Conditioning, LatentBlock, NoiseSource
 from liveavatar_core.sampling import denoise_block, denoise_step

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.system import System
-from liveavatar_core.deploy.ulysses import Ulysses
 from liveavatar_core.model.cache import Cache, Float8KVCache, HostKVCache, KVCache
 from liveavatar_core.model.sequence import SequenceLayout, WholeSequence
 from liveavatar_core.model.state import ConditionState
 from liveavatar_core.model.transformer import Prefill
+from liveavatar_core.parallel.system import System
+from liveavatar_core.parallel.ulysses import Ulysses
 from liveavatar_core.pipeline.types import Conditioning
 from liveavatar_core.sampling import schedule
 

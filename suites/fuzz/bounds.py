@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.roles import role_of
-from liveavatar_core.simulation.run import PORTRAIT_SIZE
-from liveavatar_core.sizing import output_size
+from liveavatar_core.parallel.ranks import role_of
+from liveavatar_core.simulation.estimate import PORTRAIT_SIZE
+from liveavatar_core.video_geometry import output_size
 
 BYTES = {"float32": 4, "bfloat16": 2}
 

@@ -10,9 +10,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from liveavatar_core.deploy.ulysses import Ulysses
 from liveavatar_core.encoders import audio
 from liveavatar_core.model.cache import HostKVCache, KVCache
+from liveavatar_core.parallel.ulysses import Ulysses
 from liveavatar_core.pipeline import denoising, prefilling
 
 Patch = tuple[Any, str, Any]

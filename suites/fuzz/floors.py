@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from liveavatar_core.config import Deployment
-from suites.harness.baseline import MetricBaseline, read_baseline
-from suites.harness.compare import allowed_change
-from suites.harness.measures import worsening
+from suites.harness.verdicts.baselines import MetricBaseline, read_baseline
+from suites.harness.verdicts.compare import allowed_change
+from suites.harness.verdicts.metrics import worsening
 
 BASELINES = Path(__file__).parents[2] / "baselines/miniature/quality1.toml"
 """Of one process: layouts make the same film."""

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 
 import torch
 
-from liveavatar_core.deploy.system import System
 from liveavatar_core.model.cache import KVCache
 from liveavatar_core.model.sequence import WholeSequence
 from liveavatar_core.model.state import ConditionState
 from liveavatar_core.model.transformer import Prefill
+from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline.types import Conditioning, LatentBlock
 from liveavatar_core.sampling import denoise_block, schedule
 

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.roles import distinct_ranks
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.ledger import Capacity, PhasePeak
-from liveavatar_core.simulation.run import simulate_rank
+from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity, PhasePeak
 
 
 @dataclass(frozen=True, kw_only=True)

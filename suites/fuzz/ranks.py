@@ -13,8 +13,8 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.roles import decode_rank
-from suites.harness.launch import GroupError, Job, RankGroup
+from liveavatar_core.parallel.ranks import decode_rank
+from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 
 PRELOAD = ("torch", "suites.fuzz.worker")
 SECONDS = 1800

@@ -13,9 +13,9 @@ from suites.fuzz.case import Case
 from suites.fuzz.floors import floors, too_bad
 from suites.fuzz.models import alone, exact, portrayed, small
 from suites.fuzz.ranks import Made, current_pool
-from suites.harness.launch import GroupError
-from suites.harness.metrics.film import Film
-from suites.harness.metrics.quality import quality_of
+from suites.harness.probes.film.film import Film
+from suites.harness.probes.film.quality import quality_of
+from suites.harness.processes.rank_group import GroupError
 
 CLOSE = 1e-5
 """Latents in float32 that differ by the order of sums alone, over two clips."""

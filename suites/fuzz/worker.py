@@ -13,20 +13,20 @@ from safetensors.numpy import save_file
 
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.load import Weights
-from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.world import World, join_world
+from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.load import Weights
+from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import decode
 from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
 from liveavatar_core.recipes import TINY
-from liveavatar_core.simulation.ledger import Ledger
-from liveavatar_core.simulation.run import simulated_inputs
+from liveavatar_core.simulation.estimate import simulated_inputs
+from liveavatar_core.simulation.memory_tracker import Ledger
 from suites.fuzz.faults import planted
 from suites.fuzz.oracle import denoise_by_hand
-from suites.harness.channel import ChildLink
 from suites.harness.hardware.miniature import ASSETS, PROMPT
+from suites.harness.processes.child_link import ChildLink
 from suites.harness.workers.clips import read_inputs
 from suites.harness.workers.miniature import small_weights
 

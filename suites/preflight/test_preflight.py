@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from liveavatar_core.preflight.findings import Branch
+    from liveavatar_core.cli.doctor.checks import Branch
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
@@ -16,9 +16,9 @@ ASSETS = Path(__file__).parents[2] / "assets"
 @pytest.fixture(scope="session")
 def branches() -> list[Branch]:
     """The examination, once a session."""
-    from liveavatar_core.nvml import read_driver
-    from liveavatar_core.preflight.driver import read_torch
-    from liveavatar_core.preflight.examine import Subject, examine
+    from liveavatar_core.cli.doctor.driver import read_torch
+    from liveavatar_core.cli.doctor.examine import Subject, examine
+    from liveavatar_core.hardware.nvml import read_driver
 
     subject = Subject(image=ASSETS / "portrait.png", audio=ASSETS / "voice.wav")
     return examine(subject, read_driver(), read_torch())

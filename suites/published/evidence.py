@@ -7,10 +7,10 @@ import sys
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
+from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware import mode_named
-from suites.harness.hardware.assemble import provenance
-from suites.harness.record import RunRecord, read_record, run_name
-from suites.harness.tiers import Case, Tier
+from suites.harness.records.build import provenance
+from suites.harness.records.record import RunRecord, read_record, run_name
 from suites.published.figures import find_run
 
 

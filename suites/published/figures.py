@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData
-from suites.harness.tiers import Case, Tier, read_tiers
+from suites.harness.cases.tiers import Case, Tier, read_tiers
 
 FOLDER = Path(__file__).parent
 FIGURES_FILE, SETTLED_FILE, RUNS_FILE = (

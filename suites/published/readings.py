@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from liveavatar_core.cards import find_card
 from liveavatar_core.errors import GIB
-from suites.harness.record import OutOfMemoryDetails, RunRecord
+from liveavatar_core.hardware.cards import find_card
+from suites.harness.records.record import OutOfMemoryDetails, RunRecord
 
 Reading = Callable[[RunRecord], float | None]
 """A number of a record, None where the run did not come to it."""

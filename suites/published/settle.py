@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from liveavatar_core.errors import GIB
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 from suites.published.figures import Figure, SettledVerdict, Settlement
 from suites.published.readings import READINGS
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suites.harness.plugin import SESSION
+from suites.harness.pytest_plugin.plugin import SESSION
 from suites.published.evidence import Evidence
 from suites.published.figures import Figure, read_figures, read_settlements
 from suites.published.settle import answer

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from suites.harness.options import AUTO
-from suites.harness.plugin import SESSION
-from suites.harness.tier_runner import TierRunner
+from suites.harness.pytest_plugin.options import AUTO
+from suites.harness.pytest_plugin.plugin import SESSION
+from suites.harness.pytest_plugin.tier_runner import TierRunner
 
 
 @pytest.fixture

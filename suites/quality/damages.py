@@ -14,14 +14,14 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from liveavatar_core.media import read_audio
-from suites.harness.baseline_update import default_tolerance
-from suites.harness.marked import replaced
-from suites.harness.metrics.film import Film
-from suites.harness.metrics.lip_sync import Sound
-from suites.harness.metrics.quality import Quality, quality_of
-from suites.harness.metrics.sketch import Pixels
-from training.heads import Face, Motion, draw
-from training.voices import SAMPLES_PER_FRAME, mouth
+from suites.harness.probes.film.film import Film
+from suites.harness.probes.film.lip_sync import Sound
+from suites.harness.probes.film.quality import Quality, quality_of
+from suites.harness.probes.film.sketch import Pixels
+from suites.harness.report.generated_blocks import replaced
+from suites.harness.verdicts.baseline_update import default_tolerance
+from tiny_avatar.heads import Face, Motion, draw
+from tiny_avatar.voices import SAMPLES_PER_FRAME, mouth
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/metrics.md"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from suites.harness.tier_runner import TierRunner
+from suites.harness.pytest_plugin.tier_runner import TierRunner
 
 pytestmark = pytest.mark.quality1
 

@@ -4,7 +4,7 @@ import subprocess
 from dataclasses import replace
 from datetime import date
 
-from suites.harness.baseline import BaselineFile, CaseBaseline, MetricBaseline, Provenance, render
+from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, MetricBaseline, Provenance, render
 
 FIVE = "simulated-rtx4090x5/gpu5x24.toml"
 MACHINE = {"hardware": "simulated", "card": "RTX 4090", "cards": 5}

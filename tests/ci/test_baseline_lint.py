@@ -6,7 +6,7 @@ import pytest
 from repository import FIVE, LATER, MACHINE, case, moved
 
 from ci.baseline_diff import main
-from suites.harness.baseline import BaselineFile, MetricBaseline, render
+from suites.harness.verdicts.baselines import BaselineFile, MetricBaseline, render
 
 OLD = case()
 NEW = replace(OLD, measured=LATER)

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from ci import evidence_compare, evidence_speed
-from suites.harness.record import PhaseMemory, RunRecord
-from suites.harness.tiers import read_tiers
+from suites.harness.cases.tiers import read_tiers
+from suites.harness.records.record import PhaseMemory, RunRecord
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "harness"))

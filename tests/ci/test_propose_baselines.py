@@ -9,7 +9,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "harness"))
 from canned import failed, passed, ran_out
 
 from ci.propose_baselines import main
-from suites.harness.baseline import find_case
+from suites.harness.verdicts.baselines import find_case
 
 
 @pytest.fixture

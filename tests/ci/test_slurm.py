@@ -10,11 +10,11 @@ import pytest
 from waiting import PATIENCE
 
 from ci.tier_options import main, tier_options
-from suites.harness import apart
-from suites.harness.apart_record import gather
-from suites.harness.record import read_record
-from suites.harness.tiers import read_tiers
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.cases.tiers import read_tiers
+from suites.harness.multinode import __main__ as apart
+from suites.harness.multinode.gather import gather
+from suites.harness.records.record import read_record
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,7 +95,7 @@ def test_a_card_that_is_too_small_is_an_outcome_of_the_record(tmp_path, capsys):
     (tmp_path / "tiers.toml").write_text(alone)
     run = ["lab", "sharded", str(tmp_path), "--hardware=miniature", f"--tiers={tmp_path / 'tiers.toml'}"]
     environment = os.environ | {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "1", "OMP_NUM_THREADS": "1"}
-    rank = [sys.executable, "-m", "suites.harness.apart", "rank", *run]
+    rank = [sys.executable, "-m", "suites.harness.multinode", "rank", *run]
     quiet = {"capture_output": True, "text": True, "check": False}
     done = subprocess.run(rank, cwd=ROOT, env=environment, timeout=PATIENCE, **quiet)
     assert done.returncode == 2, done.stderr
@@ -149,8 +149,8 @@ def test_options_are_what_differs_from_generate(capsys):
 
 
 def test_options_are_read_back_by_generate_as_the_same_recipe():
-    from liveavatar_core.cli import make_parser
-    from liveavatar_core.commands.generate import read_recipe
+    from liveavatar_core.cli.generate import read_recipe
+    from liveavatar_core.cli.main import make_parser
 
     needed = ["--image", "a.png", "--audio", "a.wav", "--prompt", "x", "--seeded_weights", "14b"]
     for tier in read_tiers().values():

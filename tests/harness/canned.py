@@ -6,7 +6,7 @@ from dataclasses import replace
 from datetime import date
 
 from liveavatar_core.errors import GIB
-from suites.harness.record import (
+from suites.harness.records.record import (
     DeclaredRecipe,
     Failure,
     MachineProfile,

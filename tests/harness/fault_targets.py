@@ -16,7 +16,7 @@ from pathlib import Path
 from liveavatar_core.config import ModelParams, Recipe
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.model.params import TransformerParams
-from suites.harness.channel import ChildLink
+from suites.harness.processes.child_link import ChildLink
 
 SMALLEST = ModelParams(
     transformer=TransformerParams(

@@ -5,16 +5,16 @@ The stand-in for a hardware mode is there to test the judge, and nothing else.
 
 from pathlib import Path
 
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 
 CONFTEST = """
 import sys, types
 from pathlib import Path
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 
-pytest_plugins = ["suites.harness.plugin"]
+pytest_plugins = ["suites.harness.pytest_plugin.plugin"]
 FOLDER = Path(__file__).parent
 
 def install(mode_name):

@@ -17,7 +17,7 @@ from waiting import PATIENCE, wait_until
 from liveavatar_core.errors import InvalidRecipe, OutOfMemory
 
 if TYPE_CHECKING:
-    from suites.harness.channel import ChildLink
+    from suites.harness.processes.child_link import ChildLink
 
 NAP = int(10 * PATIENCE)
 """Seconds; whoever sleeps for so long is ended by somebody, or the test fails."""

@@ -52,4 +52,6 @@ def hold_the_clock(monkeypatch: pytest.MonkeyPatch, ready: Callable[[], bool]) -
             stood_still.append(time.monotonic() - begun)
         return time.monotonic() - stood_still[0] if stood_still else begun
 
-    monkeypatch.setattr("suites.harness.launch.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep))
+    monkeypatch.setattr(
+        "suites.harness.processes.rank_group.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep)
+    )

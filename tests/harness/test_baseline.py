@@ -10,7 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from liveavatar_core.errors import BadData, BadInput
-from suites.harness.baseline import (
+from suites.harness.records.machine_identity import machine_identity, machine_profile_name
+from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
+from suites.harness.verdicts.baselines import (
     BaselineFile,
     CaseBaseline,
     MetricBaseline,
@@ -20,8 +22,6 @@ from suites.harness.baseline import (
     read_baseline,
     render,
 )
-from suites.harness.baseline_update import updated_case, with_new_metrics, write_case
-from suites.harness.machine import machine_identity, machine_profile_name
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
 NUMBER = st.floats(min_value=1e-6, max_value=1e9)

@@ -8,7 +8,7 @@ import pytest
 
 pytest_plugins = ["pytester"]
 TEST = """
-from suites.harness.clock import clock_of
+from suites.harness.pytest_plugin.clip_clock import clock_of
 
 def test_clips(request):
     clock, made = clock_of(request), []

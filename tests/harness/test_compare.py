@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from canned import failed, memory, passed, physical, ran_out
 
-from suites.harness.baseline_update import updated_case
-from suites.harness.compare import compare
-from suites.harness.measures import better, metrics
-from suites.harness.record import Timing
-from suites.harness.tiers import Expectation
-from suites.harness.verdict import EXIT_CODES, Verdict, exit_code, gravest, judge_outcome
+from suites.harness.cases.tiers import Expectation
+from suites.harness.records.record import Timing
+from suites.harness.verdicts.baseline_update import updated_case
+from suites.harness.verdicts.compare import compare
+from suites.harness.verdicts.metrics import better, metrics
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict, exit_code, gravest, judge_outcome
 
 OOM = Expectation(outcome="oom", phases=("encode", "prefill"), category="unsharded_parameters", because="b")
 PASS = Expectation(outcome="pass", because="b")

@@ -16,12 +16,12 @@ from fault_targets import FAULT, HAPPENED, SLOW_SECONDS, smallest
 from processes import await_count, hold_the_clock, states_of
 from waiting import PATIENCE
 
-from suites.harness.fork_server import shared_fork_server
-from suites.harness.hardware.assemble import PRELOAD
+from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.hardware.miniature import Mode
-from suites.harness.record import RunRecord
-from suites.harness.tiers import Case, Expectation, Tier
-from suites.harness.verdict import Verdict, judge_outcome
+from suites.harness.processes.fork_client import shared_fork_server
+from suites.harness.records.build import PRELOAD
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.verdict import Verdict, judge_outcome
 
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
 CASE = Case(name="pair", recipe="published_sharded", expect=PASS, miniature_capacity_mib=64)

@@ -19,8 +19,8 @@ from processes import IMPORT_PATH
 from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadData
-from suites.harness.record import read_record, write_atomically
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.records.record import read_record, write_atomically
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
 MARK = "LIVEAVATAR_TEST_SESSION"
@@ -31,7 +31,7 @@ from functools import partial
 from fault_targets import smallest
 from suites.harness.hardware.miniature import Mode
 
-pytest_plugins = ["suites.harness.plugin"]
+pytest_plugins = ["suites.harness.pytest_plugin.plugin"]
 sys.modules["suites.harness.hardware.miniature"] = types.SimpleNamespace(
     Mode=partial(Mode, target="fault_targets:run", shrink=smallest)
 )

@@ -9,8 +9,8 @@ from canned import passed, physical
 from lab import said
 
 from liveavatar_core.errors import BadData
-from suites.harness.history import POINTS, append_history, outliers, read_history
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.records.history import POINTS, append_history, outliers, read_history
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
 SECONDS = (20.0, 20.4, 19.8, 20.2, 20.0, 20.1, 19.9, 20.3, 20.2, 20.0)

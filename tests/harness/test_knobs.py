@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from fault_targets import smallest
 
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import simulate_rank
+from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
+from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.hardware.miniature import Mode
-from suites.harness.tiers import Case, Expectation, Tier
-from suites.harness.workers.knobs import UNPROVEN, KnobProof
+from suites.harness.probes.observed_settings import UNPROVEN, KnobProof
 from suites.harness.workers.simulate import observe
 
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")

@@ -15,10 +15,10 @@ from processes import IMPORT_PATH, at_rest, await_count, hold_the_clock
 from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadInput, OutOfMemory
-from suites.harness import failures
-from suites.harness.fork_server import ForkServer, shared_fork_server
-from suites.harness.interrupts import interrupts_held
-from suites.harness.launch import GroupError, Job, RankGroup
+from suites.harness.processes import failures
+from suites.harness.processes.fork_client import ForkServer, shared_fork_server
+from suites.harness.processes.interrupts import interrupts_held
+from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 
 
 def job(target: str, *, world_size: int = 2, **settings) -> Job:
@@ -40,9 +40,9 @@ def no_process_left() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def patience(monkeypatch: pytest.MonkeyPatch) -> None:
     """However slow the machine is, ranks that may still fail are waited for."""
-    monkeypatch.setattr("suites.harness.launch.GRACE_SECONDS", PATIENCE)
-    monkeypatch.setattr("suites.harness.launch.CAUSE_SECONDS", PATIENCE)
-    monkeypatch.setattr("suites.harness.launch.STACKS_SECONDS", PATIENCE)
+    monkeypatch.setattr("suites.harness.processes.rank_group.GRACE_SECONDS", PATIENCE)
+    monkeypatch.setattr("suites.harness.processes.rank_group.CAUSE_SECONDS", PATIENCE)
+    monkeypatch.setattr("suites.harness.processes.rank_group.STACKS_SECONDS", PATIENCE)
 
 
 @pytest.fixture
@@ -100,7 +100,7 @@ def test_the_parent_stays_free_of_torch(tmp_path: Path):
     script = f"""
 import sys
 from pathlib import Path
-from suites.harness.launch import Job, RankGroup
+from suites.harness.processes.rank_group import Job, RankGroup
 with RankGroup.start(Job(target="launch_targets:describe", world_size=1), Path({str(tmp_path)!r})) as group:
     group.command("load")
 sys.exit("torch" in sys.modules)
@@ -147,8 +147,8 @@ def test_cause_is_awaited_when_a_rank_only_lost_a_peer(tmp_path: Path, monkeypat
         (tmp_path / "seen").touch()
         return failures.lost_a_peer(rank)
 
-    monkeypatch.setattr("suites.harness.launch.lost_a_peer", seen)
-    monkeypatch.setattr("suites.harness.launch.GRACE_SECONDS", 0.0)
+    monkeypatch.setattr("suites.harness.processes.rank_group.lost_a_peer", seen)
+    monkeypatch.setattr("suites.harness.processes.rank_group.GRACE_SECONDS", 0.0)
     [failure] = fail(job("mishap", payload={0: "peer", 1: "late sigkill"}), tmp_path).failures
     assert (failure.kind, failure.rank) == ("crash", 1)
 
@@ -192,7 +192,9 @@ def test_interrupts_that_are_ignored_stay_so():
 def test_kill_for_host_memory_is_told_from_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     counter = tmp_path / "vmstat"
     counter.write_text("pgfault 7\noom_kill 4\n")
-    monkeypatch.setattr("suites.harness.launch.count_oom_kills", lambda: failures.count_oom_kills(counter))
+    monkeypatch.setattr(
+        "suites.harness.processes.rank_group.count_oom_kills", lambda: failures.count_oom_kills(counter)
+    )
     assert fail(mishap("sigkill", 0), tmp_path / "before").lead.kind == "crash"
     with RankGroup.start(mishap("sigkill", 0), tmp_path / "after") as group:
         counter.write_text("pgfault 9\noom_kill 5\n")
@@ -223,7 +225,7 @@ def test_each_end_has_its_kind(name: str, kind: str, words: str, tmp_path: Path)
 
 
 def test_a_peer_that_is_lost_without_a_cause_is_a_crash(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("suites.harness.launch.CAUSE_SECONDS", 0.1)
+    monkeypatch.setattr("suites.harness.processes.rank_group.CAUSE_SECONDS", 0.1)
     [failure] = fail(mishap("peer", 1), tmp_path).failures
     assert (failure.kind, failure.rank) == ("crash", 1)
     assert "Connection closed by peer" in failure.message
@@ -248,7 +250,7 @@ def test_rank_that_resists_is_killed_with_what_it_started(hang, tmp_path: Path):
 @pytest.mark.parametrize("name", ["native", "freeze"])
 def test_rank_that_runs_no_python_is_killed(name: str, hang, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     if name == "freeze":  # and never writes its stack
-        monkeypatch.setattr("suites.harness.launch.STACKS_SECONDS", 1.0)
+        monkeypatch.setattr("suites.harness.processes.rank_group.STACKS_SECONDS", 1.0)
     [failure] = hang(mishap(name, 1, command_seconds=1), tmp_path).failures
     assert (failure.kind, failure.rank) == ("hang", 1)
 

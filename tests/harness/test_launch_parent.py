@@ -17,8 +17,8 @@ from waiting import PATIENCE, wait_until
 PARENT = """
 import sys
 from pathlib import Path
-from suites.harness.fork_server import shared_fork_server
-from suites.harness.launch import Job, RankGroup
+from suites.harness.processes.fork_client import shared_fork_server
+from suites.harness.processes.rank_group import Job, RankGroup
 
 mishap, folder = sys.argv[1:]
 job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap), preload=())

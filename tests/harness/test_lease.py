@@ -15,15 +15,15 @@ from nvml_stand_in import GIB, StandInNvml
 from processes import IMPORT_PATH, session_of
 from waiting import PATIENCE
 
-from liveavatar_core.nvml import CardProcess, read_driver
-from suites.harness.lease import CardsUnavailable, describe, leased
+from liveavatar_core.hardware.nvml import CardProcess, read_driver
+from suites.harness.hardware.lease import CardsUnavailable, describe, leased
 
 HOLDER = """
 import sys
 from pathlib import Path
 from nvml_stand_in import StandInNvml
-from liveavatar_core.nvml import read_driver
-from suites.harness.lease import leased
+from liveavatar_core.hardware.nvml import read_driver
+from suites.harness.hardware.lease import leased
 
 folder = Path(sys.argv[1])
 cards = read_driver(StandInNvml(*["NVIDIA H200"] * 8), {}).cards
@@ -97,7 +97,7 @@ def test_a_busy_card_is_refused_and_its_lock_given_back(tmp_path: Path):
 def test_a_rank_without_its_server_is_named_as_left_behind(tmp_path: Path):
     """A process that looks like a rank and has outlived the leader of its session."""
     script = "import os, signal; print(os.getpid(), flush=True); os.fork() and os._exit(0); signal.pause()"
-    command = [sys.executable, "-c", script, "suites.harness.rank_server"]
+    command = [sys.executable, "-c", script, "suites.harness.processes.fork_server"]
     with subprocess.Popen(command, start_new_session=True, stdout=subprocess.PIPE, text=True) as leader:
         session = int(leader.stdout.readline())
         leader.wait()

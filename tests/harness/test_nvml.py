@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from nvml_stand_in import StandInNvml
 
-from liveavatar_core.nvml import read_driver
+from liveavatar_core.hardware.nvml import read_driver
 
 NAMES = ("NVIDIA A", "NVIDIA B", "NVIDIA C")
 

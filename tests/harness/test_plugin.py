@@ -8,9 +8,9 @@ import pytest
 from canned import failed, passed, physical, ran_out
 from lab import ROOT, said
 
-from suites.harness.baseline import read_baseline
-from suites.harness.record import read_record
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.records.record import read_record
+from suites.harness.verdicts.baselines import read_baseline
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
 
@@ -205,7 +205,7 @@ cases.sharded = { recipe = "published_sharded", expect = { outcome = "pass", bec
 
 def test_a_lab_adds_a_tier_in_one_file(lab):
     (lab.folder / "lab.toml").write_text(LAB_TIERS)
-    added = (ROOT / "suites/added_tiers/test_added_tiers.py").read_text()
+    added = (ROOT / "suites/tiers/test_added_tiers.py").read_text()
     (lab.folder / "test_added.py").write_text(added)
     lab.put(passed(tier="lab2x48", case="sharded"))
     result = lab.run("--tiers", "lab.toml", "-m", "lab2x48", "-v")

@@ -8,8 +8,8 @@ import pytest
 from canned import failed, passed, ran_out
 from lab import said
 
-from suites.harness.baseline import read_baseline
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.verdicts.baselines import read_baseline
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
 

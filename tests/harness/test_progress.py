@@ -13,11 +13,11 @@ from canned import passed, ran_out
 from lab import said
 from waiting import PATIENCE
 
-from suites.harness.judge import Judgement
-from suites.harness.report.progress import bars
+from suites.harness.pytest_plugin.progress import bars
+from suites.harness.pytest_plugin.session import Result
 from suites.harness.report.terminal import render
-from suites.harness.session import Result
-from suites.harness.verdict import Verdict
+from suites.harness.verdicts.judge import Judgement
+from suites.harness.verdicts.verdict import Verdict
 
 pytest_plugins = ["pytester"]
 COUNTS = {"gpu4x24": (1, 2), "gpu5x24": (0, 3)}
@@ -48,7 +48,7 @@ def test_elsewhere_than_on_a_terminal_a_line_says_what_begins(lab):
 
 DRAWN_MEANWHILE = f"""
 import threading
-from suites.harness.report import progress
+from suites.harness.pytest_plugin import progress
 
 drawn = threading.Semaphore(0)
 write = progress.LiveLines._write

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from suites.harness.marked import lines_between
+from suites.harness.report.generated_blocks import lines_between
 from suites.quality.damages import DAMAGES, NAME, PAGE, clean_film, measured, pixels, reactions
 
 NAMES = [damage.spoil.__name__ for damage in DAMAGES]

@@ -11,24 +11,24 @@ from PIL import Image, ImageFilter
 from ci.baseline_lint import UNITS
 from liveavatar_core.errors import BadInput
 from liveavatar_core.media import VideoWriter
-from suites.harness.baseline_update import QUALITY_TOLERANCES
-from suites.harness.measures import ADVISORY
-from suites.harness.metrics.broken import black_frames_share, frozen_frames_share
-from suites.harness.metrics.drift import (
+from suites.harness.probes.film.broken import black_frames_share, frozen_frames_share
+from suites.harness.probes.film.drift import (
     colour_drift_levels_per_clip,
     identity_drift_per_clip,
     sharpness_loss_share_per_clip,
     sharpness_ratio,
 )
-from suites.harness.metrics.errors import NotMeasured
-from suites.harness.metrics.film import Film, read_film
-from suites.harness.metrics.flicker import flicker_levels
-from suites.harness.metrics.jumps import clip_jump_ratio, first_frame_jump_ratio
-from suites.harness.metrics.lip_sync import lip_sync, loudness
-from suites.harness.metrics.quality import compared, picture_beyond_sound_ms, quality_of
-from suites.harness.metrics.reference import latent_cosine, psnr_db, ssim
-from suites.harness.metrics.sketch import Sketch, sketch
-from suites.harness.metrics.vmaf import PROGRAM, vmaf_score
+from suites.harness.probes.film.errors import NotMeasured
+from suites.harness.probes.film.film import Film, read_film
+from suites.harness.probes.film.flicker import flicker_levels
+from suites.harness.probes.film.jumps import clip_jump_ratio, first_frame_jump_ratio
+from suites.harness.probes.film.lip_sync import lip_sync, loudness
+from suites.harness.probes.film.quality import compared, picture_beyond_sound_ms, quality_of
+from suites.harness.probes.film.reference import latent_cosine, psnr_db, ssim
+from suites.harness.probes.film.sketch import Sketch, sketch
+from suites.harness.probes.film.vmaf import PROGRAM, vmaf_score
+from suites.harness.verdicts.baseline_update import QUALITY_TOLERANCES
+from suites.harness.verdicts.metrics import ADVISORY
 
 RANDOM = np.random.default_rng(0)
 PICTURE = RANDOM.integers(60, 180, (64, 64, 3)).astype(np.float32)

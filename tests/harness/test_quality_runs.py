@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from fault_targets import smallest
 
+from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.hardware.miniature import Mode
-from suites.harness.tiers import Case, Expectation, Tier
 
 EXACT = {"storage_dtype": "float32", "compute_dtype": "float32"}
 TIER = Tier(name="quality", title="one process", cards=1, card="A100 80GB SXM", cases=())

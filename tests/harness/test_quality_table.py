@@ -6,8 +6,8 @@ import pytest
 from canned import passed
 
 from liveavatar_core.errors import BadInput
-from suites.harness.tiers import read_tiers
-from suites.quality.table import TIERS, rows
+from suites.harness.cases.tiers import read_tiers
+from suites.quality.cases_table import TIERS, rows
 
 
 def test_a_row_for_each_case_that_ran(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from canned import passed, physical
 from lab import said
 
-from suites.harness.verdict import EXIT_CODES, Verdict
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
 

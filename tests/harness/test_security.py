@@ -9,13 +9,13 @@ import pytest
 from canned import passed
 
 from liveavatar_core.errors import BadData
-from suites.harness.baseline import baseline_path
-from suites.harness.launch import Job, RankGroup
-from suites.harness.tiers import read_tiers
-from suites.harness.waivers import read_waivers
+from suites.harness.cases.tiers import read_tiers
+from suites.harness.processes.rank_group import Job, RankGroup
+from suites.harness.verdicts.baselines import baseline_path
+from suites.harness.verdicts.waivers import read_waivers
 
 ROOT = Path(__file__).parents[2]
-PIPES = {"suites/harness/channel.py"}
+PIPES = {"suites/harness/processes/child_link.py"}
 """Unpickles what the parent sent over its own pipe; nothing from a file."""
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNPICKLES = {"load", "loads", "Unpickler"}

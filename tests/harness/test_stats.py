@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from suites.harness.stats import Summary, disjoint, quantile, summarise
+from suites.harness.verdicts.stats import Summary, disjoint, quantile, summarise
 
 SAMPLES = st.lists(st.floats(min_value=0.001, max_value=1e6), min_size=1, max_size=30)
 

@@ -2,10 +2,10 @@
 
 import pytest
 
-from liveavatar_core import cards
-from liveavatar_core.cards import CARDS_FILE, find_card, find_card_by_driver_name, read_cards
 from liveavatar_core.errors import BadData, BadInput, LiveAvatarError
-from suites.harness.tiers import read_tiers
+from liveavatar_core.hardware import cards
+from liveavatar_core.hardware.cards import CARDS_FILE, find_card, find_card_by_driver_name, read_cards
+from suites.harness.cases.tiers import read_tiers
 
 LAB = """
 [lab2x48]

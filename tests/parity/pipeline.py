@@ -18,9 +18,9 @@ from test_text import read_params as read_text
 from torch import Tensor
 
 from liveavatar_core.config import ORIGINAL_SINGLE, ClipSpec, Deployment, ModelParams, Quirks, Recipe
-from liveavatar_core.deploy.load import Weights
 from liveavatar_core.encoders.params import VaeParams
 from liveavatar_core.encoders.text import Tokens
+from liveavatar_core.parallel.load import Weights
 from liveavatar_core.pipeline import Inputs
 from liveavatar_core.weights.names import module_name
 from liveavatar_core.weights.source import RenamedSource, TensorSource

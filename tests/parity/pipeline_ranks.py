@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from suites.harness.channel import ChildLink
+    from suites.harness.processes.child_link import ChildLink
 
 
 def run(link: ChildLink) -> None:

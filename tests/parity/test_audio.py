@@ -21,7 +21,7 @@ from liveavatar_core.encoders.audio import (
 )
 from liveavatar_core.encoders.params import AudioEncoderParams
 from liveavatar_core.media import read_audio
-from liveavatar_core.sizing import audio_frame_of, num_clips_in, num_clips_of
+from liveavatar_core.video_geometry import audio_frame_of, num_clips_in, num_clips_of
 from liveavatar_core.weights.names import module_name, published_name
 
 

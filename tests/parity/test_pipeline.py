@@ -17,7 +17,7 @@ from liveavatar_core.pipeline import avatar as avatar_module
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import ClipwiseDecoder
 from liveavatar_core.pipeline.denoising import denoise, seeded_noise
-from liveavatar_core.sizing import fit_portrait
+from liveavatar_core.video_geometry import fit_portrait
 
 
 class Made:

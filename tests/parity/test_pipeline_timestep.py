@@ -12,7 +12,7 @@ from torch import Tensor
 from waiting import PATIENCE
 
 from liveavatar_core.config import ORIGINAL_TIMESTEP, Deployment
-from suites.harness.launch import Job, RankGroup
+from suites.harness.processes.rank_group import Job, RankGroup
 
 PRELOAD = ("torch", "liveavatar_core.pipeline")
 

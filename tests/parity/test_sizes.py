@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from liveavatar_core.errors import BadInput
-from liveavatar_core.sizing import fit_portrait, output_size
+from liveavatar_core.video_geometry import fit_portrait, output_size
 
 
 def test_every_row_of_the_size_table(pipeline_case: Path):

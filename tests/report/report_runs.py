@@ -7,9 +7,10 @@ from datetime import date
 from pathlib import Path
 
 from liveavatar_core.errors import GIB
-from suites.harness.judge import judge
-from suites.harness.options import Settings
-from suites.harness.record import (
+from suites.harness.cases.tiers import Expectation
+from suites.harness.pytest_plugin.options import Settings
+from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.record import (
     DeclaredRecipe,
     Failure,
     MachineProfile,
@@ -19,8 +20,7 @@ from suites.harness.record import (
     RunRecord,
     Timing,
 )
-from suites.harness.session import Result
-from suites.harness.tiers import Expectation
+from suites.harness.verdicts.judge import judge
 
 LIMIT = int(22.15 * GIB)
 HOSTILE = '"><script>window.owned = 1</script><img src=x onerror="window.owned = 1">\u202e\x1b[2J' + "x" * 200

@@ -6,13 +6,13 @@ import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
 
 from liveavatar_core.errors import GIB
-from suites.harness.history import append_history
-from suites.harness.judge import write_baseline
-from suites.harness.record import MemoryTimeline
+from suites.harness.cases.tiers import read_tiers
+from suites.harness.records.history import append_history
+from suites.harness.records.record import MemoryTimeline
 from suites.harness.report.html import render_html
 from suites.harness.report.html_markup import Markup, tag
-from suites.harness.tiers import read_tiers
-from suites.harness.verdict import Verdict
+from suites.harness.verdicts.judge import write_baseline
+from suites.harness.verdicts.verdict import Verdict
 
 TIERS = read_tiers()
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.scopes import PHASES
 from liveavatar_core.simulation.alloc_events import Allocation, Event
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import simulate_rank
-from liveavatar_core.simulation.timeline import MOST_POINTS, Timeline
-from liveavatar_core.simulation.trace import CardTrace
-from suites.harness.hardware.assemble import timelines
+from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_timeline import MOST_POINTS, Timeline
+from liveavatar_core.simulation.memory_tracker import Capacity
+from suites.harness.probes.phase_timeline import Visits
+from suites.harness.records.build import timelines
 from suites.harness.report.html_memory import totals
-from suites.harness.workers.visits import Visits
 
 
 def test_a_timeline_has_every_peak_that_the_ledger_saw():

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.roles import distinct_ranks
 from liveavatar_core.media import read_audio, read_image
+from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.pipeline import Inputs
 from liveavatar_core.recipes import miniature
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import simulate_rank
+from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
+from suites.harness.cases.tiers import read_tiers
 from suites.harness.hardware.miniature import ASSETS, PROMPT, Mode
-from suites.harness.tiers import read_tiers
 
 PLENTY_MIB = 10_000.0
 

@@ -9,7 +9,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.ledger import Capacity, Ledger
+from liveavatar_core.simulation.memory_tracker import Capacity, Ledger
 
 KIB = 1024
 

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from liveavatar_core.recipes import named_recipe
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
 
 
 def simulated(name: str, cards: int, clips: int) -> SimulatedRank:

@@ -7,9 +7,9 @@ import pytest
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.recipes import miniature, named_recipe
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.trace import CardTrace
+from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
 
 SMALL = [
     ("published_sharded", 5, 0),

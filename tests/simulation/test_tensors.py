@@ -11,7 +11,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
-from liveavatar_core.simulation.tensors import QuickFakeMode
+from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 
 OPERATIONS: dict[str, Callable[[Tensor], Any]] = {
     "view": lambda x: x.view(8, 6),

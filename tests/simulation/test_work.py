@@ -8,15 +8,15 @@ import torch.distributed as dist
 from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core import scopes
-from liveavatar_core.cards import find_card
-from liveavatar_core.simulation.ledger import Ledger
-from liveavatar_core.simulation.roofline import (
+from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.simulation.cost.operation_counter import WorkCounter
+from liveavatar_core.simulation.cost.roofline import (
     HOST_FLOPS_PER_SECOND,
     HOST_MEMORY_BYTES_PER_SECOND,
     Operation,
     predict,
 )
-from liveavatar_core.simulation.work import WorkCounter
+from liveavatar_core.simulation.memory_tracker import Ledger
 
 RANKS, RANK = 4, 1
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from training.heads import LIGHTS, Face, Motion, draw
-from training.voices import mouth
+from tiny_avatar.heads import LIGHTS, Face, Motion, draw
+from tiny_avatar.voices import mouth
 
 FACE = Face.drawn_by(np.random.default_rng(3))
 STILL = Motion.still(2)

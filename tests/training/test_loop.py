@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from training.loop import Losses, Stage, train
-from training.muon import orthogonal
+from tiny_avatar.training.loop import Losses, Stage, train
+from tiny_avatar.training.muon import orthogonal
 
 
 def network() -> nn.Module:

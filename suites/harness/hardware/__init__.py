@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Protocol
 
 from liveavatar_core.errors import BadInput
-from suites.harness.clock import ClipClock, untimed
-from suites.harness.record import HARDWARE_MODES, RunRecord
-from suites.harness.tiers import Case, Tier
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
+from suites.harness.records.record import HARDWARE_MODES, RunRecord
 
 
 class HardwareMode(Protocol):

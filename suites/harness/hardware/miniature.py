@@ -11,8 +11,12 @@ from liveavatar_core import strict
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadData
 from liveavatar_core.recipes import miniature
-from suites.harness.clock import ClipClock, untimed
-from suites.harness.hardware.assemble import (
+from suites.harness.cases.tiers import MIB, Case, Tier
+from suites.harness.probes.film.film import Film, read_kept
+from suites.harness.probes.film.quality import Quality, compared
+from suites.harness.processes.rank_group import Job
+from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
+from suites.harness.records.build import (
     PRELOAD,
     host_machine,
     knobs,
@@ -22,11 +26,7 @@ from suites.harness.hardware.assemble import (
     run_clips,
     timelines,
 )
-from suites.harness.launch import Job
-from suites.harness.metrics.film import Film, read_kept
-from suites.harness.metrics.quality import Quality, compared
-from suites.harness.record import DeclaredRecipe, RunRecord
-from suites.harness.tiers import MIB, Case, Tier
+from suites.harness.records.record import DeclaredRecipe, RunRecord
 
 ASSETS = Path(__file__).parents[3] / "assets"
 TARGET = "suites.harness.workers.miniature:run"

@@ -11,14 +11,14 @@ from typing import Any
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import GIB
-from liveavatar_core.nvml import CardReading, DriverReading
-from suites.harness.clock import ClipClock
-from suites.harness.hardware.assemble import host_machine, knobs, provenance, run_clips, timelines
+from liveavatar_core.hardware.nvml import CardReading, DriverReading
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.hardware.lease import CardsUnavailable
 from suites.harness.hardware.miniature import ASSETS, PROMPT
-from suites.harness.launch import Job
-from suites.harness.lease import CardsUnavailable
-from suites.harness.record import DeclaredRecipe, Failure, HardwareName, PhaseMemory, RunRecord
-from suites.harness.tiers import Case, Tier
+from suites.harness.processes.rank_group import Job
+from suites.harness.pytest_plugin.clip_clock import ClipClock
+from suites.harness.records.build import host_machine, knobs, provenance, run_clips, timelines
+from suites.harness.records.record import DeclaredRecipe, Failure, HardwareName, PhaseMemory, RunRecord
 
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 TARGET = "suites.harness.workers.cuda:run"

@@ -8,12 +8,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from liveavatar_core.nvml import CardReading, DriverReading, read_driver
-from suites.harness.clock import ClipClock, untimed
+from liveavatar_core.hardware.nvml import CardReading, DriverReading, read_driver
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
-from suites.harness.lease import leased
-from suites.harness.record import RunRecord
-from suites.harness.tiers import Case, Tier
+from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
+from suites.harness.records.record import RunRecord
 
 
 class Mode:

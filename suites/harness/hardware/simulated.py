@@ -5,11 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from liveavatar_core.deploy.roles import distinct_ranks
-from suites.harness.clock import ClipClock, untimed
-from suites.harness.failures import GroupError
-from suites.harness.hardware import assemble
-from suites.harness.hardware.assemble import (
+from liveavatar_core.parallel.ranks import distinct_ranks
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.processes.failures import GroupError
+from suites.harness.processes.rank_group import Job, RankGroup
+from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
+from suites.harness.records import build as assemble
+from suites.harness.records.build import (
     PRELOAD,
     failure_of,
     host_machine,
@@ -18,9 +20,7 @@ from suites.harness.hardware.assemble import (
     timelines,
     torch_of,
 )
-from suites.harness.launch import Job, RankGroup
-from suites.harness.record import DeclaredRecipe, OutOfMemoryDetails, RunRecord, Timing
-from suites.harness.tiers import Case, Tier
+from suites.harness.records.record import DeclaredRecipe, OutOfMemoryDetails, RunRecord, Timing
 
 
 class Mode:

@@ -6,18 +6,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
-from suites.harness.baseline import CaseBaseline, baseline_path, read_baseline
-from suites.harness.history import read_history, same_series
-from suites.harness.options import Settings
-from suites.harness.record import HARDWARE_MODES, DeclaredRecipe, RunRecord, write_atomically
+from suites.harness.cases.tiers import Tier
+from suites.harness.pytest_plugin.options import Settings
+from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.history import read_history, same_series
+from suites.harness.records.record import HARDWARE_MODES, DeclaredRecipe, RunRecord, write_atomically
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_run import Context, KnownRemedy, folder_of, notice, run_article
 from suites.harness.report.html_tables import table
 from suites.harness.report.html_units import name_of, size_text
-from suites.harness.session import Result
-from suites.harness.stats import summarise
-from suites.harness.tiers import Tier
-from suites.harness.verdict import Verdict, gravest
+from suites.harness.verdicts.baselines import CaseBaseline, baseline_path, read_baseline
+from suites.harness.verdicts.stats import summarise
+from suites.harness.verdicts.verdict import Verdict, gravest
 
 STYLE = Path(__file__).with_name("report.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"

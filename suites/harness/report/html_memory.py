@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from liveavatar_core.scopes import CATEGORIES, PHASES
-from suites.harness.record import MemoryTimeline, RunRecord
+from suites.harness.records.record import MemoryTimeline, RunRecord
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_units import name_of, ranks_text, size_text, unit_of
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from suites.harness.baseline import CaseBaseline, MetricBaseline
-from suites.harness.measures import ADVISORY
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_seconds import allowed
 from suites.harness.report.html_tables import table
+from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
+from suites.harness.verdicts.metrics import ADVISORY
 
 
 def quality_table(record: RunRecord, baseline: CaseBaseline | None) -> Markup | None:

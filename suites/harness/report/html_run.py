@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB
-from suites.harness.baseline import CaseBaseline
-from suites.harness.history import POINTS, fence
-from suites.harness.measures import metrics
-from suites.harness.record import RunRecord, run_name
+from suites.harness.cases.tiers import Expectation
+from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.history import POINTS, fence
+from suites.harness.records.record import RunRecord, run_name
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
@@ -20,8 +20,8 @@ from suites.harness.report.html_quality import quality_table
 from suites.harness.report.html_seconds import MEASURED, PREDICTED, strip_plot, trend
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
 from suites.harness.report.html_units import name_of, size_text
-from suites.harness.session import Result
-from suites.harness.tiers import Expectation
+from suites.harness.verdicts.baselines import CaseBaseline
+from suites.harness.verdicts.metrics import metrics
 
 MEASURING = ("physical", "partitioned")
 """Modes whose numbers a simulation predicts; a miniature is another, smaller model."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 
-from suites.harness.baseline import CaseBaseline, MetricBaseline
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 from suites.harness.report.html_markup import Markup, tag
-from suites.harness.stats import summarise
+from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
+from suites.harness.verdicts.stats import summarise
 
 WIDTH, HEIGHT, SIDE = 360.0, 74.0, 14.0
 Position = Callable[[float], float]

@@ -8,10 +8,10 @@ from dataclasses import asdict
 from typing import Any
 
 from liveavatar_core.scopes import PHASES
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_units import name_of, size_text, unit_of
-from suites.harness.stats import summarise
+from suites.harness.verdicts.stats import summarise
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], **attributes: object) -> Markup:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from liveavatar_core.errors import GIB
-from suites.harness.record import RunRecord
+from suites.harness.records.record import RunRecord
 
 MIB = 1024**2
 NAMES = {

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 from itertools import groupby
 
 from liveavatar_core.errors import GIB
-from suites.harness.record import RunRecord
+from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.record import RunRecord
 from suites.harness.report.terminal_quality import quality_lines
-from suites.harness.session import Result
-from suites.harness.stats import summarise
-from suites.harness.verdict import Verdict, printable
+from suites.harness.verdicts.stats import summarise
+from suites.harness.verdicts.verdict import Verdict, printable
 
 MIB = 1024**2
 NARROWEST = 60

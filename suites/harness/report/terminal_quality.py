@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import textwrap
 
-from suites.harness.record import RunRecord
-from suites.harness.verdict import printable
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.verdict import printable
 
 
 def quality_lines(record: RunRecord, width: int) -> list[str]:

@@ -12,11 +12,11 @@ import numpy as np
 from safetensors.numpy import save_file
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, ClipSpec, Recipe
-from liveavatar_core.deploy.roles import decode_rank
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
+from liveavatar_core.parallel.ranks import decode_rank
 from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
-from liveavatar_core.sizing import num_clips_in, output_size
-from suites.harness.channel import ChildLink
+from liveavatar_core.video_geometry import num_clips_in, output_size
+from suites.harness.processes.child_link import ChildLink
 
 
 def read_inputs(payload: dict[str, Any]) -> Inputs:

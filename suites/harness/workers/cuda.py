@@ -14,17 +14,17 @@ import torch.distributed as dist
 
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
-from liveavatar_core.deploy.load import seeded_weights
-from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.world import join_world
 from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.load import seeded_weights
+from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
-from suites.harness.channel import ChildLink
-from suites.harness.oom_message import read_message
-from suites.harness.probe import DeviceSampler, HostMemory
+from suites.harness.probes.device import DeviceSampler, HostMemory
+from suites.harness.probes.observed_settings import KnobProof, device_place, proof_of
+from suites.harness.probes.oom_message import read_message
+from suites.harness.probes.phase_timeline import Visits
+from suites.harness.processes.child_link import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
-from suites.harness.workers.knobs import KnobProof, device_place, proof_of
-from suites.harness.workers.visits import Visits
 
 NO_CATEGORIES = "an allocator does not know what bytes are for"
 

@@ -8,19 +8,19 @@ import torch
 import torch.distributed as dist
 
 from liveavatar_core.config import Recipe
-from liveavatar_core.cpu_kernels import install_cpu_kernels
-from liveavatar_core.deploy.load import Weights, seeded_weights
-from liveavatar_core.deploy.memory import Memory
-from liveavatar_core.deploy.world import join_world
+from liveavatar_core.hardware.cpu_kernels import install_cpu_kernels
+from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.load import Weights, seeded_weights
+from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.recipes import TINY
-from liveavatar_core.simulation.ledger import Capacity, Ledger
-from liveavatar_core.simulation.timeline import Timeline
+from liveavatar_core.simulation.memory_timeline import Timeline
+from liveavatar_core.simulation.memory_tracker import Capacity, Ledger
 from liveavatar_core.weights.shipped import shipped_weights
-from suites.harness.channel import ChildLink
+from suites.harness.probes.observed_settings import KnobProof, proof_of
+from suites.harness.probes.phase_peaks import ledger_readings
+from suites.harness.processes.child_link import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
-from suites.harness.workers.knobs import KnobProof, proof_of
-from suites.harness.workers.readings import ledger_readings
 
 
 def run(link: ChildLink) -> None:

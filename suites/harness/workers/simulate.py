@@ -11,16 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from liveavatar_core.cards import find_card
-from liveavatar_core.deploy.system import System
-from liveavatar_core.simulation.ledger import Capacity
-from liveavatar_core.simulation.repeat import Listener
-from liveavatar_core.simulation.roofline import predict
-from liveavatar_core.simulation.run import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.trace import CardTrace
-from suites.harness.channel import ChildLink
-from suites.harness.workers.knobs import KnobProof, proof_of
-from suites.harness.workers.readings import ledger_readings
+from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.parallel.system import System
+from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.cost.roofline import predict
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.replay.repeater import Listener
+from suites.harness.probes.observed_settings import KnobProof, proof_of
+from suites.harness.probes.phase_peaks import ledger_readings
+from suites.harness.processes.child_link import ChildLink
 
 CLIP_PHASES = ("denoise", "decode")
 """What a clip's predicted seconds cover; load, encode and prefill happen once a run."""

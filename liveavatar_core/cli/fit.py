@@ -1,0 +1,121 @@
+"""`fit`: which layouts of the model fit on given cards, found by executing each on fake tensors."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from liveavatar_core.cli.command import Command
+from liveavatar_core.cli.plan.layouts import Cards, Fit, Misfit, candidates, judge, parse_cards
+from liveavatar_core.cli.stop_signals import StopSignals
+from liveavatar_core.config import ClipSpec, Recipe
+from liveavatar_core.errors import BadInput
+from liveavatar_core.hardware.cards import find_card_by_driver_name
+from liveavatar_core.hardware.nvml import read_driver
+
+WORKERS = 2
+Verdict = Fit | Misfit
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Which cards, what to make, how long to search and how to answer."""
+    parser.add_argument("--cards", metavar="CARDS", help='4x24, "RTX 4090", 2xL40S; by default the cards here.')
+    parser.add_argument("--size", default="688*368", metavar="A*B", help="Size of the video. (default: 688*368)")
+    parser.add_argument("--seconds", type=float, default=60, metavar="X", help="Answer within this. (default: 60)")
+    parser.add_argument("--json", action="store_true", help="One JSON document instead of text.")
+
+
+def run(options: argparse.Namespace, signals: StopSignals) -> int:
+    """Print what fits, best first; exit code 0 if something does, else 1."""
+    deadline = time.monotonic() + options.seconds
+    cards = parse_cards(options.cards) if options.cards else cards_here()
+    recipes = candidates(cards, ClipSpec(size=options.size))
+    verdicts = list(show_progress(judged(recipes, cards, deadline), len(recipes)))
+    fits = sorted((v for v in verdicts if isinstance(v, Fit)), key=lambda fit: fit.seconds_per_clip)
+    misfits = [v for v in verdicts if isinstance(v, Misfit)]
+    known = {verdict.name for verdict in verdicts}
+    unknown = [recipe.name for recipe in recipes if recipe.name not in known]
+    if options.json:
+        document = {"cards": str(cards), "usable_gib": cards.card.usable_gib, "not_simulated": unknown}
+        parts = {"fits": [asdict(fit) for fit in fits], "misfits": [asdict(misfit) for misfit in misfits]}
+        print(json.dumps(document | parts, indent=2))
+    else:
+        print("\n".join(report(cards, fits, misfits, unknown)))
+    return 0 if fits else 1
+
+
+def cards_here() -> Cards:
+    """The cards of this machine, of one kind. Raises BadInput."""
+    names = [card.name for card in read_driver().cards]
+    if not names:
+        raise BadInput("the driver shows no card in this machine", "name some: --cards 4x24")
+    kinds = {name: find_card_by_driver_name(name) if name else None for name in names}
+    card = kinds[names[0]]
+    if len(kinds) > 1 or card is None:
+        found = ", ".join(str(name) for name in names)
+        raise BadInput(f"cards here: {found}; one known kind is needed", 'name some: --cards 2x"RTX 4090"')
+    return Cards(count=len(names), card=card)
+
+
+def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Verdict]:
+    """Verdicts as they come, over WORKERS processes, until the deadline."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: each has a core
+    with multiprocessing.get_context("spawn").Pool(min(WORKERS, len(recipes))) as pool:
+        results = pool.imap_unordered(_judge, [(recipe, cards) for recipe in recipes])
+        for _ in recipes:
+            try:
+                yield results.next(max(0.0, deadline - time.monotonic()))
+            except multiprocessing.TimeoutError:
+                return
+
+
+def _judge(work: tuple[Recipe, Cards]) -> Verdict:
+    recipe, cards = work
+    return judge(recipe, cards.card)
+
+
+def show_progress(verdicts: Iterator[Verdict], total: int) -> Iterator[Verdict]:
+    """A bar on a terminal, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = [TextColumn("simulating layouts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        yield from progress.track(verdicts, total=total)
+
+
+def report(cards: Cards, fits: Sequence[Fit], misfits: Sequence[Misfit], unknown: Sequence[str]) -> Iterator[str]:
+    """Lines for people."""
+    yield f"{cards}: {len(fits)} layouts fit in {cards.card.usable_gib:.2f} GiB (simulated), best first"
+    for number, fit in enumerate(fits, start=1):
+        yield from _paragraph(number, fit)
+    if misfits:
+        yield "\ndo not fit:"
+        yield from (f"  {misfit.name}: {misfit.why}" for misfit in misfits)
+    if unknown:
+        yield f"\nnot simulated in time (give more --seconds): {', '.join(unknown)}"
+
+
+def _paragraph(number: int, fit: Fit) -> Iterator[str]:
+    parts = ", ".join(f"{name} {spent:.2f}" for name, spent in fit.breakdown.items())
+    peaks = ", ".join(f"{rank}: {peak:.2f}" for rank, peak in fit.peaks_gib.items())
+    yield f"\n{number}. {fit.name}: {fit.seconds_per_clip:.2f} s a clip, predicted ({parts})"
+    if fit.least_seconds_per_clip < fit.seconds_per_clip:
+        yield f"   {fit.least_seconds_per_clip:.2f} s where gathers of weights hide behind computing"
+    yield f"   peak GiB by rank {peaks}; {fit.headroom_gib:.2f} to spare; {fit.host_gib:.1f} in host memory a rank"
+    yield f"   cost in precision: {fit.quality}"
+    yield f"   {fit.command}"
+
+
+COMMAND = Command(
+    name="fit",
+    summary="Say how the model fits on given cards, best layout first.",
+    add_options=add_options,
+    run=run,
+)

@@ -1,0 +1,123 @@
+"""Execute one rank of a recipe on fake tensors at full size, and say what it would hold and how long it would take."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
+from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
+from liveavatar_core.parallel.system import System
+from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
+from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.cost.operation_counter import WorkCounter
+from liveavatar_core.simulation.cost.roofline import Operation
+from liveavatar_core.simulation.fake_world import HollowSource, fake_world
+from liveavatar_core.simulation.memory_tracker import Capacity, Ledger, PhasePeak
+from liveavatar_core.simulation.replay.layers import RepeatedLoad, shortened
+from liveavatar_core.simulation.replay.recorder import Recorder
+from liveavatar_core.simulation.replay.repeater import Listener, Repeater
+
+Observe = Callable[[System, Callable[[Tensor], str]], Listener]
+PORTRAIT_SIZE = (768, 512)
+"""Height and width of the portrait that a simulation is given, as that of the one that ships."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulatedRank:
+    """What one rank of a recipe came to."""
+
+    rank: int
+    """Which."""
+    peaks: dict[str, PhasePeak]
+    """Fullest moment of each phase that was reached."""
+    out_of_memory: OutOfMemory | None
+    """Where the card was too small; None: it passed."""
+    clips: int
+    """Clips made."""
+    work: Counter[Operation]
+    """Operations that were executed, or that repeated units would have executed."""
+    units_executed: int
+    """Calls of blocks, injectors, ... that were executed."""
+    units_repeated: int
+    """Calls of such units whose recorded effect stands for them; see `repeat`."""
+
+
+def simulate_rank(
+    recipe: Recipe,
+    rank: int,
+    capacity: Capacity,
+    inputs: Inputs | None = None,
+    *,
+    execute_everything: bool = False,
+    observe: Observe | None = None,
+    trace: CardTrace | None = None,
+) -> SimulatedRank:
+    """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
+
+    inputs: what a person would give; by default something of the size that the recipe asks for.
+    execute_everything: without the shortcut of `repeat`, which gives the same.
+    observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
+    trace: hears of every birth and death, those of repeated calls too; a fifth of the time goes into that.
+    """
+    ledger = Ledger(rank=rank, capacity=capacity, listener=trace)
+    ledger.work = work = WorkCounter(ledger.place_of, rank)
+    repeater = Repeater(ledger, work)
+    clips, failure = 0, None
+    built = recipe if execute_everything else shortened(recipe)
+    weights = _hollow(built)
+    load_unit = load_at_once if execute_everything else RepeatedLoad(recorder=Recorder(ledger, work), recipe=recipe)
+    with fake_world(recipe.deployment, rank) as world:
+        try:
+            with ledger:
+                parts = load_parts(built, world, weights, load_unit)
+                system = System(recipe=recipe, world=world, parts=parts)
+                avatar = Avatar(system=system, tokenizer=byte_tokenizer(recipe))
+                if observe is not None:
+                    repeater.listener = observe(system, ledger.place_of)
+                if not execute_everything:
+                    repeater.watch(parts)
+                for block in avatar.generate(inputs or simulated_inputs(recipe)):
+                    clips += block.index == recipe.clip.blocks_per_clip - 1
+        except OutOfMemory as error:
+            failure = error
+    return SimulatedRank(
+        rank=rank,
+        peaks=ledger.peaks,
+        out_of_memory=failure,
+        clips=clips,
+        work=work.operations,
+        units_executed=repeater.executed,
+        units_repeated=repeater.repeated,
+    )
+
+
+def _hollow(recipe: Recipe) -> dict[str, HollowSource]:
+    layout = Deployment(lora=recipe.deployment.lora, lora_rank=recipe.deployment.lora_rank)
+    shapes = Recipe(name="", model=recipe.model, deployment=layout)
+    return {name: _hollow_part(name, shapes, stored_dtype(name, recipe)) for name in PARTS}
+
+
+@lru_cache(maxsize=32)
+def _hollow_part(name: str, recipe: Recipe, dtype: torch.dtype) -> HollowSource:
+    """Remembered, as building a part to look at its shapes takes as long as loading it."""
+    return HollowSource.for_module(build_part(name, recipe, dtype))
+
+
+def simulated_inputs(recipe: Recipe) -> Inputs:
+    """A grey portrait and a voice that lasts for every clip: values do not matter here, sizes do."""
+    samples = recipe.clip.num_clip * recipe.clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    return Inputs(
+        image=Image.new("RGB", PORTRAIT_SIZE[::-1], (128, 128, 128)),
+        waveform=noise.astype(np.float32),
+        prompt="a person talks to the camera",
+    )

@@ -1,0 +1,113 @@
+"""Records what a call does to memory and how much work it is, and does the same again without executing it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import Tensor
+
+from liveavatar_core.simulation.alloc_events import LEFTOVER, Event, MemoryProgram, RepeatedCall
+from liveavatar_core.simulation.cost.operation_counter import WorkCounter
+from liveavatar_core.simulation.memory_tracker import Ledger
+from liveavatar_core.simulation.replay.effects import Arguments, Effect, Maker, Unrepeatable, at
+
+
+class Recorder:
+    """For calls of one rank."""
+
+    def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
+        """`ledger` and `work` count what is executed, and what is repeated."""
+        self._ledger, self._work = ledger, work
+
+    def record(
+        self, call: Callable[[], Any], arguments: Any, leftover: Callable[[], Tensor | None] = lambda: None
+    ) -> tuple[Any, Effect | None]:
+        """Execute `call`; returns its result and what it did, None if that cannot be repeated.
+
+        arguments: all that it is given. leftover: finds what the call before left to it, and what it leaves itself.
+        """
+        outer, before = self._work.operations, Arguments(arguments)
+        left = self._ledger.number_of(leftover())
+        with self._ledger.recording() as log:
+            start, self._work.operations = len(log), Counter()
+            try:
+                result = call()
+                return result, self._effect(arguments, before, left, log[start:], result, leftover())
+            finally:
+                outer.update(self._work.operations)
+                self._work.operations = outer
+
+    def repeat(
+        self,
+        effect: Effect,
+        arguments: Any,
+        left: int | None = None,
+        leave: Callable[[Tensor | None], None] = lambda _: None,
+    ) -> Any:
+        """Do what `effect` says to `arguments`; returns the result.
+
+        left: number of what the call before left. leave: puts what this one leaves in its place.
+        """
+        maker = Maker(arguments)
+        self._work.operations.update(effect.work)
+        first = self._ledger.repeat(effect.program, left)
+        with self._ledger.paused():
+            result = maker.make(effect.result)
+            for path, name, template in effect.changes:
+                setattr(at(arguments, path), name, maker.make(template))
+            leave(maker.make(effect.leftover))
+        for number, allocation in effect.program.survivors.items():
+            self._ledger.adopt(maker.bases[number], allocation._replace(number=first + number))
+        return result
+
+    def _effect(
+        self,
+        arguments: Any,
+        before: Arguments,
+        left: int | None,
+        log: list[Event | RepeatedCall],
+        result: Any,
+        leftover: Tensor | None,
+    ) -> Effect | None:
+        try:
+            program, numbers = _program(log, left)
+            living = self._ledger.living(numbers)
+            made = {key: numbers[number] for key, number in living.items() if number != left}
+            effect = Effect(
+                program=program,
+                work=dict(self._work.operations),
+                result=before.template(result, made),
+                changes=before.changes(arguments, made),
+                leftover=before.template(leftover, made),
+            )
+            effect.check()
+        except Unrepeatable:
+            return None
+        return effect
+
+
+def _program(log: list[Event | RepeatedCall], left: int | None) -> tuple[MemoryProgram, dict[int, int]]:
+    """The log of a call with its allocations counted from 0, and how each allocation is numbered there."""
+    numbers: dict[int, int] = {} if left is None else {left: LEFTOVER}
+    events: list[Event | RepeatedCall] = []
+    count = 0
+    for each in log:
+        if isinstance(each, RepeatedCall):
+            events.append(RepeatedCall(each.program, count, _known(each.leftover, numbers)))
+            numbers |= {each.first + number: count + number for number in each.program.survivors}
+            count += each.program.allocations
+            continue
+        allocation = each.allocation
+        if each.allocates:
+            numbers[allocation.number], count = count, count + 1
+        number = _known(allocation.number, numbers)
+        events.append(Event(each.allocates, allocation._replace(number=number)))
+    return MemoryProgram(events=tuple(events)), numbers
+
+
+def _known(number: int | None, numbers: Mapping[int, int]) -> Any:
+    if number is not None and number not in numbers:
+        raise Unrepeatable("something from before was freed")
+    return None if number is None else numbers[number]

@@ -1,0 +1,145 @@
+"""The shortcut: where identical units are called alike, the first calls execute and later ones repeat their effect.
+
+A unit is a block, an injector, a whole transformer, a network of the VAE. Calls with the same signature (weights,
+arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same
+allocations and frees in the same order, the same operations, the same shape of results. A unit that has shown so once
+is settled: what it makes at its first call it has made, and of each other signature one call is enough. From then on
+nothing is executed: the ledger gets the recorded program, the results are empty tensors of the recorded sizes. A call
+that left behind what cannot be expressed so, and one that would not fit on the card, is executed.
+"""
+
+from __future__ import annotations
+
+import re
+import weakref
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
+
+from liveavatar_core import scopes
+from liveavatar_core.parallel.fsdp_units import BLOCKS, VAE
+from liveavatar_core.parallel.offload import is_brought
+from liveavatar_core.simulation.cost.operation_counter import WorkCounter
+from liveavatar_core.simulation.memory_tracker import Ledger
+from liveavatar_core.simulation.replay.effects import Effect
+from liveavatar_core.simulation.replay.layers import RepeatedLayer
+from liveavatar_core.simulation.replay.recorder import Recorder
+from liveavatar_core.simulation.replay.signatures import Signatures, UnitSignature
+
+INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
+Listener = Callable[[nn.Module, tuple[Any, ...]], None]
+WRAPPER = "_fsdp_wrapped_module."
+
+
+class Key(NamedTuple):
+    """Signature of a call: calls that share it do the same."""
+
+    scope: scopes.Scope
+    """Phase, category, place."""
+    unit: UnitSignature
+    """Its class and weights."""
+    arguments: Any
+    """What decides how much memory and work they take."""
+    left: tuple | None
+    """Of what the previous unit left behind."""
+
+
+class Repeater:
+    """Watches calls of units and repeats what it has seen twice."""
+
+    def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
+        self._ledger, self._recorder = ledger, Recorder(ledger, work)
+        self._signatures = Signatures(ledger.place_of, ledger.number_of)
+        self._seen: dict[Any, Effect | None] = {}
+        self._proven: dict[Any, Effect] = {}
+        self._settled: set[Any] = set()
+        self.executed, self.repeated = 0, 0
+        self.listener: Listener | None = None
+        """Hears of every call of a unit, executed or repeated, with its arguments."""
+
+    def watch(self, parts: Mapping[str, nn.Module]) -> None:
+        """Watch the units of the parts of a system."""
+        for unit in (unit for name, part in parts.items() for unit in units_to_watch(name, part)):
+            # of a block that is brought, hooks bring the next one and take this one away: they run as they would
+            method = "forward" if is_brought(unit) else "_call_impl"
+            setattr(unit, method, partial(self._call, weakref.ref(unit), method))
+
+    def _call(self, reference: weakref.ref, method: str, *args: Any, **kwargs: Any) -> Any:
+        unit, arguments = reference(), (args, kwargs)
+        assert unit is not None  # it is being called
+        if self.listener is not None:
+            self.listener(unit, args)
+        key = self._key(unit, arguments)
+        effect = self._proven.get(key)
+        if effect is not None and self._ledger.fits(effect.program):
+            self.repeated += 1
+            left = self._ledger.number_of(self._leftover(unit))
+            result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
+            _hand_over(unit, args, result)
+            return result
+        self.executed += 1
+        execute = partial(getattr(type(unit), method), unit, *args, **kwargs)
+        result, effect = self._recorder.record(execute, arguments, partial(self._leftover, unit))
+        self._judge(key, effect)
+        return result
+
+    def _judge(self, key: Key, effect: Effect | None) -> None:
+        """Whether the next call with that signature may be repeated."""
+        seen = self._seen.get(key)
+        if effect is not None and seen is not None and effect.same_as(seen):
+            self._settled.add(key.unit)
+        elif effect is None or key in self._seen or key.unit not in self._settled:
+            self._seen[key] = effect
+            return
+        self._proven[key] = effect
+
+    def _key(self, unit: nn.Module, arguments: Any) -> Key:
+        left = self._leftover(unit)
+        return Key(
+            scope=scopes.current(),
+            unit=self._signatures.of_unit(unit),
+            arguments=self._signatures.of_value(arguments),
+            left=None if left is None else self._signatures.of_tensor(left),
+        )
+
+    def _leftover(self, unit: nn.Module) -> torch.Tensor | None:
+        """The gathered bytes that the last unit left to be freed by the next."""
+        state = getattr(self._context(unit), "all_gather_state", None)
+        return None if state is None else state.all_gather_result.all_gather_output
+
+    def _leave(self, unit: nn.Module, left: torch.Tensor | None) -> None:
+        """Put `left` where `fully_shard` would keep it; what was there is freed."""
+        context = self._context(unit)
+        if context is not None:
+            result = None if left is None else AllGatherResult(left, None, None, [], [], [])
+            context.all_gather_state = None if result is None else AllGatherState(result, None)
+
+    def _context(self, unit: nn.Module) -> Any:
+        """What the units that `fully_shard` made of one module share; None where it made none of this one."""
+        sharded = next(self._signatures.sharded_modules(unit), None)
+        return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
+
+
+def _hand_over(unit: nn.Module, arguments: tuple, result: Any) -> None:
+    """Show a result to the hooks by which transformers reads what layers give; those of `fully_shard` are repeated."""
+    for hook in unit._forward_hooks.values():
+        if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
+            hook(unit, arguments, result)
+
+
+def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
+    """What repeats: the whole transformer, blocks of it and of the encoders, injectors, networks of the VAE."""
+    if name == "transformer":
+        yield part
+    taken = set()
+    for path, module in part.named_modules():
+        plain = path.replace(WRAPPER, "").removesuffix(WRAPPER[:-1]).removesuffix(".")
+        matches = VAE.fullmatch(plain) if name == "vae" else BLOCKS.fullmatch(plain) or INJECTOR.fullmatch(plain)
+        if matches and plain not in taken and not isinstance(module, RepeatedLayer):
+            taken.add(plain)
+            yield module

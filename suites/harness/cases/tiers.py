@@ -1,0 +1,168 @@
+"""What tiers there are and what must happen on each: data of tiers.toml, and of a lab's own file."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from liveavatar_core import strict
+from liveavatar_core.config import ClipSpec, Deployment, Recipe
+from liveavatar_core.errors import BadData, BadInput, InvalidRecipe
+from liveavatar_core.hardware.cards import Card, find_card
+from liveavatar_core.recipes import named_recipe
+from liveavatar_core.scopes import CATEGORIES, PHASES
+
+TIERS_FILE = Path(__file__).with_name("tiers.toml")
+MIB = 1024**2
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation:
+    """What must happen."""
+
+    outcome: Literal["pass", "oom"]
+    """pass, or out of a card's memory."""
+    phases: tuple[str, ...] = ()
+    """With oom: the phases in which it may run out."""
+    category: str | None = None
+    """With oom: what the memory must have been asked for."""
+    because: str
+    """The arithmetic behind it."""
+
+    def __post_init__(self) -> None:
+        if (self.outcome == "oom") != bool(self.phases and self.category):
+            raise ValueError("phases and category belong to outcome oom, and to it alone")
+        for name in set(self.phases) - set(PHASES):
+            raise ValueError(f"phase {name!r} is none of {', '.join(PHASES)}")
+        if self.category not in (None, *CATEGORIES):
+            raise ValueError(f"category {self.category!r} is none of {', '.join(CATEGORIES)}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """A recipe on a tier, and what must come of it."""
+
+    name: str
+    """Unique in its tier."""
+    recipe: str
+    """Name in liveavatar_core.recipes."""
+    clip: dict[str, Any] = field(default_factory=dict)
+    """Fields of the recipe's ClipSpec to change."""
+    deployment: dict[str, Any] = field(default_factory=dict)
+    """Fields of the recipe's Deployment to change."""
+    expect: Expectation
+    """What must happen."""
+    miniature_model: str = "tiny"
+    """The miniature mode's model."""
+    miniature_capacity_mib: float | None = None
+    """The miniature mode's limit, in MiB; None: the case has no miniature."""
+    miniature_clip: dict[str, Any] = field(default_factory=dict)
+    """Fields of the miniature's ClipSpec to change."""
+    reference_clip: dict[str, Any] | None = None
+    """The miniature is compared with one process in float32, in whose ClipSpec these fields differ; None: it is not."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tier:
+    """A number of cards of one size."""
+
+    name: str
+    """Also the pytest marker."""
+    title: str
+    """For reports."""
+    cards: int
+    """How many."""
+    card: str
+    """Which, by its name in cards.toml."""
+    cases: tuple[Case, ...]
+    """What runs there."""
+    added: bool = False
+    """Whether it came from a lab's own file."""
+
+    @property
+    def card_model(self) -> Card:
+        """The card."""
+        return find_card(self.card)
+
+    @property
+    def limit_bytes(self) -> int:
+        """What one card may hold, in bytes."""
+        return self.card_model.usable_bytes
+
+    def case(self, name: str) -> Case:
+        """The case of that name; BadInput if there is none."""
+        for case in self.cases:
+            if case.name == name:
+                return case
+        raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
+
+    def recipe(self, case: Case) -> Recipe:
+        """The recipe of `case` for this many cards, its changes applied."""
+        recipe = named_recipe(case.recipe, self.cards)
+        where = f"{self.name}.cases.{case.name}"
+        clip = strict.build(ClipSpec, asdict(recipe.clip) | case.clip, f"{where}.clip")
+        deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
+        return replace(recipe, clip=clip, deployment=deployment)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _TierTable:
+    title: str
+    cards: int
+    card: str
+    cases: dict[str, dict[str, Any]]
+
+
+def read_tiers(*paths: Path) -> dict[str, Tier]:
+    """The tiers of tiers.toml and of `paths`, by name.
+
+    Raises:
+        BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
+    """
+    tiers: dict[str, Tier] = {}
+    for path in (TIERS_FILE, *paths):
+        for name, table in strict.read_toml(path).items():
+            if name in tiers:
+                raise BadData(f"{path}: tier {name!r} is there already", "choose another name")
+            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE)
+    return tiers
+
+
+def _tier(name: str, data: Any, where: str, *, added: bool) -> Tier:
+    _check_name(name, where)
+    table = strict.build(_TierTable, data, where)
+    if table.cards < 1 or not table.cases:
+        raise BadData(f"{where}: {table.cards} cards, {len(table.cases)} cases", "give 1 or more of each")
+    cases = tuple(_case(case, values, f"{where}.cases.{case}") for case, values in table.cases.items())
+    tier = Tier(name=name, title=table.title, cards=table.cards, card=table.card, cases=cases, added=added)
+    for case in tier.cases:
+        _check_case(tier, case, f"{where}.cases.{case.name}")
+    return tier
+
+
+def _case(name: str, values: dict[str, Any], where: str) -> Case:
+    _check_name(name, where)
+    if "name" in values:
+        raise BadData(f"{where}: unknown key 'name'", "the table's name is the case's name")
+    case = strict.build(Case, values | {"name": name}, where)
+    if case.miniature_capacity_mib is not None and not 0 < case.miniature_capacity_mib < 1e6:
+        raise BadData(f"{where}.miniature_capacity_mib: {case.miniature_capacity_mib}", "give MiB above 0")
+    return case
+
+
+def _check_name(name: str, where: str) -> None:
+    """Names become pytest markers, test ids and file names."""
+    if not re.fullmatch(r"[a-z][a-z0-9_]*", name):
+        raise BadData(f"{where}: name {name!r} is not lower-case letters, digits and _", "rename it")
+
+
+def _check_case(tier: Tier, case: Case, where: str) -> None:
+    try:
+        tier.card_model  # noqa: B018 - raises where there is no such card
+        needed = tier.recipe(case).deployment.num_cards
+    except (BadInput, InvalidRecipe, BadData) as error:
+        raise BadData(f"{where}: {error.what}", error.next_step) from error
+    if needed != tier.cards:
+        raise BadData(f"{where}: the recipe takes {needed} cards, the tier has {tier.cards}", "make them equal")

@@ -1,0 +1,77 @@
+"""A film as metrics take it, from arrays or from a file, frame by frame: a long one never stands in memory whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+from av.audio.resampler import AudioResampler
+from numpy.typing import NDArray
+from safetensors.numpy import load_file
+
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
+from liveavatar_core.errors import BadInput
+from suites.harness.probes.film.lip_sync import Sound
+from suites.harness.probes.film.sketch import Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Film:
+    """What was made."""
+
+    frames: Iterable[Pixels]
+    """Each uint8 [H, W, 3], 25 a second. As one array [N, H, W, 3] where it is compared with another film."""
+    sound: Sound | None = None
+    """Samples at 16 kHz, mono, from the moment of the first frame; None: the film has none."""
+    latents: NDArray[np.float32] | None = None
+    """Of all blocks, where they were kept."""
+    nan_blocks: int | None = None
+    """Blocks with a latent value that is not finite; None: nobody looked."""
+
+
+def read_film(path: Path, nan_blocks: int | None = None) -> Film:
+    """The film in a file. Raises BadInput where there is none that can be read."""
+    return Film(frames=_frames(path), sound=_sound(path), nan_blocks=nan_blocks)
+
+
+def read_kept(path: Path) -> Film:
+    """What the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
+    arrays = load_file(path)
+    return Film(frames=arrays["frames"], latents=arrays["latents"])
+
+
+def _frames(path: Path) -> Iterator[Pixels]:
+    try:
+        with av.open(str(path)) as container:
+            for frame in container.decode(video=0):
+                yield frame.to_ndarray(format="rgb24").astype(np.uint8, copy=False)
+    except (av.FFmpegError, IndexError, OSError) as error:
+        raise BadInput(f"{path}: {error}", "make the video again") from error
+
+
+def _sound(path: Path) -> Sound | None:
+    try:
+        with av.open(str(path)) as container:
+            if not container.streams.audio:
+                return None
+            stream = container.streams.audio[0]
+            resampler = AudioResampler(format="flt", layout="mono", rate=AUDIO_SAMPLES_PER_SECOND)
+            pieces = [made.to_ndarray()[0] for frame in container.decode(stream) for made in resampler.resample(frame)]
+            late, lasts = (_seconds(time, stream.time_base) for time in (stream.start_time, stream.duration))
+    except (av.FFmpegError, OSError) as error:
+        raise BadInput(f"{path}: {error}", "make the video again") from error
+    return _placed(np.concatenate(pieces) if pieces else np.zeros(0), late, lasts)
+
+
+def _seconds(ticks: int | None, tick: Fraction | None) -> float:
+    return float((ticks or 0) * (tick or 0))
+
+
+def _placed(samples: NDArray, late: float, lasts: float) -> Sound:
+    """From the first frame on, without what the coder filled its last block with."""
+    samples = samples[: round(lasts * AUDIO_SAMPLES_PER_SECOND)]
+    return np.pad(samples, (round(late * AUDIO_SAMPLES_PER_SECOND), 0)).astype(np.float32)

@@ -1,0 +1,133 @@
+"""All metrics of a film: a number each, or the reason why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from PIL import Image
+
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
+from suites.harness.probes.film.broken import black_frames_share, frozen_frames_share
+from suites.harness.probes.film.drift import (
+    colour_drift_levels_per_clip,
+    identity_drift_per_clip,
+    sharpness_loss_share_per_clip,
+    sharpness_ratio,
+)
+from suites.harness.probes.film.errors import NotMeasured
+from suites.harness.probes.film.film import Film
+from suites.harness.probes.film.flicker import flicker_levels
+from suites.harness.probes.film.jumps import clip_jump_ratio, first_frame_jump_ratio
+from suites.harness.probes.film.lip_sync import Region, Sound, lip_sync
+from suites.harness.probes.film.reference import latent_cosine, psnr_db, ssim
+from suites.harness.probes.film.sketch import Pixels, sketch
+from suites.harness.probes.film.vmaf import vmaf_score
+
+Measure = Callable[[], float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quality:
+    """What could be measured, and what not. Names carry the unit."""
+
+    values: dict[str, float]
+    """Metric: number."""
+    missing: dict[str, str]
+    """Metric: why there is no number."""
+
+    def __or__(self, other: Quality) -> Quality:
+        return Quality(values=self.values | other.values, missing=self.missing | other.missing)
+
+
+def quality_of(
+    film: Film, reference: Film | None = None, clip_frames: int = 48, mouth: Region | None = None
+) -> Quality:
+    """Every metric of `film`.
+
+    Args:
+        film: with its sound. Its frames pass once.
+        reference: the same recipe at full precision in one process; frames of both must be arrays then.
+        clip_frames: frames of a clip.
+        mouth: where the mouth is, in pixels of the sketch's small picture; by default it is looked for.
+    """
+    alone = _measured(_measures(film, clip_frames, mouth))
+    return alone if reference is None else alone | compared(film, reference)
+
+
+def compared(film: Film, reference: Film) -> Quality:
+    """The metrics that take a reference; frames of both are arrays. A film of smaller frames is enlarged first."""
+    theirs = _array(reference)
+    ours = _enlarged(_array(film), theirs.shape)
+    measures: dict[str, Measure] = {
+        "latent_cosine": partial(_latent_cosine, film, reference),
+        "psnr_db": partial(psnr_db, ours, theirs),
+        "ssim": partial(ssim, ours, theirs),
+        "vmaf_score": partial(vmaf_score, ours, theirs),
+        "sharpness_kept_ratio": lambda: sharpness_ratio(sketch(ours)) / sharpness_ratio(sketch(theirs)),
+    }
+    return _measured(measures.items())
+
+
+def _measured(measures: Iterable[tuple[str, Measure]]) -> Quality:
+    values: dict[str, float] = {}
+    missing: dict[str, str] = {}
+    for name, measure in measures:
+        try:
+            values[name] = measure()
+        except NotMeasured as reason:
+            missing[name] = str(reason)
+    return Quality(values=values, missing=missing)
+
+
+def _measures(film: Film, clip_frames: int, mouth: Region | None) -> Iterator[tuple[str, Measure]]:
+    seen = sketch(film.frames)
+    yield "nan_blocks_count", partial(_nan_blocks, film)
+    yield "black_frames_share", partial(black_frames_share, seen)
+    yield "frozen_frames_share", partial(frozen_frames_share, seen)
+    yield "first_frame_jump_ratio", partial(first_frame_jump_ratio, seen)
+    yield "clip_jump_ratio", partial(clip_jump_ratio, seen, clip_frames)
+    yield "flicker_levels", partial(flicker_levels, seen, clip_frames)
+    yield "sharpness_ratio", partial(sharpness_ratio, seen)
+    yield "sharpness_loss_share_per_clip", partial(sharpness_loss_share_per_clip, seen, clip_frames)
+    yield "colour_drift_levels_per_clip", partial(colour_drift_levels_per_clip, seen, clip_frames)
+    yield "identity_drift_per_clip", partial(identity_drift_per_clip, seen, clip_frames)
+    yield "lip_sync_strength", lambda: lip_sync(seen, film.sound, mouth).strength
+    yield "lip_sync_lag_ms", lambda: lip_sync(seen, film.sound, mouth).lag_ms
+    yield "picture_beyond_sound_ms", partial(picture_beyond_sound_ms, seen.frames, film.sound)
+
+
+def picture_beyond_sound_ms(frames: int, sound: Sound | None) -> float:
+    """By how much the picture lasts longer than the sound; less than 0: shorter."""
+    if sound is None:
+        raise NotMeasured("the film has no sound")
+    return 1000 * (frames / FRAMES_PER_SECOND - len(sound) / AUDIO_SAMPLES_PER_SECOND)
+
+
+def _nan_blocks(film: Film) -> float:
+    if film.nan_blocks is None:
+        raise NotMeasured("nobody looked at the latents")
+    return float(film.nan_blocks)
+
+
+def _latent_cosine(film: Film, reference: Film) -> float:
+    if film.latents is None or reference.latents is None:
+        raise NotMeasured("latents were not kept")
+    return latent_cosine(film.latents, reference.latents)
+
+
+def _enlarged(frames_NHW3: Pixels, shape: tuple[int, ...]) -> Pixels:
+    """As a player shows a film of lower resolution: bicubic. Frames of that size, or larger ones, as they are."""
+    height, width = shape[1:3]
+    if frames_NHW3.shape[1] >= height and frames_NHW3.shape[2] >= width:
+        return frames_NHW3
+    resized = [Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC) for frame in frames_NHW3]
+    return np.stack([np.asarray(each) for each in resized])
+
+
+def _array(film: Film) -> Pixels:
+    if not isinstance(film.frames, np.ndarray):
+        raise TypeError("frames that are compared must be one array")
+    return film.frames

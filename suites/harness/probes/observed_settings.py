@@ -1,0 +1,80 @@
+"""Proof that what a recipe asked for really acted: counted and looked up while a rank works, not copied from it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from liveavatar_core.model.transformer import Denoise
+from liveavatar_core.parallel.system import System
+
+UNPROVEN = "it ended while weights were loaded, before anything acted"
+
+
+class KnobProof:
+    """What one rank was seen to do."""
+
+    def __init__(self, system: System, place_of: Callable[[Tensor], str], *, hooked: bool = True) -> None:
+        """`place_of`: in which memory a tensor stands, card or host. `hooked`: else somebody calls `see`."""
+        self._system, self._place_of = system, place_of
+        self._forwards: Counter[str] = Counter()
+        self._caches: set[str] = set()
+        self._parameter_bytes = _bytes_by_dtype(system, place_of)
+        if hooked and "transformer" in system.parts:
+            system.transformer.register_forward_pre_hook(self.see)
+
+    def see(self, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """Take note of a forward, if it is the transformer's."""
+        if module is not self._system.parts.get("transformer"):
+            return
+        self._forwards[type(args[0]).__name__.lower()] += 1
+        if isinstance(args[0], Denoise):
+            self._caches |= {_words(tensor, self._place_of) for tensor in _tensors(args[0].cache)}
+
+    def report(self) -> dict[str, Any]:
+        """As JSON has it: forwards by kind, bytes of weights held by part, type and place, kinds of caches."""
+        return {
+            "transformer_forwards": dict(self._forwards),
+            "parameter_bytes": self._parameter_bytes,
+            "kv_caches": sorted(self._caches),
+        }
+
+
+def proof_of(proof: KnobProof | None) -> dict[str, Any]:
+    """As fields of an answer; None: the run ended before there was anything to look at."""
+    return {"unproven": UNPROVEN} if proof is None else {"knobs": proof.report()}
+
+
+def device_place(tensor: Tensor) -> str:
+    """In which memory a tensor stands, where those are different devices."""
+    return "card" if tensor.device.type == "cuda" else "host"
+
+
+def _bytes_by_dtype(system: System, place_of: Callable[[Tensor], str]) -> dict[str, dict[str, int]]:
+    """Bytes of weights (shards, where a part is sharded), by part, then by type and place."""
+    held: dict[str, dict[str, int]] = {}
+    for name, part in system.parts.items():
+        bytes_of: Counter[str] = Counter()
+        for tensor in (*part.parameters(), *part.buffers()):
+            local = tensor.to_local() if isinstance(tensor, DTensor) else tensor
+            bytes_of[_words(local, place_of)] += local.numel() * local.element_size()
+        held[name] = dict(bytes_of)
+    return held
+
+
+def _words(tensor: Tensor, place_of: Callable[[Tensor], str]) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {place_of(tensor)}"
+
+
+def _tensors(cache: object) -> Iterator[Tensor]:
+    """One tensor of each kind that a cache, or what it is made of, keeps."""
+    for value in vars(cache).values():
+        if isinstance(value, list) and value and isinstance(value[0], torch.Tensor):
+            yield value[0]
+        elif hasattr(value, "k_layers"):
+            yield from _tensors(value)

@@ -1,0 +1,70 @@
+"""What the parent knows of one rank. Free of torch."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from suites.harness.processes.child_link import ErrorReport, RankSpec
+from suites.harness.processes.fork_client import RankProcess
+
+
+class Rank:
+    """What the parent knows of one rank."""
+
+    def __init__(self, index: int, name: str, process: RankProcess, log: Path) -> None:
+        """`log`: file with the rank's output."""
+        self.index, self.name, self.process, self.log = index, name, process, log
+        self.connected, self.started = True, False
+        self.reply: dict[str, Any] | None = None
+        self.error: ErrorReport | None = None
+        self.last_event: dict[str, Any] = {}
+        self.last_event_at = time.monotonic()
+        self.failed_at: float | None = None
+        self.stopping = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it reported an error, or ended when it was not asked to."""
+        return self.failed_at is not None
+
+    def waitables(self) -> list[Any]:
+        """What becomes ready when there is news of this rank."""
+        channel = [self.process.connection] if self.connected else []
+        return channel + ([] if self.process.ended else [self.process.status])
+
+    def read(self, ready: list[Any]) -> None:
+        """Take the news: messages first, so that a rank's own words count more than its end."""
+        ended = self.process.status in ready and not self.process.ended
+        if self.connected and (ended or self.process.connection in ready):
+            self._read_messages()
+        if ended:
+            self.process.read_status()
+        if self.error or (self.process.ended and not (self.stopping and self.process.exit_status == 0)):
+            self.failed_at = self.failed_at or time.monotonic()
+
+    def _read_messages(self) -> None:
+        try:
+            while self.process.connection.poll():
+                self._take(*self.process.connection.recv())
+        except (EOFError, OSError):
+            self.connected = False
+
+    def _take(self, kind: str, body: Any) -> None:
+        if kind == "started":
+            self.started = True
+        elif kind == "reply":
+            self.reply = json.loads(body)
+        elif kind == "event":
+            self.last_event, self.last_event_at = json.loads(body), time.monotonic()
+        else:
+            self.error = body
+
+    def send(self, message: RankSpec | str | None) -> None:
+        """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
+        self.reply, self.last_event_at = None, time.monotonic()
+        with contextlib.suppress(OSError):
+            self.process.connection.send(message)

@@ -1,0 +1,102 @@
+"""Every command-line option of the suite, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, cast
+
+import pytest
+
+from liveavatar_core.errors import BadInput
+from suites.harness.records.record import HARDWARE_MODES
+
+AUTO = "auto"
+CompareLevel = Literal["fail", "warn", "off"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What the command line asks for."""
+
+    hardware: tuple[str, ...]
+    """Hardware modes; each test runs once in each. `auto`: the most real one that the machine allows."""
+    require_hardware: bool
+    """Missing cards fail a test instead of skipping it, and `auto` means physical."""
+    tiers: tuple[Path, ...]
+    """More files of tiers."""
+    baseline_dir: Path
+    """Where baselines and waivers are."""
+    baseline_update: Literal["no", "new-only", "all"]
+    """What of the baselines is rewritten."""
+    baseline_compare: CompareLevel
+    """Whether a difference from a baseline fails a test."""
+    baseline_reason: str | None
+    """Why numbers that got worse are accepted."""
+    report_dir: Path
+    """Where records and reports go."""
+    history: Path | None
+    """JSON-lines file that every record is added to."""
+    report_html: Path | None = None
+    """Where a page about the session goes."""
+
+
+def add_options(parser: pytest.Parser) -> None:
+    """Declare them."""
+    group = parser.getgroup("live avatar", "hardware conformance and benchmarks")
+    group.addoption(
+        "--hardware",
+        default=AUTO,
+        metavar="MODE[,MODE]",
+        help=f"on what runs stand: {AUTO} (the most real one possible), {', '.join(HARDWARE_MODES)}",
+    )
+    group.addoption("--require-hardware", action="store_true", help="missing cards fail instead of skipping")
+    group.addoption("--tiers", action="append", default=[], metavar="FILE", help="more tiers, as tiers.toml")
+    group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
+    group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
+    group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
+    group.addoption(
+        "--fuzz-profile", choices=("dev", "ci", "nightly"), default="dev", help="how much suites/fuzz tries (dev)"
+    )
+    _add_baseline_options(group)
+
+
+def _add_baseline_options(group: pytest.OptionGroup) -> None:
+    group.addoption("--baseline-dir", default="baselines", metavar="DIR", help="baselines (baselines)")
+    group.addoption(
+        "--baseline-compare",
+        choices=("fail", "warn", "off"),
+        default="fail",
+        help="what a difference from the baseline does (fail)",
+    )
+    group.addoption("--baseline-update", action="store_true", help="rewrite values, never tolerances")
+    group.addoption("--baseline-update-new-only", action="store_true", help="add what has no baseline yet")
+    group.addoption("--baseline-reason", default=None, metavar="TEXT", help="why worse values are right")
+
+
+def read_settings(config: pytest.Config) -> Settings:
+    """The options of this run, relative paths taken from the root folder; BadInput if they don't fit."""
+    update, new_only = config.getoption("--baseline-update"), config.getoption("--baseline-update-new-only")
+    if update and new_only:
+        raise BadInput("--baseline-update and --baseline-update-new-only exclude each other", "give one of them")
+    history, report_html = config.getoption("--history"), config.getoption("--report-html")
+    return Settings(
+        hardware=_hardware(config.getoption("--hardware")),
+        require_hardware=config.getoption("--require-hardware"),
+        tiers=tuple(Path(path) for path in config.getoption("--tiers")),
+        baseline_dir=config.rootpath / config.getoption("--baseline-dir"),
+        baseline_update="all" if update else "new-only" if new_only else "no",
+        baseline_compare=cast(CompareLevel, config.getoption("--baseline-compare")),
+        baseline_reason=config.getoption("--baseline-reason"),
+        report_dir=config.rootpath / config.getoption("--report-dir"),
+        history=Path(history) if history else None,
+        report_html=Path(report_html) if report_html else None,
+    )
+
+
+def _hardware(text: str) -> tuple[str, ...]:
+    modes = tuple(dict.fromkeys(text.split(",")))
+    for mode in modes:
+        if mode not in (AUTO, *HARDWARE_MODES):
+            raise BadInput(f"no hardware mode {mode!r}", f"give --hardware={'|'.join((AUTO, *HARDWARE_MODES))}")
+    return modes

@@ -1,0 +1,126 @@
+"""What a tier's tests hold in their hands: run a case, keep its record, judge it."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, replace
+
+import pytest
+
+from liveavatar_core.errors import BadData, LiveAvatarError
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.hardware import HardwareMode, mode_named
+from suites.harness.pytest_plugin.clip_clock import ClipClock, Replies, clock_of
+from suites.harness.pytest_plugin.options import AUTO, Settings
+from suites.harness.records.record import HARDWARE_MODES, RunRecord, run_name
+from suites.harness.verdicts.judge import Judgement, judge
+from suites.harness.verdicts.verdict import Verdict
+
+RECORD, JUDGEMENT, LOST = "record", "judgement", "lost_record"
+"""Names of the test's properties that carry a run to the reports, and into JUnit files."""
+
+
+class TierRunner:
+    """A tier in one hardware mode, for one test."""
+
+    def __init__(
+        self,
+        tier: Tier,
+        hardware: str,
+        settings: Settings,
+        request: pytest.FixtureRequest,
+        tell: Callable[[str], None],
+    ) -> None:
+        """`hardware`: a hardware mode, or auto. `tell`: hears what is being done."""
+        self._tell = tell
+        self.tier, self.hardware = tier, hardware
+        self._settings, self._item, self._clock = settings, request.node, clock_of(request)
+
+    def check(self, case: str | Case) -> RunRecord:
+        """Run a case: the test fails unless it ends as its tier says and its numbers stand by the baseline.
+
+        Args:
+            case: one of the tier's cases by name, or a case made here.
+
+        Returns:
+            The record, for claims beyond that.
+        """
+        try:
+            case = self.tier.case(case) if isinstance(case, str) else case
+            record = self._run(case)
+            judgement = judge(record, case.expect, self._settings)
+            if judgement.verdict is Verdict.INCONCLUSIVE:
+                record = _pooled(record, self._run(case))
+                judgement = judge(record, case.expect, self._settings)
+            self._keep(record, judgement)
+        except LiveAvatarError as error:
+            pytest.fail(str(error), pytrace=False)
+        if judgement.failing:
+            pytest.fail(judgement.explanation, pytrace=False)
+        return record
+
+    def _run(self, case: Case) -> RunRecord:
+        mode = self._mode()
+        folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        doing = f"{case.name} on {self.tier.cards} x {self.tier.card}, {mode.name}"
+        self._tell(doing)
+        return mode.run(self.tier, case, folder, self._telling(doing))
+
+    def _telling(self, doing: str) -> ClipClock:
+        """The clock, which says before each clip that it begins."""
+
+        def clock(clip: Callable[[], Replies], count: int) -> list[Replies]:
+            number = itertools.count(1)
+
+            def told() -> Replies:
+                self._tell(f"clip {next(number)} of {count}, {doing}")
+                return clip()
+
+            return self._clock(told, count)
+
+        return clock
+
+    def _mode(self) -> HardwareMode:
+        """The mode to run in; the test ends here if this machine has none."""
+        refusals = []
+        for name in self._candidates():
+            mode = mode_named(name)
+            reason = mode.why_not(self.tier)
+            if reason is None:
+                return mode
+            refusals.append(f"{name}: {reason}")
+        text = f"{self.tier.name} cannot run here\n" + "\n".join(refusals)
+        if self._settings.require_hardware:
+            pytest.fail(f"{text}\nnext: free or add the cards, or drop --require-hardware", pytrace=False)
+        pytest.skip(text)
+
+    def _candidates(self) -> tuple[str, ...]:
+        if self.hardware != AUTO:
+            return (self.hardware,)
+        return ("physical",) if self._settings.require_hardware else HARDWARE_MODES
+
+    def _keep(self, record: RunRecord, judgement: Judgement) -> None:
+        try:
+            path = record.write(self._settings.report_dir)
+        except BadData as error:
+            self._item.user_properties.append((LOST, error.what))
+            raise
+        self._item.user_properties.append((RECORD, str(path)))
+        self._item.user_properties.append((JUDGEMENT, json.dumps(asdict(judgement))))
+
+
+def _pooled(first: RunRecord, second: RunRecord) -> RunRecord:
+    """`second` with the clips of both; `second` alone if they are not of one kind."""
+    if (first.outcome, first.recipe.hash, first.machine) != (
+        second.outcome,
+        second.recipe.hash,
+        second.machine,
+    ):
+        return second
+    clips = first.timing.clip_seconds + second.timing.clip_seconds
+    return replace(second, timing=replace(second.timing, clip_seconds=clips))

@@ -1,0 +1,41 @@
+"""Which machine a run stood on, exactly, so that only like is compared with like."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Any
+
+from suites.harness.records.record import RunRecord
+
+IDENTITY = (
+    *("card", "cards", "card_memory_bytes", "imitated_card", "imitated_cards", "driver", "cuda", "torch"),
+    *("link", "allocator", "attention_backend"),
+)
+"""What makes two machines one: all of it, exactly."""
+
+
+def machine_identity(record: RunRecord) -> dict[str, Any]:
+    """What two runs must have in common for their numbers to be compared.
+
+    A simulation is decided by its cards, a miniature by its tier. There torch is provenance, so that another
+    version shows up as a change of numbers and not as a new machine.
+    """
+    identity: dict[str, Any] = {"hardware": record.hardware}
+    if record.hardware == "miniature":
+        return identity
+    names = ("card", "cards") if record.hardware == "simulated" else IDENTITY
+    found = {name: getattr(record.machine, name) for name in names}
+    return identity | {name: value for name, value in found.items() if value is not None}
+
+
+def machine_profile_name(identity: dict[str, Any]) -> str:
+    """The folder of a machine's baselines: readable, and different for different machines."""
+    if identity["hardware"] == "miniature":
+        return "miniature"
+    card = re.sub(r"[^a-z0-9]", "", str(identity["card"]).lower())
+    name = f"{identity['hardware']}-{card}x{identity['cards']}"
+    if identity["hardware"] == "simulated":
+        return name
+    return f"{name}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"

@@ -1,0 +1,159 @@
+"""How measured values become baselines: values change, tolerances never; what got worse needs a reason."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from liveavatar_core.errors import GIB, BadData, BadInput
+from suites.harness.records.machine_identity import machine_identity
+from suites.harness.records.record import RunRecord, write_atomically
+from suites.harness.verdicts.baselines import (
+    MACHINE,
+    OWN_KEYS,
+    BaselineFile,
+    CaseBaseline,
+    MetricBaseline,
+    Provenance,
+    baseline_path,
+    read_baseline,
+    render,
+    rounded,
+)
+from suites.harness.verdicts.metrics import Metric, metrics, worsening
+
+POWER_CAP = "power cap"
+"""What holds back every card at full load; it is part of what a card can do."""
+LIMITED = "peak_vram_gib"
+"""The metric that the card limits."""
+
+QUALITY_TOLERANCES = {
+    "nan_blocks_count": (0.0, 0.5),
+    "black_frames_share": (0.0, 0.005),
+    "frozen_frames_share": (0.0, 0.03),
+    "first_frame_jump_ratio": (0.3, 1.0),
+    "clip_jump_ratio": (0.3, 1.0),
+    "flicker_levels": (0.3, 0.2),
+    "sharpness_ratio": (0.1, 0.02),
+    "sharpness_kept_ratio": (0.1, 0.02),
+    "sharpness_loss_share_per_clip": (0.0, 0.04),
+    "colour_drift_levels_per_clip": (0.2, 1.0),
+    "identity_drift_per_clip": (0.2, 0.02),
+    "lip_sync_strength": (0.0, 0.1),
+    "lip_sync_lag_ms": (0.0, 20.0),
+    "picture_beyond_sound_ms": (0.0, 20.0),
+    "latent_cosine": (0.0, 0.001),
+    "psnr_db": (0.0, 1.0),
+}
+"""Relative and absolute tolerance of each metric of quality: less than any damage of docs/metrics.md moves it by, more
+than harmless damage does. Half a frame is 20 ms."""
+
+
+def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None) -> CaseBaseline:
+    """`old` with the values of `record`; tolerances stay. Equal to `old` where no value differs.
+
+    Raises:
+        BadInput: a number got worse by more than its own spread, or the outcome did, and there is no reason.
+        BadData: the record has no commit, or a metric that is missing or NaN.
+    """
+    fresh = _measured_case(record, old)
+    if old is None or replace(fresh, measured=old.measured, history=old.history) == old:
+        return old or fresh
+    worse = what_got_worse(old, fresh)
+    if worse and not reason:
+        raise BadInput("; ".join(worse), 'give --baseline-reason "why this is right"')
+    line = f"{record.date} {fresh.measured.commit}: {'; '.join(worse)}: {reason}"
+    return replace(fresh, history=(*old.history, line) if worse else old.history)
+
+
+def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaseline:
+    """`old` and what `record` has beside it; what `old` has stays as it is."""
+    fresh = _measured_case(record, None)
+    return replace(old, metrics=fresh.metrics | old.metrics) if old else fresh
+
+
+def write_case(folder: Path, record: RunRecord, case: CaseBaseline) -> Path:
+    """Put `case` in its file; the file's other cases stay as they are. Returns the path."""
+    path = baseline_path(folder, record)
+    cases = read_baseline(path).cases if path.exists() else {}
+    file = BaselineFile(machine=machine_identity(record), cases=cases | {record.case: case})
+    write_atomically(path, render(file))
+    return path
+
+
+def default_tolerance(metric: str, hardware: str) -> tuple[float, float]:
+    """Relative and absolute tolerance of a new entry; afterwards people set them in the file.
+
+    Bytes of a ledger repeat exactly: their floors only let through what a point release of torch moves.
+    Real allocators repeat to within 2 % and a quarter of a GiB, clocks to 5 % and a quarter of a second.
+    """
+    counted = hardware in ("simulated", "miniature")
+    if metric.endswith("_gib"):
+        return (0.001, 0.0001) if counted else (0.02, 0.25)
+    if "seconds" in metric:
+        return (0.005, 0.01) if metric.startswith("predicted") else (0.05, 0.25)
+    return QUALITY_TOLERANCES.get(metric, (0.05, 0.01))
+
+
+def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
+    """The baseline that `record` makes, with the tolerances of `old` where it has them."""
+    try:
+        return _case_of(record, old)
+    except ValueError as error:
+        raise BadData(f"{record.tier}/{record.case}: {error}", "measure it, then update") from error
+
+
+def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
+    if record.commit is None:
+        raise BadData("the record has no commit: nobody could tell what was measured", "run in a git checkout")
+    _check_circumstances(record)
+    if record.outcome not in ("pass", "oom") or record.case == MACHINE:
+        raise BadData(f"{record.case} ended in {record.outcome}: no baseline", "update from a run that ended well")
+    entries = {}
+    for name, metric in metrics(record).items():
+        entries[name] = _entry(metric, record, old.metrics.get(name) if old else None)
+    phase = record.out_of_memory.phase if record.out_of_memory else None
+    return CaseBaseline(
+        recipe=record.recipe.hash,
+        outcome="oom" if record.outcome == "oom" else "pass",
+        phase=phase,
+        measured=Provenance(
+            commit=record.commit, date=record.date, torch=record.machine.torch or "none", run=record.run
+        ),
+        metrics=entries,
+    )
+
+
+def _check_circumstances(record: RunRecord) -> None:
+    """Refuse what nobody could measure again. A busy card is refused before anything runs."""
+    if record.commit and record.commit.endswith("+"):
+        raise BadData(f"measured at {record.commit}: the working tree had changes", "commit them, then measure")
+    slowed = [reason for reason in record.knobs.get("cards_slowed_by", ()) if reason != POWER_CAP]
+    if slowed:
+        raise BadData(f"the cards were slowed down ({', '.join(slowed)})", "cool them, then measure")
+
+
+def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> MetricBaseline:
+    summary, name = metric.summary, metric.name
+    if not math.isfinite(summary.value) or name in OWN_KEYS:
+        raise BadData(f"{name} is {summary.value} ({metric.reason or 'as measured'})", "measure it, then update")
+    value, spread = rounded(name, summary.value), rounded(name, summary.spread)
+    if old is not None:
+        return replace(old, value=value, spread=spread, n=summary.n)
+    rel, absolute = default_tolerance(name, record.hardware)
+    limited = name == LIMITED and record.limit_bytes is not None
+    limit = rounded(name, record.limit_bytes / GIB) if limited and record.limit_bytes else None
+    return MetricBaseline(value=value, spread=spread, n=summary.n, rel=rel, abs=absolute, limit=limit)
+
+
+def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
+    """What of `fresh` is worse than `old` by more than its spread, as `metric before -> after`."""
+    worse = []
+    if old.outcome == "pass" and fresh.outcome == "oom":
+        worse.append("outcome pass -> oom")
+    for name in sorted(old.metrics.keys() & fresh.metrics.keys()):
+        before, after = old.metrics[name], fresh.metrics[name].value
+        if worsening(name, before.value, after) > before.spread:
+            worse.append(f"{name} {before.value:g} -> {after:g}")
+    return worse

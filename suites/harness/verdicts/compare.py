@@ -1,0 +1,104 @@
+"""A run record against its baseline: what moved, and whether that is more than noise."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline, rounded
+from suites.harness.verdicts.metrics import Metric, metrics, worsening
+from suites.harness.verdicts.stats import Summary, disjoint
+from suites.harness.verdicts.verdict import Finding, Verdict
+
+
+def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
+    """Everything that differs; empty if nothing does beyond the tolerances.
+
+    `record` must have ended as its tier expects. Numbers of another recipe or outcome are not looked at.
+    """
+    where = f"{record.tier}/{record.case} on {record.hardware} cards"
+    update = f"pytest -m {record.tier} --hardware={record.hardware} --baseline-update"
+    if baseline is None:
+        found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"{update}-new-only"
+    elif baseline.recipe != record.recipe.hash:
+        what = f"recipe {record.recipe.hash} against {baseline.recipe}: other inputs were declared"
+        found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {update}"
+    elif _ending(record) != (baseline.outcome, baseline.phase):
+        what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
+        found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
+    else:
+        return _compare_metrics(record, baseline, where, update)
+    return [Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])]
+
+
+def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> list[Finding]:
+    measured = metrics(record)
+    found = []
+    for name in sorted(measured.keys() | baseline.metrics.keys()):
+        reason = record.quality_missing.get(name, "the run has no such metric")
+        metric = measured.get(name) or Metric(name=name, samples=(), reason=reason)
+        result = compare_metric(metric, baseline.metrics.get(name), update)
+        if result is not None:
+            verdict, what, step = result
+            found.append(Finding(verdict=verdict, what=f"{where}: {name} {what}", next_step=step, metric=name))
+    return found
+
+
+def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str) -> tuple[Verdict, str, str] | None:
+    """Verdict, what and next step (`update`: the command that takes it over); None if nothing is to be said.
+
+    A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
+    halves of both samples are disjoint. A limit holds without tolerance.
+    """
+    value = rounded(metric.name, metric.value)
+    if not metric.samples:
+        return (
+            Verdict.MISSING_METRIC,
+            f"is missing: {metric.reason}",
+            "measure it, or delete its baseline line",
+        )
+    if not math.isfinite(value):
+        return Verdict.INVALID_METRIC, f"is {value}", "find out why: no number may be NaN or infinite"
+    if baseline is None:
+        return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", f"{update}-new-only"
+    if baseline.limit is not None and value > baseline.limit:
+        return Verdict.OVER_LIMIT, f"{value:g} against a limit of {baseline.limit:g}", "make it smaller"
+    return _change(metric, value, baseline, update)
+
+
+def _change(metric: Metric, value: float, baseline: MetricBaseline, update: str) -> tuple[Verdict, str, str] | None:
+    verdict = judge_change(metric.name, replace(metric.summary, value=value), baseline)
+    change = value - baseline.value
+    share = f" ({change / baseline.value:+.1%})" if baseline.value else ""
+    what = f"{value:g} against {baseline.value:g}{share}; {allowed_change(baseline):.3g} may differ"
+    steps = {
+        Verdict.INCONCLUSIVE: (f"{what}, and the samples overlap", "measure more clips on a quiet machine"),
+        Verdict.IMPROVED: (what, update),
+        Verdict.REGRESSED: (what, f'find the commit, or {update} --baseline-reason "why this is right"'),
+    }
+    return (verdict, *steps[verdict]) if verdict in steps else None
+
+
+def judge_change(name: str, now: Summary, baseline: MetricBaseline) -> Verdict:
+    """Pass, inconclusive, improved or regressed: what the change of the metric of that name is worth."""
+    change = now.value - baseline.value
+    if abs(change) <= allowed_change(baseline):
+        return Verdict.PASS
+    if not disjoint(now, baseline.summary):
+        return Verdict.INCONCLUSIVE
+    return Verdict.REGRESSED if worsening(name, baseline.value, now.value) >= 0 else Verdict.IMPROVED
+
+
+def allowed_change(baseline: MetricBaseline) -> float:
+    """How much may differ, in the metric's unit: the larger of both tolerances."""
+    return max(baseline.rel * abs(baseline.value), baseline.abs)
+
+
+def _ending(record: RunRecord) -> tuple[str, str | None]:
+    return record.outcome, record.out_of_memory.phase if record.out_of_memory else None
+
+
+def _words(ending: tuple[str, str | None]) -> str:
+    outcome, phase = ending
+    return f"outcome {outcome}" + (f" in {phase}" if phase else "")

@@ -1,0 +1,134 @@
+"""From a run record to what is thought of it: claim, baseline, waivers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from liveavatar_core.errors import LiveAvatarError
+from suites.harness.cases.tiers import Expectation
+from suites.harness.pytest_plugin.options import Settings
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
+from suites.harness.verdicts.baselines import CaseBaseline, find_case
+from suites.harness.verdicts.compare import compare
+from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, gravest, judge_outcome
+from suites.harness.verdicts.waivers import applies, read_waivers
+
+WAIVERS_FILE = "waivers.toml"
+ACCEPTED: dict[str, frozenset[Verdict]] = {
+    "no": frozenset(),
+    "new-only": frozenset({Verdict.NEEDS_BASELINE}),
+    "all": frozenset(
+        {
+            Verdict.IMPROVED,
+            Verdict.NEEDS_BASELINE,
+            Verdict.INCONCLUSIVE,
+            Verdict.REGRESSED,
+            Verdict.RECIPE_CHANGED,
+            Verdict.OUTCOME_CHANGED,
+        }
+    ),
+}
+"""Differences that an update takes over, by what is updated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Judgement:
+    """What is thought of one run."""
+
+    verdict: Verdict
+    """The gravest of the findings."""
+    findings: tuple[Finding, ...] = ()
+    """All that a person should know."""
+    failing: bool = False
+    """Whether the test fails."""
+    update: bool = False
+    """Whether the record is to become the baseline."""
+    waived: str | None = None
+    """Why a failure is excused."""
+
+    @property
+    def explanation(self) -> str:
+        """Two lines for each finding that fails the test."""
+        return "\n".join(str(finding) for finding in self.findings if finding.fails)
+
+
+def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judgement:
+    """Compare with what the tier says, then with the baseline; then ask the waivers.
+
+    Raises:
+        BadData: the baseline or the waivers are broken.
+    """
+    wrong = judge_outcome(record, expected)
+    judgement = _judge_numbers(record, settings) if wrong is None else _of([wrong], failing=True)
+    return _waive(judgement, record, settings)
+
+
+def write_baseline(record: RunRecord, settings: Settings) -> None:
+    """Take `record` over as baseline, as far as the settings say."""
+    new = _updated(record, settings)
+    if new is not None:
+        write_case(settings.baseline_dir, record, new)
+
+
+def judgement_from_data(data: Any) -> Judgement:
+    """The judgement that `asdict` and JSON made `data` of."""
+    findings = tuple(Finding(**{**item, "verdict": Verdict(item["verdict"])}) for item in data["findings"])
+    return Judgement(**{**data, "verdict": Verdict(data["verdict"]), "findings": findings})
+
+
+def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
+    if settings.baseline_compare == "off" and settings.baseline_update == "no":
+        return _of([], failing=False)
+    findings = [_required(each, settings) for each in compare(record, find_case(settings.baseline_dir, record))]
+    accepted = ACCEPTED[settings.baseline_update]
+    left = [finding for finding in findings if finding.verdict not in accepted]
+    failing = any(finding.fails for finding in left)
+    if settings.baseline_update == "no" or failing:
+        return _of(left, failing=failing and settings.baseline_compare == "fail")
+    return _judge_update(left, record, settings)
+
+
+def _required(finding: Finding, settings: Settings) -> Finding:
+    """With --require-hardware a number that nobody reviewed is a failure: a nightly run would compare nothing."""
+    needed = settings.require_hardware and finding.verdict is Verdict.NEEDS_BASELINE
+    return replace(finding, required=True) if needed else finding
+
+
+def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) -> Judgement:
+    try:
+        update = _updated(record, settings) is not None
+    except LiveAvatarError as error:
+        where = f"{record.tier}/{record.case} on {record.hardware} cards: no baseline written"
+        refused = Finding(verdict=Verdict.REGRESSED, what=f"{where}: {error.what}", next_step=error.next_step)
+        return _of([*left, refused], failing=True)
+    judgement = _of(left, failing=False)
+    return replace(judgement, update=True, verdict=Verdict.UPDATED) if update else judgement
+
+
+def _updated(record: RunRecord, settings: Settings) -> CaseBaseline | None:
+    """The baseline after the update; None if it stays as it is."""
+    old = find_case(settings.baseline_dir, record)
+    if settings.baseline_update == "new-only":
+        new = with_new_metrics(old, record)
+    else:
+        new = updated_case(old, record, settings.baseline_reason)
+    return None if new == old else new
+
+
+def _waive(judgement: Judgement, record: RunRecord, settings: Settings) -> Judgement:
+    if not judgement.failing:
+        return judgement
+    failures = [finding.verdict for finding in judgement.findings if finding.fails]
+    valid = [waiver for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE) if applies(waiver, record)]
+    valid = [waiver for waiver in valid if record.date <= waiver.expires]
+    if not valid or not WAIVABLE.issuperset(failures):
+        return judgement
+    waiver = valid[0]
+    return replace(judgement, failing=False, waived=f"{waiver.reason} ({waiver.link}, until {waiver.expires})")
+
+
+def _of(findings: list[Finding], *, failing: bool) -> Judgement:
+    verdict = gravest(finding.verdict for finding in findings)
+    return Judgement(verdict=verdict, findings=tuple(findings), failing=failing)

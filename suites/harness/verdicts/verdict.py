@@ -1,0 +1,132 @@
+"""What can be said of a run, from harmless to grave, and how pytest's exit status tells it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+from suites.harness.cases.tiers import Expectation
+from suites.harness.records.record import RunRecord
+
+
+class Verdict(StrEnum):
+    """In the order of gravity."""
+
+    PASS = "pass"
+    UPDATED = "updated"
+    IMPROVED = "improved"
+    NEEDS_BASELINE = "needs-baseline"
+    INCONCLUSIVE = "inconclusive"
+    REGRESSED = "regressed"
+    OVER_LIMIT = "over-limit"
+    RECIPE_CHANGED = "recipe-changed"
+    OUTCOME_CHANGED = "outcome-changed"
+    MISSING_METRIC = "missing-metric"
+    INVALID_METRIC = "invalid-metric"
+    INFRASTRUCTURE = "infrastructure"
+
+
+EXIT_CODES = {
+    Verdict.REGRESSED: 10,
+    Verdict.OUTCOME_CHANGED: 11,
+    Verdict.MISSING_METRIC: 12,
+    Verdict.INVALID_METRIC: 13,
+    Verdict.RECIPE_CHANGED: 14,
+    Verdict.OVER_LIMIT: 15,
+    Verdict.INFRASTRUCTURE: 16,
+    Verdict.NEEDS_BASELINE: 17,
+}
+"""The exit status of a session whose failures are all of this kind."""
+
+FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE}
+"""Verdicts that fail a test wherever they turn up."""
+
+WAIVABLE = frozenset(
+    {Verdict.REGRESSED, Verdict.OVER_LIMIT, Verdict.RECIPE_CHANGED, Verdict.OUTCOME_CHANGED},
+)
+"""What waivers.toml may excuse. A missing or NaN metric is never a pass."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finding:
+    """One thing that a run shows."""
+
+    verdict: Verdict
+    what: str
+    """What was measured against what was allowed."""
+    next_step: str
+    """The command or change to try."""
+    metric: str | None = None
+    """The metric that shows it."""
+    required: bool = False
+    """Whether it fails the test though its verdict alone would not."""
+
+    @property
+    def fails(self) -> bool:
+        """Whether it fails the test."""
+        return self.required or self.verdict in FAILING
+
+    def __str__(self) -> str:
+        return f"{self.verdict}: {printable(self.what)}\nnext: {printable(self.next_step)}"
+
+
+def printable(text: str) -> str:
+    """`text` with what could move a terminal's cursor made visible."""
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
+
+
+def gravest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The gravest; pass without any."""
+    order = list(Verdict)
+    return max(verdicts, key=order.index, default=Verdict.PASS)
+
+
+def exit_code(verdicts: Iterable[Verdict]) -> int:
+    """The exit status of a session in which just these failed."""
+    codes = {EXIT_CODES[verdict] for verdict in verdicts}
+    return codes.pop() if len(codes) == 1 else 1
+
+
+def judge_outcome(record: RunRecord, expected: Expectation) -> Finding | None:
+    """What is wrong with how `record` ended; None if it is what the tier says.
+
+    Where running out of memory is expected no other failure will do, nor will another phase or category.
+    """
+    if record.outcome == "infrastructure":
+        return _finding(record, "the machine, not the run, failed", _failure_step(record), Verdict.INFRASTRUCTURE)
+    if record.outcome != expected.outcome:
+        return _other_outcome(record, expected)
+    details = record.out_of_memory
+    if details is None or (details.phase in expected.phases and details.category == expected.category):
+        return None
+    wanted = f"{expected.category} in {' or '.join(expected.phases)}"
+    return _finding(record, f"ran out of memory for {details.category} in {details.phase}, not for {wanted}", "see why")
+
+
+def _other_outcome(record: RunRecord, expected: Expectation) -> Finding:
+    if record.outcome == "pass":
+        step = f'promote this tier: set outcome = "pass" for {record.tier}.cases.{record.case} in its tiers file'
+        return _finding(record, "it fits now, and was expected to run out of memory", step)
+    if record.outcome == "oom" and record.out_of_memory is not None:
+        details = record.out_of_memory
+        short = (details.requested - details.free) / 2**30
+        where = f"rank {details.rank} ran out of memory in {details.phase}"
+        what = f"{where}, {short:.2f} GiB short, and was expected to pass"
+        return _finding(record, what, "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
+    why = f"ended in {record.outcome} ({_message(record)}), and {expected.outcome} was expected"
+    return _finding(record, why, _failure_step(record))
+
+
+def _finding(record: RunRecord, what: str, step: str, verdict: Verdict = Verdict.OUTCOME_CHANGED) -> Finding:
+    where = f"{record.tier}/{record.case} on {record.hardware} cards"
+    suffix = f": {_message(record)}" if verdict is Verdict.INFRASTRUCTURE else ""
+    return Finding(verdict=verdict, what=f"{where}: {what}{suffix}", next_step=step)
+
+
+def _message(record: RunRecord) -> str:
+    return record.failure.message if record.failure else "no message"
+
+
+def _failure_step(record: RunRecord) -> str:
+    return record.failure.next_step if record.failure else "read the record"
