@@ -16,7 +16,7 @@ WIDTH, HEIGHT = 512, 768
 SUPERSAMPLING = 3
 MIDDLE = WIDTH / 2
 
-Point = tuple[float, float]
+TimelinePoint = tuple[float, float]
 Colour = tuple[int, int, int]
 Box = tuple[int, int, int, int]
 
@@ -29,23 +29,23 @@ WALL_LIGHT, WALL_DARK = (222, 214, 202), (134, 138, 144)
 WHITE: Colour = (255, 255, 255)
 
 
-def parse_points(text: str) -> list[Point]:
+def parse_points(text: str) -> list[TimelinePoint]:
     """The points of "x,y x,y ..."."""
     pairs = (pair.split(",") for pair in text.split())
     return [(float(x), float(y)) for x, y in pairs]
 
 
-def smooth(points: Sequence[Point], closed: bool = True, steps: int = 16) -> list[Point]:
+def smooth(points: Sequence[TimelinePoint], closed: bool = True, steps: int = 16) -> list[TimelinePoint]:
     """A Catmull-Rom curve through `points`."""
     count = len(points)
     around = [points[i % count] for i in range(-1, count + 2)] if closed else [points[0], *points, points[-1]]
-    curve: list[Point] = []
+    curve: list[TimelinePoint] = []
     for a, b, c, d in zip(around, around[1:], around[2:], around[3:], strict=False):
         curve += [_between(a, b, c, d, step / steps) for step in range(steps)]
     return curve
 
 
-def _between(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
+def _between(a: TimelinePoint, b: TimelinePoint, c: TimelinePoint, d: TimelinePoint, t: float) -> TimelinePoint:
     """The point at `t` of the way from b to c; a and d are their neighbours."""
 
     def axis(p: float, q: float, r: float, s: float) -> float:
@@ -54,13 +54,13 @@ def _between(a: Point, b: Point, c: Point, d: Point, t: float) -> Point:
     return axis(a[0], b[0], c[0], d[0]), axis(a[1], b[1], c[1], d[1])
 
 
-def symmetric(right_half: Sequence[Point]) -> list[Point]:
+def symmetric(right_half: Sequence[TimelinePoint]) -> list[TimelinePoint]:
     """The outline whose right half, from top to bottom, is given; a curve through it and its mirror image."""
     left_half = [(2 * MIDDLE - x, y) for x, y in reversed(right_half) if x != MIDDLE]
     return smooth([*right_half, *left_half])
 
 
-def mirrored(points: Iterable[Point]) -> list[Point]:
+def mirrored(points: Iterable[TimelinePoint]) -> list[TimelinePoint]:
     """The same shape on the other side of the face."""
     return [(2 * MIDDLE - x, y) for x, y in points]
 
@@ -71,7 +71,7 @@ class Painting:
     def __init__(self) -> None:
         self.image = Image.new("RGB", (WIDTH * SUPERSAMPLING, HEIGHT * SUPERSAMPLING), WALL_LIGHT)
 
-    def mask(self, outline: Sequence[Point], blur: float, box: Box) -> Image.Image:
+    def mask(self, outline: Sequence[TimelinePoint], blur: float, box: Box) -> Image.Image:
         """Coverage of a filled outline inside `box`, its edge softened by `blur` pixels."""
         left, top, right, bottom = box
         mask = Image.new("L", (right - left, bottom - top))
@@ -79,7 +79,7 @@ class Painting:
         ImageDraw.Draw(mask).polygon(corners, fill=255)
         return mask.filter(ImageFilter.GaussianBlur(blur * SUPERSAMPLING))
 
-    def reach(self, outline: Sequence[Point], blur: float) -> Box:
+    def reach(self, outline: Sequence[TimelinePoint], blur: float) -> Box:
         """The part of the picture that a blurred outline can touch."""
         margin = 4 * blur + 1
         columns, rows = [x for x, _ in outline], [y for _, y in outline]
@@ -92,12 +92,12 @@ class Painting:
 
     def fill(
         self,
-        outline: Sequence[Point],
+        outline: Sequence[TimelinePoint],
         colour: Colour,
         *,
         blur: float = 0.5,
         opacity: float = 1.0,
-        within: Sequence[Point] | None = None,
+        within: Sequence[TimelinePoint] | None = None,
     ) -> None:
         """Paint an outline, seen only `within` another one."""
         box = self.reach(outline, blur)
@@ -108,13 +108,13 @@ class Painting:
 
     def stroke(
         self,
-        points: Sequence[Point],
+        points: Sequence[TimelinePoint],
         colour: Colour,
         width: float,
         *,
         blur: float = 0.6,
         opacity: float = 1.0,
-        within: Sequence[Point] | None = None,
+        within: Sequence[TimelinePoint] | None = None,
     ) -> None:
         """Paint a curve that is `width` pixels wide in the middle and pointed at both ends."""
         curve = smooth(points, closed=False)
@@ -134,7 +134,7 @@ class Painting:
         return self.image.resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS)
 
 
-def ellipse(x: float, y: float, rx: float, ry: float) -> list[Point]:
+def ellipse(x: float, y: float, rx: float, ry: float) -> list[TimelinePoint]:
     """An ellipse about (x, y), as a smooth curve."""
     k = 0.7071
     corners = [(1, 0), (k, k), (0, 1), (-k, k), (-1, 0), (-k, -k), (0, -1), (k, -k)]

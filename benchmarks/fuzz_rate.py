@@ -14,14 +14,14 @@ from suites.fuzz.catalogue import RULES, Profile
 
 def rate_of(rule: str, seconds: float) -> float:
     """Cases a minute that one process comes to; the first is not counted, as it loads what the others use."""
-    from suites.fuzz.hunt import hunt  # imported here: it takes torch
+    from suites.fuzz.run_rule import run_rule  # imported here: it takes torch
 
     once, long = (
         Profile(seconds=limit, least=1, most=most, shrink_seconds=0, random=True)
         for limit, most in ((0.0, 1), (seconds, 10**6))
     )
-    hunt(rule, once)
-    found = hunt(rule, long)
+    run_rule(rule, once)
+    found = run_rule(rule, long)
     assert found.broken is None, f"{found.broken.command}: {found.why}"
     return 60 * found.tried / found.seconds
 

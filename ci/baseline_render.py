@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from ci.baseline_changes import Altered, Changes, Moved
 from ci.baseline_lint import Objection
-from suites.harness.verdicts.verdict import Verdict, gravest, printable
+from suites.harness.verdicts.verdict import Verdict, printable, worst
 
 MARKER = "<!-- baseline-diff -->"
 """By which the comment of an earlier run is found, and replaced."""
@@ -48,7 +48,7 @@ def headline(changes: Changes, objections: list[Objection]) -> str:
     if any(each.fails for each in objections):
         verdict = "to be put right"
     elif changes.values:
-        verdict = str(gravest(moved.verdict for moved in changes.values))
+        verdict = str(worst(moved.verdict for moved in changes.values))
     else:
         verdict = "to be reviewed" if counts else "unchanged"
     return f"{verdict}: " + ", ".join([*counts, f"{len(changes.unchanged)} values unchanged"])

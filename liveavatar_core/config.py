@@ -241,7 +241,7 @@ class Deployment:
         _check_types(self)
         self._check_ranks()
         self._check_shards()
-        self._check_quantised()
+        self._check_quantized()
 
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
@@ -313,12 +313,12 @@ class Deployment:
                     "use offload_shards with shard per_parameter, or shard none",
                 )
 
-    def _check_quantised(self) -> None:
+    def _check_quantized(self) -> None:
         if self.fp8 and self.int8:
             raise InvalidRecipe("fp8 and int8 are two ways to keep the same weights in 8 bits", "choose one of them")
         if not self.fp8_multiply and not self.fp8:
             raise InvalidRecipe("fp8_multiply False says how to multiply float8 weights; there are none", "give --fp8")
-        if self.quantised and self.shard != "none":
+        if self.quantized and self.shard != "none":
             raise InvalidRecipe(
                 f"shard {self.shard} gathers weights in {self.compute_dtype}, 16 bits or more; 8-bit weights are not"
                 " gathered",
@@ -326,14 +326,14 @@ class Deployment:
             )
         if self.lora_rank < 1:
             raise InvalidRecipe(f"lora_rank {self.lora_rank} is less than 1", "give 1 or more, or lora none")
-        if self.quantised and self.lora == "adapter":
+        if self.quantized and self.lora == "adapter":
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
                 "give --lora merged: it is merged before the weights are rounded",
             )
 
     @property
-    def quantised(self) -> bool:
+    def quantized(self) -> bool:
         """Whether linear layers are kept in 8 bits."""
         return self.fp8 or self.int8
 

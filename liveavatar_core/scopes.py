@@ -1,6 +1,6 @@
 """What the running code is doing, for whoever counts bytes: its phase, the category and the place of new tensors.
 
-The core says where it is (`with phase("denoise"), category("kv_cache")`); a meter such as the simulation's ledger
+The core says where it is (`with phase("denoise"), category("kv_cache")`); a meter such as the simulation's tracker
 asks `current()`. Nothing in the core reads it.
 """
 

@@ -16,7 +16,7 @@ import soundfile
 from PIL import Image
 from waiting import PATIENCE
 
-from liveavatar_core.cli.main import field_options as options_module
+from liveavatar_core.cli import field_options as options_module
 from liveavatar_core.cli.main import main
 from liveavatar_core.cli.progress_bar import show_progress
 from liveavatar_core.cli.stop_signals import Stopped, StopSignals

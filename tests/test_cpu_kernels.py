@@ -1,4 +1,4 @@
-"""Where a CPU has no bfloat16 units, products are computed in float32 and rounded once, unseen by any ledger."""
+"""Where a CPU has no bfloat16 units, products are computed in float32 and rounded once, unseen by any tracker."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
 from liveavatar_core.hardware.cpu_kernels import has_bfloat16_units, install_cpu_kernels
-from liveavatar_core.simulation.memory_tracker import Ledger
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 
 AVX2 = {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2"}
 """Make torch treat any x86 processor as one without bfloat16 units."""
@@ -57,10 +57,10 @@ def test_a_product_is_the_rounded_product_in_float32(name: str) -> None:
 def test_no_ledger_sees_what_a_kernel_holds_for_a_moment() -> None:
     install_cpu_kernels()
     x, weight = normal(8, 64), normal(64, 64)
-    with Ledger() as ledger, torch.no_grad():
+    with MemoryTracker() as tracker, torch.no_grad():
         made = F.linear(x, weight)
     known = weight.nbytes  # from its transposed view
-    assert [peak.allocated for peak in ledger.peaks.values()] == [known + made.nbytes]
+    assert [peak.allocated for peak in tracker.peaks.values()] == [known + made.nbytes]
 
 
 @without_units

@@ -17,8 +17,8 @@ from liveavatar_core.parallel.quantize import (
     Float8Linear,
     Float8MultipliedLinear,
     Int8Linear,
-    QuantisedLinear,
-    quantise,
+    QuantizedLinear,
+    quantize,
 )
 from liveavatar_core.pipeline import open_avatar
 from liveavatar_core.simulation.estimate import simulate_rank, simulated_inputs
@@ -56,7 +56,7 @@ def test_new_options_change_no_hash() -> None:
 
 
 @pytest.mark.parametrize(("kind", "close"), [(Float8Linear, 0.04), (Float8MultipliedLinear, 0.06), (Int8Linear, 0.015)])
-def test_rounded_layers_come_close(kind: type[QuantisedLinear], close: float) -> None:
+def test_rounded_layers_come_close(kind: type[QuantizedLinear], close: float) -> None:
     """Relative to the size of the output; weights of one channel are a hundred times those of the others."""
     generator = torch.Generator().manual_seed(0)
     whole = nn.Linear(64, 32)
@@ -76,10 +76,10 @@ def test_rounded_layers_come_close(kind: type[QuantisedLinear], close: float) ->
 def test_only_the_layers_that_the_original_rounds_are_rounded() -> None:
     recipe = small(Deployment(fp8=True))
     transformer = build_part("transformer", recipe, torch.float32)
-    quantise(transformer, recipe.deployment)
+    quantize(transformer, recipe.deployment)
     kept = {name.split(".")[0] for name, layer in transformer.named_modules() if isinstance(layer, nn.Linear)}
     assert kept == {"text_embedding", "time_embedding", "time_projection", "head", "casual_audio_encoder"}
-    rounded = {name.split(".")[0] for name, layer in transformer.named_modules() if isinstance(layer, QuantisedLinear)}
+    rounded = {name.split(".")[0] for name, layer in transformer.named_modules() if isinstance(layer, QuantizedLinear)}
     assert rounded == {"blocks", "audio_injector"}
 
 

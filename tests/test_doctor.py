@@ -18,23 +18,23 @@ from test_checkpoint import MODEL, SHARD_BYTES, seeded
 from waiting import PATIENCE
 
 from liveavatar_core.cli.doctor.checkpoint import weights_branch
-from liveavatar_core.cli.doctor.checks import Branch, bad, good, skipped
+from liveavatar_core.cli.doctor.checks import CheckGroup, bad, good, skipped
 from liveavatar_core.cli.doctor.command import show
 from liveavatar_core.cli.doctor.driver import TorchBuild, card_branches, driver_branch
-from liveavatar_core.cli.doctor.examine import Subject, as_data, examine, gravest
+from liveavatar_core.cli.doctor.examine import Subject, as_data, examine, worst
 from liveavatar_core.cli.doctor.host import available_memory, judge_disk, judge_memory, offload_bytes
 from liveavatar_core.cli.doctor.inputs import portrait_findings, voice_findings
 from liveavatar_core.cli.doctor.links import judge_rate, link_branch, measure_all_gather, reason_of
 from liveavatar_core.cli.main import main
 from liveavatar_core.errors import GIB
-from liveavatar_core.hardware.nvml import CardProcess, CardReading, DriverReading
+from liveavatar_core.hardware.nvml import CardProcess, CardState, DriverState
 from liveavatar_core.media import read_audio, read_image
 from liveavatar_core.weights.checkpoint import write_checkpoint
 
 ASSETS = Path(__file__).parents[1] / "assets"
 CUDA_TORCH = TorchBuild(version="2.13.0+cu130", cuda="13.0", available=True)
 CPU_TORCH = TorchBuild(version="2.13.0+cpu", cuda=None, available=False)
-CARD = CardReading(
+CARD = CardState(
     index=0,
     uuid="GPU-0000",
     name="NVIDIA GeForce RTX 4090",
@@ -48,18 +48,18 @@ CARD = CardReading(
     pcie_width=16,
     pcie_width_max=16,
 )
-DRIVER = DriverReading(version="580.65.06", cuda="13.0", cards=(CARD,))
-NO_DRIVER = DriverReading(version=None, cuda=None, missing={"driver": "NVML Shared Library Not Found"})
+DRIVER = DriverState(version="580.65.06", cuda="13.0", cards=(CARD,))
+NO_DRIVER = DriverState(version=None, cuda=None, missing={"driver": "NVML Shared Library Not Found"})
 
 
-def statuses(branch: Branch) -> dict[str, str]:
-    return {finding.name: finding.status for finding in branch.findings}
+def statuses(group: CheckGroup) -> dict[str, str]:
+    return {result.name: result.status for result in group.results}
 
 
 def test_a_healthy_card_has_no_fault():
     assert driver_branch(DRIVER, CUDA_TORCH).status == "good"
-    (branch,) = card_branches(DRIVER)
-    assert set(statuses(branch).values()) == {"good"}
+    (group,) = card_branches(DRIVER)
+    assert set(statuses(group).values()) == {"good"}
 
 
 @pytest.mark.parametrize(
@@ -81,8 +81,8 @@ def test_a_healthy_card_has_no_fault():
     ids=lambda value: value if isinstance(value, str) and " " not in value else None,
 )
 def test_a_fault_of_a_card_is_found_with_a_next_step(changes, name, status, found, step):
-    (branch,) = card_branches(replace(DRIVER, cards=(replace(CARD, **changes),)))
-    faults = [finding for finding in branch.findings if finding.status != "good"]
+    (group,) = card_branches(replace(DRIVER, cards=(replace(CARD, **changes),)))
+    faults = [result for result in group.results if result.status != "good"]
     assert [(fault.name, fault.status) for fault in faults] == [(name, status)]
     assert found in faults[0].found
     assert step in faults[0].next_step
@@ -90,17 +90,17 @@ def test_a_fault_of_a_card_is_found_with_a_next_step(changes, name, status, foun
 
 def test_this_process_is_no_fault_of_a_card():
     own = CardProcess(pid=os.getpid(), name="python", used_bytes=GIB)
-    (branch,) = card_branches(replace(DRIVER, cards=(replace(CARD, processes=(own,)),)))
-    assert branch.status == "good"
+    (group,) = card_branches(replace(DRIVER, cards=(replace(CARD, processes=(own,)),)))
+    assert group.status == "good"
 
 
 def test_what_cannot_be_read_is_skipped_with_the_reason():
     dumb = replace(
         CARD, free_bytes=None, uncorrected_ecc_errors=None, missing={"memory": "lost", "ECC errors": "GeForce"}
     )
-    (branch,) = card_branches(replace(DRIVER, cards=(dumb,)))
-    assert {finding.found for finding in branch.findings if finding.status == "skipped"} == {"lost", "GeForce"}
-    assert branch.status == "good"
+    (group,) = card_branches(replace(DRIVER, cards=(dumb,)))
+    assert {result.found for result in group.results if result.status == "skipped"} == {"lost", "GeForce"}
+    assert group.status == "good"
 
 
 @pytest.mark.parametrize(
@@ -115,9 +115,9 @@ def test_what_cannot_be_read_is_skipped_with_the_reason():
     ids=["no driver", "torch for the CPU", "old driver", "torch sees none", "none visible"],
 )
 def test_driver_and_torch_must_understand_each_other(driver, build, status, step):
-    branch = driver_branch(driver, build)
-    assert branch.status == status
-    assert any(step in finding.next_step for finding in branch.findings)
+    group = driver_branch(driver, build)
+    assert group.status == status
+    assert any(step in result.next_step for result in group.results)
 
 
 def test_a_newer_driver_serves_an_older_torch():
@@ -130,15 +130,15 @@ def test_between_cards_takes_two():
 
 def test_cards_that_cannot_read_each_other_are_named(monkeypatch):
     monkeypatch.setattr("liveavatar_core.cli.doctor.links.measure_all_gather", lambda *_: {"gb_s": 20.0})
-    branch = link_branch(replace(DRIVER, cards=(CARD, CARD), without_peer_access=((0, 1),)))
-    assert statuses(branch) == {"peer access": "limited", "NCCL all-gather": "good"}
+    group = link_branch(replace(DRIVER, cards=(CARD, CARD), without_peer_access=((0, 1),)))
+    assert statuses(group) == {"peer access": "limited", "NCCL all-gather": "good"}
 
 
 @pytest.mark.parametrize(("gb_s", "status"), [(20.0, "good"), (3.0, "bad")])
 def test_a_rate_is_held_against_the_data_sheet(gb_s, status):
-    finding = judge_rate(gb_s, CARD.name)
-    assert finding.status == status
-    assert f"{gb_s:.1f} GB/s of 32 over pcie4" in finding.found
+    result = judge_rate(gb_s, CARD.name)
+    assert result.status == status
+    assert f"{gb_s:.1f} GB/s of 32 over pcie4" in result.found
 
 
 def test_an_all_gather_is_really_measured():
@@ -186,24 +186,24 @@ def lora(folder: Path, width: int) -> Path:
 
 
 def test_a_whole_checkpoint_and_its_lora(checkpoint, tmp_path):
-    branch = weights_branch(checkpoint, lora(tmp_path, MODEL.transformer.dim), values=True)
-    assert statuses(branch) == {"checkpoint": "good", "LoRA": "good"}
+    group = weights_branch(checkpoint, lora(tmp_path, MODEL.transformer.dim), values=True)
+    assert statuses(group) == {"checkpoint": "good", "LoRA": "good"}
 
 
 def test_a_checkpoint_that_is_not_whole_and_a_lora_of_another_model(checkpoint, tmp_path):
     (checkpoint / "Wan2.1_VAE.pth").unlink()
-    branch = weights_branch(checkpoint, lora(tmp_path, 64), values=False)
-    assert statuses(branch) == {"checkpoint": "bad", "LoRA": "bad"}
-    assert "Wan2.1_VAE.pth is missing" in branch.findings[0].found
-    assert "blocks.0.self_attn.q" in branch.findings[1].found
+    group = weights_branch(checkpoint, lora(tmp_path, 64), values=False)
+    assert statuses(group) == {"checkpoint": "bad", "LoRA": "bad"}
+    assert "Wan2.1_VAE.pth is missing" in group.results[0].found
+    assert "blocks.0.self_attn.q" in group.results[1].found
 
 
 def test_the_portrait_and_the_voice_that_ship_are_good():
-    findings = [
+    results = [
         *portrait_findings(read_image(ASSETS / "portrait.png")),
         *voice_findings(read_audio(ASSETS / "voice.wav")),
     ]
-    assert {finding.status for finding in findings} == {"good"}
+    assert {result.status for result in results} == {"good"}
 
 
 def portrait() -> Image.Image:
@@ -228,7 +228,7 @@ def moved(across: int) -> Image.Image:
     ids=["out of focus", "small", "at the edge", "no face"],
 )
 def test_a_portrait_that_will_not_do(picture, faults):
-    assert {finding.name for finding in portrait_findings(picture()) if finding.status != "good"} == faults
+    assert {result.name for result in portrait_findings(picture()) if result.status != "good"} == faults
 
 
 def voice() -> np.ndarray:
@@ -248,14 +248,14 @@ def voice() -> np.ndarray:
     ids=["faint", "clipped", "noisy"],
 )
 def test_a_voice_that_will_not_do(change, faults):
-    found = {finding.name for finding in voice_findings(change(voice()).astype(np.float32)) if finding.status != "good"}
+    found = {result.name for result in voice_findings(change(voice()).astype(np.float32)) if result.status != "good"}
     assert faults <= found
 
 
 TREE = (
-    Branch(name="driver", findings=(good("CUDA", "13.0"),)),
-    Branch(name="card 0", findings=(good("clocks", "not slowed"), bad("memory", "[red]1 GiB", "end it"))),
-    Branch(name="cards", findings=(skipped("all-gather", "one card"),)),
+    CheckGroup(name="driver", results=(good("CUDA", "13.0"),)),
+    CheckGroup(name="card 0", results=(good("clocks", "not slowed"), bad("memory", "[red]1 GiB", "end it"))),
+    CheckGroup(name="cards", results=(skipped("all-gather", "one card"),)),
 )
 
 
@@ -283,9 +283,9 @@ def test_a_terminal_gets_a_drawn_tree():
 
 
 def test_without_a_card_all_else_is_examined():
-    branches = examine(Subject(image=ASSETS / "portrait.png", audio=ASSETS / "missing.wav"), NO_DRIVER, CPU_TORCH)
-    data = as_data(branches)
-    assert [branch["name"] for branch in data["branches"]] == [
+    groups = examine(Subject(image=ASSETS / "portrait.png", audio=ASSETS / "missing.wav"), NO_DRIVER, CPU_TORCH)
+    data = as_data(groups)
+    assert [group["name"] for group in data["groups"]] == [
         "driver",
         "cards",
         "between cards",
@@ -293,14 +293,14 @@ def test_without_a_card_all_else_is_examined():
         "weights",
         "inputs",
     ]
-    assert [branch["status"] for branch in data["branches"]][:3] == ["skipped"] * 3
-    assert gravest(branches) == "bad", "there is no such voice"
+    assert [group["status"] for group in data["groups"]][:3] == ["skipped"] * 3
+    assert worst(groups) == "bad", "there is no such voice"
 
 
 def test_the_command_prints_json_and_exits_by_what_it_found(capsys):
     arguments = ["doctor", "--json", "--image", str(ASSETS / "portrait.png")]
     main(arguments)
-    assert json.loads(capsys.readouterr().out)["branches"][-1]["findings"][0]["status"] == "good"
+    assert json.loads(capsys.readouterr().out)["groups"][-1]["results"][0]["status"] == "good"
     assert main(["doctor", "--audio", "nowhere.wav"]) == 1
     out = capsys.readouterr().out
     assert "BAD voice: nowhere.wav: there is no such voice file" in out

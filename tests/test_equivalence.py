@@ -51,8 +51,8 @@ TIMESTEP = {
 
 OTHERS = [name for name in RECIPES if name != "timestep_pipeline"]  # which takes another number of steps
 NAMED = {name: named_recipe(name, CARDS_OF.get(name, 4)).deployment for name in OTHERS}
-EXACT = {f"recipe-{name}": layout for name, layout in NAMED.items() if not (layout.quantised or layout.fp8_kv_cache)}
-ROUNDED = {f"recipe-{name}": layout for name, layout in NAMED.items() if layout.quantised or layout.fp8_kv_cache} | {
+EXACT = {f"recipe-{name}": layout for name, layout in NAMED.items() if not (layout.quantized or layout.fp8_kv_cache)}
+ROUNDED = {f"recipe-{name}": layout for name, layout in NAMED.items() if layout.quantized or layout.fp8_kv_cache} | {
     "fp8-storage": Deployment(fp8=True, fp8_multiply=False),
     "int8": Deployment(int8=True),
     "fp8_kv_cache": Deployment(fp8_kv_cache=True),

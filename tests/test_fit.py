@@ -9,8 +9,8 @@ from dataclasses import replace
 
 import pytest
 
-from liveavatar_core.cli.main import fit, generate
-from liveavatar_core.cli.main import main as cli
+from liveavatar_core.cli import fit, generate
+from liveavatar_core.cli import main as cli
 from liveavatar_core.cli.plan.layouts import Fit, Misfit, candidates, command_of, judge, parse_cards, quality_of
 from liveavatar_core.config import ClipSpec, Deployment
 from liveavatar_core.errors import BadInput

@@ -1,4 +1,4 @@
-"""Fuzzing finds faults that are planted, makes what it finds small, keeps it, and says how to run it again."""
+"""Fuzzing finds faults that are injected, makes what it finds small, keeps it, and says how to run it again."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from liveavatar_core import config
 from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import BadData
 from suites.fuzz.__main__ import main
-from suites.fuzz.case import Case, changed, keep, kept_cases, read_case
+from suites.fuzz.case import FuzzCase, changed, keep, kept_cases, read_case
 from suites.fuzz.catalogue import PROFILES, RULES, Profile
-from suites.fuzz.floors import floors, too_bad
+from suites.fuzz.quality_limits import floors, too_bad
 
 ROOT = Path(__file__).parents[1]
 
@@ -43,9 +43,9 @@ PLANTED = [
 @pytest.mark.parametrize(("fault", "rule"), PLANTED)
 def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys) -> None:
     """By the cases of continuous integration."""
-    from suites.fuzz.hunt import hunt
+    from suites.fuzz.run_rule import run_rule
 
-    found = hunt(rule, PROFILES["ci"], fault=fault, shrink=False)
+    found = run_rule(rule, PROFILES["ci"], fault=fault, shrink=False)
     record_property("fuzz", str(found))
     with capsys.disabled():
         print(f"\n{fault}: {'found' if found.broken else 'NOT FOUND'} by {found}; {found.why.splitlines()[:1]}")
@@ -53,7 +53,7 @@ def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys
 
 
 def test_every_fault_is_planted_and_every_rule_checked() -> None:
-    from suites.fuzz.faults import FAULTS
+    from suites.fuzz.injected_faults import FAULTS
     from suites.fuzz.rules import CHECKS
 
     assert FOUND_BY.keys() == FAULTS.keys()
@@ -62,11 +62,11 @@ def test_every_fault_is_planted_and_every_rule_checked() -> None:
 
 def test_what_is_found_is_made_small_and_runs_again(monkeypatch, tmp_path) -> None:
     """With the check of types gone; where it is there, the same case holds."""
-    from suites.fuzz.hunt import hunt
+    from suites.fuzz.run_rule import run_rule
 
     with monkeypatch.context() as patch:
         patch.setattr(config, "_check_types", lambda declared: None)
-        found = hunt("refusal", replace(PROFILES["ci"], shrink_seconds=PATIENCE))
+        found = run_rule("refusal", replace(PROFILES["ci"], shrink_seconds=PATIENCE))
     assert found.broken is not None
     assert found.broken.recipe.hash == Recipe(name="the simplest that is drawn", clip=SIMPLEST).hash
     assert len(found.broken.change) == 1
@@ -83,16 +83,16 @@ SIMPLEST = config.ClipSpec(
 
 
 def test_a_case_that_breaks_its_rule_exits_with_1(capsys) -> None:
-    status = main([Case(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text])
+    status = main([FuzzCase(rule="refusal", recipe=Recipe(name="x"), change={"num_clip": 2}).text])
     assert (status, capsys.readouterr().out.splitlines()[-1]) == (1, "broken: {'num_clip': 2} is not refused")
 
 
 @pytest.mark.parametrize(("seconds", "tried"), [(0, "least"), (PATIENCE, "most")])
 def test_a_budget_of_seconds_or_of_cases_ends_a_hunt(seconds: float, tried: str) -> None:
-    from suites.fuzz.hunt import hunt
+    from suites.fuzz.run_rule import run_rule
 
     cases = {"least": 1, "most": 2}
-    found = hunt("refusal", Profile(seconds=seconds, shrink_seconds=0, random=False, **cases))
+    found = run_rule("refusal", Profile(seconds=seconds, shrink_seconds=0, random=False, **cases))
     assert (found.broken, found.tried) == (None, cases[tried] * RULES["refusal"].share)
 
 
@@ -104,7 +104,7 @@ def test_what_is_no_case_is_refused(text: str) -> None:
 
 def test_a_case_is_kept_whole_by_whoever_keeps_it(tmp_path) -> None:
     recipe = changed(Recipe(name="x"), {"size": "640*640", "quirks.relative_dist": 7, "t5_cpu": True})
-    case = Case(rule="card", recipe=recipe, change={"card_share": 0.9})
+    case = FuzzCase(rule="card", recipe=recipe, change={"card_share": 0.9})
     with ThreadPoolExecutor(8) as threads:
         paths = set(threads.map(lambda _: keep(case, tmp_path), range(40)))
     assert [path.name for path in tmp_path.iterdir()] == [path.name for path in paths] == [f"{case.name}.json"]

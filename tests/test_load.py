@@ -12,8 +12,8 @@ from torch import Tensor
 from liveavatar_core.config import Deployment
 from liveavatar_core.parallel.load import PARTS, build_part
 from liveavatar_core.parallel.system import load_system
-from liveavatar_core.simulation.fake_world import HollowSource, fake_world
-from liveavatar_core.simulation.memory_tracker import Ledger
+from liveavatar_core.simulation.fake_world import MetaSource, fake_world
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 
 RANKS = 5
 
@@ -21,7 +21,7 @@ RANKS = 5
 class CountingSource:
     """Hollow weights that count the bytes read."""
 
-    def __init__(self, source: HollowSource) -> None:
+    def __init__(self, source: MetaSource) -> None:
         self._source = source
         self.read_bytes, self.largest = 0, 0
 
@@ -50,14 +50,14 @@ def test_five_ranks_read_every_weight_once(shard: str):
     weights = sum(1 for part in parts.values() for _ in part.parameters())
     total = 0
     for rank in range(RANKS):
-        sources = {name: CountingSource(HollowSource.for_module(part)) for name, part in parts.items()}
-        ledger = Ledger(rank=rank)
-        with fake_world(recipe.deployment, rank) as world, ledger:
+        sources = {name: CountingSource(MetaSource.for_module(part)) for name, part in parts.items()}
+        tracker = MemoryTracker(rank=rank)
+        with fake_world(recipe.deployment, rank) as world, tracker:
             load_system(recipe, world, sources)
         read = sum(source.read_bytes for source in sources.values())
         assert read < whole / 2
         largest = max(source.largest for source in sources.values())
-        assert ledger.peaks["load"].host_allocated <= 2 * largest + 4096
+        assert tracker.peaks["load"].host_allocated <= 2 * largest + 4096
         total += read
     shared_rows = 2 * row * weights if shard == "flat" else 0
     assert whole <= total <= whole + shared_rows

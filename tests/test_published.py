@@ -12,11 +12,11 @@ from canned import failed, memory, passed, ran_out
 from suites.harness.records.record import Timing
 from suites.published import claims_table as table
 from suites.published import evidence, figures
-from suites.published.figures import Figure, Settlement, read_figures, read_settlements
-from suites.published.readings import READINGS
-from suites.published.settle import answer
+from suites.published.check_claims import answer
+from suites.published.figures import ClaimCheck, Figure, read_claim_checks, read_figures
+from suites.published.measurements import READINGS
 
-FIGURES, SETTLEMENTS = read_figures(), read_settlements()
+FIGURES, SETTLEMENTS = read_figures(), read_claim_checks()
 TESTABLE = {name: row for name, row in SETTLEMENTS.items() if row.run is not None}
 
 
@@ -25,7 +25,7 @@ def numbers(value=20.0, **changes):
 
 
 def settled(reading="peak_gib", verdict="agree", **changes):
-    return Settlement(verdict=verdict, because="of this", run="gpu5x24.published_sharded", reading=reading, **changes)
+    return ClaimCheck(verdict=verdict, because="of this", run="gpu5x24.published_sharded", reading=reading, **changes)
 
 
 def say(figure, settlement, record, other=None):
@@ -144,7 +144,7 @@ def test_records_of_this_commit_are_used(report_dir, capsys):
     assert table.main(["peak-5x24-dit", "--report-dir", str(report_dir)]) == 1
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "1 published figures: 1 agree, 0 disagree, 0 not testable; 1 not as settled"
-    assert lines[2] == "peak-5x24-dit: agree, and settled.toml says disagree"
+    assert lines[2] == "peak-5x24-dit: agree, and claim_checks.toml says disagree"
     assert lines[3] == "  published 20.1 GB, ours 20 GB (simulated)"
 
 

@@ -20,7 +20,7 @@ from liveavatar_core.pipeline import FrameBlock, Inputs, load_avatar, open_avata
 from liveavatar_core.pipeline import avatar as avatar_module
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity, Ledger, PhasePeak
+from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker, PhasePeak
 from liveavatar_core.video_geometry import num_clips_in
 
 ALONE = Deployment()
@@ -44,19 +44,19 @@ def video(recipe: Recipe, given: Inputs) -> np.ndarray:
         return frames_of(avatar.generate(given))
 
 
-def ledger_of(recipe: Recipe, given: Inputs) -> Ledger:
+def tracker_of(recipe: Recipe, given: Inputs) -> MemoryTracker:
     """What really making the video held."""
-    ledger, world = Ledger(), World(rank=0, size=1, role="whole", memory=Memory(card=torch.device("cpu")))
+    tracker, world = MemoryTracker(), World(rank=0, size=1, role="whole", memory=Memory(card=torch.device("cpu")))
     weights = seeded_weights(recipe)
-    with ledger:
+    with tracker:
         for _ in load_avatar(recipe, world, weights).generate(given):
             pass
-    return ledger
+    return tracker
 
 
 def peaks_of(clips: int, given: Inputs, **clip: Any) -> dict[str, tuple[int, dict[str, int]]]:
-    ledger = ledger_of(small(ALONE, **SHORT, num_clip=clips, **clip), given)
-    return on_card(ledger.peaks)
+    tracker = tracker_of(small(ALONE, **SHORT, num_clip=clips, **clip), given)
+    return on_card(tracker.peaks)
 
 
 def on_card(peaks: dict[str, PhasePeak]) -> dict[str, tuple[int, dict[str, int]]]:

@@ -1,7 +1,7 @@
 """CPU kernels for bfloat16 that multiply in float32 and round the result once, as a card's kernels do.
 
 Without bfloat16 units (AVX-512 on x86) torch's own take 10 to 40 times as long: they convert number by number. These
-stand below every dispatch mode, so that what they hold for a moment is counted by no ledger, and above no autograd
+stand below every dispatch mode, so that what they hold for a moment is counted by no tracker, and above no autograd
 formula, so that training takes them too.
 """
 

@@ -34,7 +34,7 @@ class CardProcess:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CardReading:
+class CardState:
     """One card now. What was not read is None, with why in `missing`."""
 
     index: int
@@ -60,19 +60,19 @@ class CardReading:
 
 
 @dataclass(frozen=True, kw_only=True)
-class DriverReading:
+class DriverState:
     """The driver, and the cards that CUDA_VISIBLE_DEVICES leaves visible."""
 
     version: str | None
     cuda: str | None
     """The newest CUDA that the driver serves, `13.0`."""
-    cards: tuple[CardReading, ...] = ()
+    cards: tuple[CardState, ...] = ()
     without_peer_access: tuple[tuple[int, int], ...] = ()
     """Pairs of indices that cannot read each other's memory."""
     missing: dict[str, str] = field(default_factory=dict)
 
 
-def read_driver(library: Any = None, environment: Mapping[str, str] = os.environ) -> DriverReading:
+def read_driver(library: Any = None, environment: Mapping[str, str] = os.environ) -> DriverState:
     """Ask the driver. Without one, or where it fails midway, the fields say so; nothing is raised.
 
     `library`: pynvml by default.
@@ -81,10 +81,10 @@ def read_driver(library: Any = None, environment: Mapping[str, str] = os.environ
     missing: dict[str, str] = {}
     with _session(library, missing) as ready:
         if not ready:
-            return DriverReading(version=None, cuda=None, missing=missing)
+            return DriverState(version=None, cuda=None, missing=missing)
         ask = _Asker(library, missing)
         handles = _visible(library, ask, environment.get("CUDA_VISIBLE_DEVICES"))
-        return DriverReading(
+        return DriverState(
             version=ask("version", library.nvmlSystemGetDriverVersion),
             cuda=ask("cuda", lambda: _cuda(library.nvmlSystemGetCudaDriverVersion_v2())),
             cards=tuple(_read_card(library, handle) for handle in handles),
@@ -149,13 +149,13 @@ def _handle(library: Any, ask: _Asker, every: list[Any], word: str) -> Any:
     return named[0] if len(named) == 1 else None
 
 
-def _read_card(library: Any, handle: Any) -> CardReading:
+def _read_card(library: Any, handle: Any) -> CardState:
     missing: dict[str, str] = {}
     ask = _Asker(library, missing)
     memory = ask("memory", lambda: library.nvmlDeviceGetMemoryInfo(handle))
     uncorrected = (library.NVML_MEMORY_ERROR_TYPE_UNCORRECTED, library.NVML_VOLATILE_ECC)
     pcie = {name: ask(name, partial(getattr(library, function), handle)) for name, function in _PCIE.items()}
-    return CardReading(
+    return CardState(
         index=ask("index", lambda: library.nvmlDeviceGetIndex(handle)) or 0,
         uuid=ask("uuid", lambda: library.nvmlDeviceGetUUID(handle)) or "unknown",
         name=ask("name", lambda: library.nvmlDeviceGetName(handle)),

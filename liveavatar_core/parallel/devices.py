@@ -1,7 +1,7 @@
 """The two memories of a rank, card and host, and moving things between them.
 
 On a lab machine they are a CUDA device and the CPU. On a machine without a card one device plays both: a move is
-then a copy whose scope says where it stands, so that a ledger counts what a card would have to hold.
+then a copy whose scope says where it stands, so that a tracker counts what a card would have to hold.
 """
 
 from __future__ import annotations

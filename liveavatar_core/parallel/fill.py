@@ -11,7 +11,7 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from liveavatar_core import scopes
-from liveavatar_core.parallel.quantize import QuantisedLinear
+from liveavatar_core.parallel.quantize import QuantizedLinear
 from liveavatar_core.weights.source import WeightSource
 
 _WRAPPER = "_fsdp_wrapped_module."
@@ -46,7 +46,7 @@ def _fill_rounded(unit: nn.Module, names: Sequence[str], source: WeightSource, p
     """Fill what is kept in 8 bits, rounded in host memory; returns the names that this took care of."""
     done: set[str] = set()
     for path, layer in unit.named_modules():
-        if isinstance(layer, QuantisedLinear) and f"{path}.weight" in names:
+        if isinstance(layer, QuantizedLinear) and f"{path}.weight" in names:
             with scopes.place("host"):
                 layer.load_(source.read(f"{prefix}{path}.weight"))
             done |= {f"{path}.weight", f"{path}.scale"}

@@ -40,7 +40,7 @@ class GatherScope:
 class ShardVisit:
     """Where one device plays card and host: copies a unit's shards while they are gathered, as FSDP does between two.
 
-    FSDP's own copy is left out where nothing has to move, and a ledger would not see what a card has to hold.
+    FSDP's own copy is left out where nothing has to move, and a tracker would not see what a card has to hold.
     """
 
     def __init__(self, unit: nn.Module, memory: Memory) -> None:

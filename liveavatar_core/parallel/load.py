@@ -27,7 +27,7 @@ from liveavatar_core.parallel.fill import fill, plain_name
 from liveavatar_core.parallel.fsdp import adopt_shards, shard_flat, shard_per_parameter
 from liveavatar_core.parallel.fsdp_units import BLOCKS, unit_paths
 from liveavatar_core.parallel.offload import BlockOffload
-from liveavatar_core.parallel.quantize import quantise
+from liveavatar_core.parallel.quantize import quantize
 from liveavatar_core.parallel.world import World
 from liveavatar_core.weights.adapter import add_adapters
 from liveavatar_core.weights.random import SeededSource
@@ -86,7 +86,7 @@ class _Loading:
         with scopes.place(self._place("")):
             module = self.part = build_part(self.name, self.recipe, stored_dtype(self.name, self.recipe))
             if self.name == "transformer":
-                quantise(module, deployment)
+                quantize(module, deployment)
             for path in (*unit_paths(module, load_granularity(self.recipe)), ""):
                 load_unit(module, path, partial(self._load_at, module, path))
             module = self.part

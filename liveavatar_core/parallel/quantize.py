@@ -20,7 +20,7 @@ KEPT_WHOLE = "text_embedding"
 """Plain linear layers that the original does not round; the others it leaves are Float32Linear."""
 
 
-class QuantisedLinear(nn.Module, ABC):
+class QuantizedLinear(nn.Module, ABC):
     """Base: an 8-bit weight, its scale in float32, a bias as it was."""
 
     def __init__(self, linear: nn.Linear, dtype: torch.dtype, scales: int) -> None:
@@ -46,14 +46,14 @@ class QuantisedLinear(nn.Module, ABC):
         return out.add_(self.bias)
 
 
-class Float8Linear(QuantisedLinear):
+class Float8Linear(QuantizedLinear):
     """One scale for the weight, kept in float8 and multiplied in `x`'s dtype."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear, torch.float8_e4m3fn, scales=1)
 
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """See QuantisedLinear."""
+        """See QuantizedLinear."""
         return to_float8(weight_OI)
 
 
@@ -69,14 +69,14 @@ class Float8MultipliedLinear(Float8Linear):
         return out_NO.unflatten(0, x.shape[:-1])
 
 
-class Int8Linear(QuantisedLinear):
+class Int8Linear(QuantizedLinear):
     """A scale an output channel; weights only."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__(linear, torch.int8, scales=linear.out_features)
 
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """See QuantisedLinear."""
+        """See QuantizedLinear."""
         scale_O = weight_OI.float().abs().amax(dim=1).clamp_(min=1e-12) / 127
         return (weight_OI / scale_O[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale_O
 
@@ -89,9 +89,9 @@ def to_float8(x: Tensor) -> tuple[Tensor, Tensor]:
     return (x * factor).clamp_(-FLOAT8_MAX, FLOAT8_MAX).to(torch.float8_e4m3fn), factor.reciprocal().view(1)
 
 
-def quantise(transformer: nn.Module, deployment: Deployment) -> None:
+def quantize(transformer: nn.Module, deployment: Deployment) -> None:
     """Replace the linear layers of blocks and injectors, on the meta device, in place."""
-    if not deployment.quantised:
+    if not deployment.quantized:
         return
     floating = Float8MultipliedLinear if deployment.fp8_multiply else Float8Linear
     kind = floating if deployment.fp8 else Int8Linear

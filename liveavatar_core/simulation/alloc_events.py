@@ -32,7 +32,7 @@ class Event(NamedTuple):
     """Which."""
 
 
-class RepeatedCall(NamedTuple):
+class ReplayedCall(NamedTuple):
     """A call of which only its memory program happens again."""
 
     program: MemoryProgram
@@ -63,7 +63,7 @@ class Rise:
 class MemoryProgram:
     """The events of one call, numbered from 0, calls repeated inside of it as one event each."""
 
-    events: tuple[Event | RepeatedCall, ...]
+    events: tuple[Event | ReplayedCall, ...]
     """In their order."""
 
     def same_as(self, other: MemoryProgram) -> bool:
@@ -87,7 +87,7 @@ class MemoryProgram:
     def _allocations_by_place(self) -> Counter[str]:
         found: Counter[str] = Counter()
         for each in self.events:
-            if isinstance(each, RepeatedCall):
+            if isinstance(each, ReplayedCall):
                 found += each.program._allocations_by_place
             elif each.allocates:
                 found[each.allocation.place] += 1
@@ -98,7 +98,7 @@ class MemoryProgram:
         """What it leaves allocated, by number."""
         living: dict[int, Allocation] = {}
         for each in self.events:
-            if isinstance(each, RepeatedCall):
+            if isinstance(each, ReplayedCall):
                 if each.leftover is not None and each.program.frees_leftover:
                     living.pop(each.leftover, None)
                 for number, allocation in each.program.survivors.items():
@@ -114,7 +114,7 @@ class MemoryProgram:
         """Whether it frees what the call before it left."""
         return any(
             each.leftover == LEFTOVER and each.program.frees_leftover
-            if isinstance(each, RepeatedCall)
+            if isinstance(each, ReplayedCall)
             else each.allocation.number == LEFTOVER
             for each in self.events
         )
@@ -122,7 +122,7 @@ class MemoryProgram:
     def flat(self, first: int = 0, leftover: int = LEFTOVER) -> Iterator[Event]:
         """Every single event, numbers counted from `first`, LEFTOVER named `leftover`."""
         for each in self.events:
-            if isinstance(each, RepeatedCall):
+            if isinstance(each, ReplayedCall):
                 inner = first + each.leftover if each.leftover not in (None, LEFTOVER) else leftover
                 yield from each.program.flat(first + each.first, inner)
             else:
@@ -168,13 +168,13 @@ class EventListener(Protocol):
     def on_event(self, event: Event) -> None:
         """One allocation or free."""
 
-    def on_repeated(self, call: RepeatedCall) -> None:
+    def on_repeated(self, call: ReplayedCall) -> None:
         """All events of a call at once."""
 
 
-def _changes_of(each: Event | RepeatedCall) -> Iterator[tuple[str, str, int]]:
+def _changes_of(each: Event | ReplayedCall) -> Iterator[tuple[str, str, int]]:
     """Memory, category and change in bytes of an event."""
-    if isinstance(each, RepeatedCall):
+    if isinstance(each, ReplayedCall):
         for place, changes in each.program.changes.items():
             yield from ((place, category, change) for category, change in changes.items())
     else:
@@ -182,9 +182,9 @@ def _changes_of(each: Event | RepeatedCall) -> Iterator[tuple[str, str, int]]:
         yield allocation.place, allocation.category, allocation.size if each.allocates else -allocation.size
 
 
-def _rise_of(each: Event | RepeatedCall, place: str) -> Rise | None:
+def _rise_of(each: Event | ReplayedCall, place: str) -> Rise | None:
     """How high an event goes above where it begins; None if it allocates nothing in that memory."""
-    if isinstance(each, RepeatedCall):
+    if isinstance(each, ReplayedCall):
         rise = each.program.rises.get(place)
         return rise if rise is not None and rise.allocates else None
     allocation = each.allocation

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from liveavatar_core.simulation.alloc_events import LEFTOVER, MemoryProgram, RepeatedCall
+from liveavatar_core.simulation.alloc_events import LEFTOVER, MemoryProgram, ReplayedCall
 
 SMALLEST_BLOCK = 512
 """Bytes that sizes are rounded up to (kMinBlockSize)."""
@@ -126,7 +126,7 @@ class CachingAllocator:
                 block = _joined(block, neighbour)
         self._offer(block)
 
-    def repeat(self, call: RepeatedCall, phase: str, place: str = "card") -> None:
+    def repeat(self, call: ReplayedCall, phase: str, place: str = "card") -> None:
         """Replay all that a call does in one memory."""
         if not call.program.touches(place):
             return
@@ -146,13 +146,13 @@ class CachingAllocator:
         yield from self._idle.values()
 
     def _learn(
-        self, key: tuple[MemoryProgram, int, tuple[int, int] | None], call: RepeatedCall, phase: str, place: str
+        self, key: tuple[MemoryProgram, int, tuple[int, int] | None], call: ReplayedCall, phase: str, place: str
     ) -> None:
         """Replay event by event, and remember what came of it unless segments came or went."""
         before = {block.address: block.size for block in self._idle.values()}
         segments = self._next_address, self.result.retries
         for event in call.program.events:
-            if isinstance(event, RepeatedCall):
+            if isinstance(event, ReplayedCall):
                 self.repeat(_placed(event, call), phase, place)
             elif event.allocation.place != place:
                 continue
@@ -165,7 +165,7 @@ class CachingAllocator:
                 self._known.clear()
             self._known[key] = self._difference(before, call, place)
 
-    def _difference(self, before: dict[int, int], call: RepeatedCall, place: str) -> _Rearrangement:
+    def _difference(self, before: dict[int, int], call: ReplayedCall, place: str) -> _Rearrangement:
         now = {block.address: block.size for block in self._idle.values()}
         pieces = [_Piece(address, size, None) for address, size in now.items() if before.get(address) != size]
         for number, allocation in call.program.survivors.items():
@@ -175,7 +175,7 @@ class CachingAllocator:
         removed = tuple(address for address, size in before.items() if now.get(address) != size)
         return _Rearrangement(removed, tuple(sorted(pieces)))
 
-    def _apply(self, known: _Rearrangement, call: RepeatedCall) -> None:
+    def _apply(self, known: _Rearrangement, call: ReplayedCall) -> None:
         gone = [self._idle[address] for address in known.removed]
         for block in gone:
             self._withdraw(block)
@@ -269,13 +269,13 @@ def segment_size(size: int) -> int:
     return LARGE_SEGMENT if size < LARGE_REQUEST else _rounded(size, SEGMENT_UNIT)
 
 
-def _placed(inner: RepeatedCall, outer: RepeatedCall) -> RepeatedCall:
+def _placed(inner: ReplayedCall, outer: ReplayedCall) -> ReplayedCall:
     """A call inside of another, with the numbers that it has in the run."""
     left = None if inner.leftover is None else _number_in(inner.leftover, outer)
-    return RepeatedCall(inner.program, outer.first + inner.first, left)
+    return ReplayedCall(inner.program, outer.first + inner.first, left)
 
 
-def _number_in(number: int, call: RepeatedCall) -> int:
+def _number_in(number: int, call: ReplayedCall) -> int:
     """The number in the run of what has `number` in the call's program."""
     if number != LEFTOVER:
         return call.first + number

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from liveavatar_core import scopes
-from liveavatar_core.simulation.alloc_events import Event, RepeatedCall
+from liveavatar_core.simulation.alloc_events import Event, ReplayedCall
 from liveavatar_core.simulation.allocator import CachingAllocator, Reserved
-from liveavatar_core.simulation.memory_timeline import Timeline
+from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 
 
-class CardTrace:
-    """Listens to the ledger of one rank."""
+class CardMemory:
+    """Listens to the tracker of one rank."""
 
     def __init__(self, capacity: int | None = None) -> None:
         """`capacity`: usable bytes of the card; None is unlimited."""
-        self._allocator, self.timeline = CachingAllocator(capacity), Timeline()
+        self._allocator, self.timeline = CachingAllocator(capacity), TimelineBuilder()
 
     @property
     def reserved(self) -> Reserved:
@@ -31,7 +31,7 @@ class CardTrace:
         else:
             self._allocator.free(allocation.number)
 
-    def on_repeated(self, call: RepeatedCall) -> None:
+    def on_repeated(self, call: ReplayedCall) -> None:
         """Replay a call on the card, as a whole."""
         self.timeline.on_repeated(call)
         self._allocator.repeat(call, scopes.current().phase)

@@ -17,14 +17,14 @@ from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
-from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
-from liveavatar_core.simulation.fake_world import HollowSource, fake_world
-from liveavatar_core.simulation.memory_tracker import Capacity, Ledger, PhasePeak
-from liveavatar_core.simulation.replay.layers import RepeatedLoad, shortened
-from liveavatar_core.simulation.replay.recorder import Recorder
-from liveavatar_core.simulation.replay.repeater import Listener, Repeater
+from liveavatar_core.simulation.fake_world import MetaSource, fake_world
+from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker, PhasePeak
+from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
+from liveavatar_core.simulation.replay.recorder import CallRecorder
+from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer
 
 Observe = Callable[[System, Callable[[Tensor], str]], Listener]
 PORTRAIT_SIZE = (768, 512)
@@ -59,7 +59,7 @@ def simulate_rank(
     *,
     execute_everything: bool = False,
     observe: Observe | None = None,
-    trace: CardTrace | None = None,
+    trace: CardMemory | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
@@ -68,21 +68,21 @@ def simulate_rank(
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     trace: hears of every birth and death, those of repeated calls too; a fifth of the time goes into that.
     """
-    ledger = Ledger(rank=rank, capacity=capacity, listener=trace)
-    ledger.work = work = WorkCounter(ledger.place_of, rank)
-    repeater = Repeater(ledger, work)
+    tracker = MemoryTracker(rank=rank, capacity=capacity, listener=trace)
+    tracker.work = work = WorkCounter(tracker.place_of, rank)
+    repeater = UnitReplayer(tracker, work)
     clips, failure = 0, None
     built = recipe if execute_everything else shortened(recipe)
-    weights = _hollow(built)
-    load_unit = load_at_once if execute_everything else RepeatedLoad(recorder=Recorder(ledger, work), recipe=recipe)
+    weights = _meta_weights(built)
+    load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
     with fake_world(recipe.deployment, rank) as world:
         try:
-            with ledger:
+            with tracker:
                 parts = load_parts(built, world, weights, load_unit)
                 system = System(recipe=recipe, world=world, parts=parts)
                 avatar = Avatar(system=system, tokenizer=byte_tokenizer(recipe))
                 if observe is not None:
-                    repeater.listener = observe(system, ledger.place_of)
+                    repeater.listener = observe(system, tracker.place_of)
                 if not execute_everything:
                     repeater.watch(parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
@@ -91,7 +91,7 @@ def simulate_rank(
             failure = error
     return SimulatedRank(
         rank=rank,
-        peaks=ledger.peaks,
+        peaks=tracker.peaks,
         out_of_memory=failure,
         clips=clips,
         work=work.operations,
@@ -100,16 +100,16 @@ def simulate_rank(
     )
 
 
-def _hollow(recipe: Recipe) -> dict[str, HollowSource]:
+def _meta_weights(recipe: Recipe) -> dict[str, MetaSource]:
     layout = Deployment(lora=recipe.deployment.lora, lora_rank=recipe.deployment.lora_rank)
     shapes = Recipe(name="", model=recipe.model, deployment=layout)
-    return {name: _hollow_part(name, shapes, stored_dtype(name, recipe)) for name in PARTS}
+    return {name: _meta_part(name, shapes, stored_dtype(name, recipe)) for name in PARTS}
 
 
 @lru_cache(maxsize=32)
-def _hollow_part(name: str, recipe: Recipe, dtype: torch.dtype) -> HollowSource:
+def _meta_part(name: str, recipe: Recipe, dtype: torch.dtype) -> MetaSource:
     """Remembered, as building a part to look at its shapes takes as long as loading it."""
-    return HollowSource.for_module(build_part(name, recipe, dtype))
+    return MetaSource.for_module(build_part(name, recipe, dtype))
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:

@@ -17,14 +17,14 @@ from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 
 
-class HollowSource:
+class MetaSource:
     """Weights that have shapes and no values."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
         self._shapes, self._dtype = dict(shapes), dtype
 
     @classmethod
-    def for_module(cls, module: nn.Module) -> HollowSource:
+    def for_module(cls, module: nn.Module) -> MetaSource:
         """For every parameter of a module on the meta device, in its own type."""
         named = dict(module.named_parameters())
         return cls({name: tuple(weight.shape) for name, weight in named.items()}, next(iter(named.values())).dtype)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from liveavatar_core import scopes
-from liveavatar_core.simulation.alloc_events import Event, RepeatedCall
+from liveavatar_core.simulation.alloc_events import Event, ReplayedCall
 
 MOST_POINTS = 160
 """Points that a timeline never exceeds."""
 
 
 @dataclass(kw_only=True)
-class Point:
+class TimelinePoint:
     """The fullest moment of a stretch of allocations, all in one phase."""
 
     phase: str
@@ -26,11 +26,11 @@ class Point:
     """The same bytes, by category."""
 
 
-class Timeline:
-    """Listens to a ledger and keeps the fullest moment of each stretch of allocations. Peaks are never thinned out."""
+class TimelineBuilder:
+    """Listens to a tracker and keeps the fullest moment of each stretch of allocations. Peaks are never thinned out."""
 
     def __init__(self) -> None:
-        self.points: list[Point] = []
+        self.points: list[TimelinePoint] = []
         self._held = dict.fromkeys(scopes.CATEGORIES, 0)
         self._allocated, self._births, self._opened, self._stretch = 0, 0, 0, 1
 
@@ -46,7 +46,7 @@ class Timeline:
             self._births += 1
             self._note(self._point(0, ()))
 
-    def on_repeated(self, call: RepeatedCall) -> None:
+    def on_repeated(self, call: ReplayedCall) -> None:
         """Hear of a call at once: its fullest moment stands for all of it."""
         rise = call.program.rises.get("card")
         if rise is not None and rise.allocates:
@@ -56,7 +56,7 @@ class Timeline:
             self._held[category] += change
             self._allocated += change
 
-    def _note(self, point: Point) -> None:
+    def _note(self, point: TimelinePoint) -> None:
         last = self.points[-1] if self.points else None
         if last is None or last.phase != point.phase or self._births - self._opened >= self._stretch:
             self._opened = self._births
@@ -67,13 +67,13 @@ class Timeline:
         elif point.allocated > last.allocated:
             self.points[-1] = point
 
-    def _point(self, rise: int, changes: tuple[tuple[str, int], ...]) -> Point:
+    def _point(self, rise: int, changes: tuple[tuple[str, int], ...]) -> TimelinePoint:
         """This moment, or one that lies higher by `rise` bytes."""
         held = dict(self._held)
         for category, change in changes:
             held[category] += change
         phase, allocated = scopes.current().phase, self._allocated + rise
-        return Point(phase=phase, births=self._births, allocated=allocated, by_category=held)
+        return TimelinePoint(phase=phase, births=self._births, allocated=allocated, by_category=held)
 
     def columns(self, rank: int) -> dict[str, Any]:
         """As it crosses the channel and stands in records: a list for each quantity."""
@@ -86,7 +86,7 @@ class Timeline:
         }
 
 
-def thinned(points: list[Point]) -> list[Point]:
+def thinned(points: list[TimelinePoint]) -> list[TimelinePoint]:
     """The fuller one of each pair, so that what is left is still the outline.
 
     A phase of few births keeps its point, unless phases alternate so often that there is no room for all.
@@ -95,13 +95,13 @@ def thinned(points: list[Point]) -> list[Point]:
     return kept if len(kept) < MOST_POINTS * 3 // 4 else [_fuller(pair) for pair in _pairs(points)]
 
 
-def _pairs(points: list[Point]) -> list[list[Point]]:
+def _pairs(points: list[TimelinePoint]) -> list[list[TimelinePoint]]:
     return [points[start : start + 2] for start in range(0, len(points), 2)]
 
 
-def _are_apart(pair: list[Point]) -> bool:
+def _are_apart(pair: list[TimelinePoint]) -> bool:
     return pair[0].phase != pair[-1].phase
 
 
-def _fuller(pair: list[Point]) -> Point:
+def _fuller(pair: list[TimelinePoint]) -> TimelinePoint:
     return max(pair, key=lambda point: point.allocated)

@@ -1,4 +1,4 @@
-"""The memory ledger: follows every tensor storage from birth to death and refuses what a card could not hold.
+"""The memory tracker: follows every tensor storage from birth to death and refuses what a card could not hold.
 
 It sits above real CPU tensors (miniature) and fake ones (simulated) alike, sees each aten operation and each storage
 resize (FSDP frees that way), rounds as CUDA's caching allocator does, and knows from `scopes` what a byte is for.
@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, RepeatedCall, Rise
+from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, ReplayedCall, Rise
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.fake_tensors import WHERE, Observe, active_fake_mode, is_meta
 
@@ -53,7 +53,7 @@ class Capacity:
     """Host memory for this rank."""
 
 
-class Ledger:
+class MemoryTracker:
     """Counts bytes of one rank while it is entered. Raises OutOfMemory at the card's capacity."""
 
     def __init__(
@@ -78,7 +78,7 @@ class Ledger:
         self._living: dict[int, tuple[Allocation, weakref.ref]] = {}
         self._allocations, self._pauses, self._silent = 0, 0, False
         self._listener = listener
-        self._log: list[Event | RepeatedCall] = []
+        self._log: list[Event | ReplayedCall] = []
         self._recordings = 0
 
     def observe(self, func: Any, args: tuple, out: Any) -> None:
@@ -171,7 +171,7 @@ class Ledger:
             self._listener.on_event(event)
 
     @contextmanager
-    def recording(self) -> Iterator[list[Event | RepeatedCall]]:
+    def recording(self) -> Iterator[list[Event | ReplayedCall]]:
         """Events inside are added to the list given, behind what an outer recording put there."""
         self._recordings += 1
         try:
@@ -222,7 +222,7 @@ class Ledger:
         for place, rise in program.rises.items():
             if rise.allocates:
                 self._raise_peak(self._peak(phase), place, rise)
-        call = RepeatedCall(program, self._allocations + 1, leftover if program.frees_leftover else None)
+        call = ReplayedCall(program, self._allocations + 1, leftover if program.frees_leftover else None)
         self._allocations += program.allocations
         if self._recordings:
             self._log.append(call)
@@ -240,7 +240,7 @@ class Ledger:
             for name, change in rise.by_category:
                 peak.by_category[name] += change
 
-    def __enter__(self) -> Ledger:
+    def __enter__(self) -> MemoryTracker:
         gc.freeze()  # what the process has loaded need not be looked through when a part has been sharded
         gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
         self._unpatch = _watch_resizes(self._resized)
@@ -258,10 +258,10 @@ class Ledger:
         gc.unfreeze()
 
 
-def observed_by(ledger: Ledger) -> AbstractContextManager[Any]:
-    """Show each operation to `ledger`: by the fake tensors' own mode where they are in use, else by one more mode."""
+def observed_by(tracker: MemoryTracker) -> AbstractContextManager[Any]:
+    """Show each operation to `tracker`: by the fake tensors' own mode where they are in use, else by one more mode."""
     mode = active_fake_mode()
-    return _ObservedMode(ledger.observe) if mode is None else mode.observed(ledger.observe)
+    return _ObservedMode(tracker.observe) if mode is None else mode.observed(tracker.observe)
 
 
 class _ObservedMode(TorchDispatchMode):
@@ -283,10 +283,10 @@ class _ObservedMode(TorchDispatchMode):
 
 
 class _Pause:
-    """A context that can be entered again and again, inside of which a ledger counts nothing."""
+    """A context that can be entered again and again, inside of which a tracker counts nothing."""
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
+    def __init__(self, tracker: MemoryTracker) -> None:
+        self._ledger = tracker
 
     def __enter__(self) -> None:
         self._ledger._pauses += 1

@@ -21,8 +21,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except LiveAvatarError as error:
         print(error, file=sys.stderr)
         return 2
-    from suites.fuzz.hunt import run_case  # imported here: it takes torch
     from suites.fuzz.rules import Broken
+    from suites.fuzz.run_rule import run_case  # imported here: it takes torch
 
     print(f"{case.rule}: {RULES[case.rule].says}")
     try:

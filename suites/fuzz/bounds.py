@@ -62,7 +62,7 @@ def least_transformer_bytes(recipe: Recipe) -> float:
     if layout.offload_model or layout.offload_blocks or layout.offload_shards:
         return 0
     shared = layout.shard != "none"
-    item = 1 if layout.quantised else BYTES[layout.storage_dtype if shared else layout.compute_dtype]
+    item = 1 if layout.quantized else BYTES[layout.storage_dtype if shared else layout.compute_dtype]
     return _blocks_parameters(recipe) * item / (layout.num_gpus_dit if shared else 1)
 
 

@@ -26,7 +26,7 @@ KEPT = Path(__file__).with_name("cases")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class FuzzCase:
     """A rule and what it is asked of."""
 
     rule: str
@@ -54,7 +54,7 @@ class Case:
         return f"python -m suites.fuzz '{self.text}'"
 
 
-def read_case(text: str, where: str = "the case") -> Case:
+def read_case(text: str, where: str = "the case") -> FuzzCase:
     """The case of a line of JSON; BadData where it is none."""
     try:
         data = json.loads(text)
@@ -65,7 +65,7 @@ def read_case(text: str, where: str = "the case") -> Case:
     clip = strict.build(ClipSpec, data.get("clip", {}), f"{where}: clip")
     deployment = strict.build(Deployment, data.get("deployment", {}), f"{where}: deployment")
     recipe = Recipe(name=data["rule"], clip=clip, deployment=deployment)
-    return Case(rule=data["rule"], recipe=recipe, change=data.get("change", {}))
+    return FuzzCase(rule=data["rule"], recipe=recipe, change=data.get("change", {}))
 
 
 def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
@@ -79,7 +79,7 @@ def changed(recipe: Recipe, change: Mapping[str, Any]) -> Recipe:
     return replace(recipe, clip=replace(recipe.clip, **clip), deployment=deployment)
 
 
-def keep(case: Case, folder: Path = KEPT) -> Path:
+def keep(case: FuzzCase, folder: Path = KEPT) -> Path:
     """Write the case to a file of its own: whole or not at all, whoever else writes the same one."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{case.name}.json"
@@ -91,7 +91,7 @@ def keep(case: Case, folder: Path = KEPT) -> Path:
     return path
 
 
-def kept_cases(folder: Path = KEPT) -> dict[str, Case]:
+def kept_cases(folder: Path = KEPT) -> dict[str, FuzzCase]:
     """Every kept case by the name of its file; BadData for one that cannot be read."""
     return {path.stem: read_case(path.read_text(encoding="utf-8"), str(path)) for path in sorted(folder.glob("*.json"))}
 

@@ -23,7 +23,7 @@ RULES = {
     "card": Rule(says="a card passes if and only if what was predicted fits", draw="shares_of_need"),
     "less": Rule(says="less work or more cards never need more", draw="smaller", share=0.5),
     "clips": Rule(says="more clips, decoded as they come, need no more", draw="more_clips", share=0.5),
-    "ledger": Rule(says="what really runs holds what was predicted, to the byte, and makes every frame", share=0.5),
+    "tracker": Rule(says="what really runs holds what was predicted, to the byte, and makes every frame", share=0.5),
     "video": Rule(says="every deployment makes the video that one process makes"),
     "shortcut": Rule(says="repeating what units did gives what executing them gives", share=0.5),
     "seed": Rule(says="the same seed gives the same frames, another one others", share=0.5),

@@ -1,4 +1,4 @@
-"""What the ledger says of a recipe: one simulation for each rank that differs."""
+"""What the tracker says of a recipe: one simulation for each rank that differs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from liveavatar_core.simulation.memory_tracker import Capacity, PhasePeak
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class MemoryPrediction:
     """Of one recipe on cards of one size."""
 
     peaks: Mapping[int, Mapping[str, PhasePeak]]
@@ -34,19 +34,19 @@ class Prediction:
         return max(phases[phase].allocated for phases in self.peaks.values() if phase in phases)
 
 
-def predict(recipe: Recipe, capacity_bytes: int | None = None) -> Prediction:
+def predict(recipe: Recipe, capacity_bytes: int | None = None) -> MemoryPrediction:
     """On cards of `capacity_bytes`; unlimited ones by default, of which the last answers are remembered."""
     return _unlimited(recipe) if capacity_bytes is None else _simulate(recipe, capacity_bytes)
 
 
 @lru_cache(maxsize=64)
-def _unlimited(recipe: Recipe) -> Prediction:
+def _unlimited(recipe: Recipe) -> MemoryPrediction:
     return _simulate(recipe, None)
 
 
-def _simulate(recipe: Recipe, capacity: int | None) -> Prediction:
+def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
     ranks = [simulate_rank(recipe, rank, Capacity(card=capacity)) for rank in distinct_ranks(recipe.deployment)]
-    return Prediction(
+    return MemoryPrediction(
         peaks={made.rank: made.peaks for made in ranks},
         out_of_memory=next((made.out_of_memory for made in ranks if made.out_of_memory), None),
         clips=min(made.clips for made in ranks),

@@ -39,7 +39,7 @@ class Pool:
     """Groups of ranks that wait for recipes."""
 
     def __init__(self, folder: Path, fault: str = "") -> None:
-        """`folder` is the pool's own. `fault`: one of faults.FAULTS, planted in every rank."""
+        """`folder` is the pool's own. `fault`: one of faults.FAULTS, injected in every rank."""
         self._folder, self._fault = folder, fault
         self._groups: dict[int, tuple[RankGroup, Path]] = {}
         self._started = 0
@@ -85,7 +85,7 @@ def current_pool() -> Pool:
 
 @contextmanager
 def pool(fault: str = "") -> Iterator[Pool]:
-    """Rules inside run on ranks of a pool of their own, each with the fault planted."""
+    """Rules inside run on ranks of a pool of their own, each with the fault injected."""
     with tempfile.TemporaryDirectory() as folder:
         _pools.append(Pool(Path(folder), fault))
         try:

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 
 from liveavatar_core.config import Recipe
-from suites.fuzz.case import Case
-from suites.fuzz.floors import floors, too_bad
-from suites.fuzz.models import alone, exact, portrayed, small
+from suites.fuzz.case import FuzzCase
+from suites.fuzz.models import alone, avatar_sized, exact, small
+from suites.fuzz.quality_limits import floors, too_bad
 from suites.fuzz.ranks import Made, current_pool
 from suites.harness.probes.film.film import Film
 from suites.harness.probes.film.quality import quality_of
@@ -36,7 +36,7 @@ def _ranks_work() -> Iterator[None]:
         raise Broken(f"a valid recipe failed: {error}") from error
 
 
-def check_ledger(case: Case) -> float:
+def check_tracker(case: FuzzCase) -> float:
     """Real ranks hold what simulated ones do, in each phase and category; they make the frames that were asked for."""
     from suites.fuzz.prediction import predict_every_rank  # imported here: it takes torch
 
@@ -72,7 +72,7 @@ def _check_frames(recipe: Recipe, made: Made) -> None:
         raise Broken("latents that are no numbers")
 
 
-def check_video(case: Case) -> float:
+def check_video(case: FuzzCase) -> float:
     """What comes out in float32 is what a plain loop in one process makes."""
     recipe = exact(small(case.recipe))
     with _ranks_work():
@@ -91,7 +91,7 @@ def check_video(case: Case) -> float:
     return 0
 
 
-def check_seed(case: Case) -> float:
+def check_seed(case: FuzzCase) -> float:
     """Two runs of a recipe make the same bits; another seed makes something else, in one process."""
     recipe = small(case.recipe)
     other = replace(recipe, clip=replace(recipe.clip, base_seed=recipe.clip.base_seed + 1))
@@ -106,9 +106,9 @@ def check_seed(case: Case) -> float:
     return 0
 
 
-def check_quality(case: Case) -> float:
+def check_quality(case: FuzzCase) -> float:
     """The tiny avatar's film is as near to that of one process in float32, and as good by itself, as baselines ask."""
-    recipe = portrayed(case.recipe)
+    recipe = avatar_sized(case.recipe)
     with _ranks_work():
         film, reference = (_film(current_pool().make(each)) for each in (recipe, exact(alone(recipe))))
     found = quality_of(film, reference, recipe.clip.infer_frames)

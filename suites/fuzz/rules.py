@@ -11,10 +11,10 @@ from collections.abc import Callable
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import InvalidRecipe
 from suites.fuzz.bounds import cache_bytes, computing_ranks, least_transformer_bytes
-from suites.fuzz.case import Case, changed
+from suites.fuzz.case import FuzzCase, changed
 from suites.fuzz.models import thin
-from suites.fuzz.prediction import Prediction, predict, predict_every_rank
-from suites.fuzz.real_rules import Broken, check_ledger, check_quality, check_seed, check_video, first_difference
+from suites.fuzz.prediction import MemoryPrediction, predict, predict_every_rank
+from suites.fuzz.real_rules import Broken, check_quality, check_seed, check_tracker, check_video, first_difference
 
 __all__ = ["CHECKS", "Broken"]
 
@@ -35,12 +35,12 @@ def _is_too_little(what: str, held: float, least: float) -> None:
         raise Broken(f"{what}: {held / GIB:.3f} GiB, at least {least / GIB:.3f} needed")
 
 
-def check_holdings(case: Case) -> float:
+def check_holdings(case: FuzzCase) -> float:
     """Keys, values and weights of each computing rank are what closed forms say."""
     return _holdings(thin(case.recipe))
 
 
-def check_whole(case: Case) -> float:
+def check_whole(case: FuzzCase) -> float:
     """The same of the 14B with every layer."""
     return _holdings(case.recipe)
 
@@ -54,7 +54,7 @@ def _holdings(recipe: Recipe) -> float:
     return predicted.needed_bytes
 
 
-def _check_caches(recipe: Recipe, rank: int, predicted: Prediction) -> None:
+def _check_caches(recipe: Recipe, rank: int, predicted: MemoryPrediction) -> None:
     known, peak = cache_bytes(recipe, rank), predicted.peaks[rank]["denoise"]
     on_host = recipe.deployment.offload_kv_cache
     if on_host:
@@ -66,7 +66,7 @@ def _check_caches(recipe: Recipe, rank: int, predicted: Prediction) -> None:
     _is_too_much(f"rank {rank}, keys and values", held, most * (1 + ROUNDING))
 
 
-def check_card(case: Case) -> float:
+def check_card(case: FuzzCase) -> float:
     """A card that is large enough passes, one that is not gives a typed error; none holds more than it has."""
     recipe = thin(case.recipe)
     needed = predict(recipe).needed_bytes
@@ -83,7 +83,7 @@ def check_card(case: Case) -> float:
     return needed
 
 
-def check_less(case: Case) -> float:
+def check_less(case: FuzzCase) -> float:
     """With fewer frames, steps or clips, a smaller size or more cards to share, no phase needs more."""
     before, after = predict(thin(case.recipe)), predict(thin(changed(case.recipe, case.change)))
     for phase in before.peaks[0]:
@@ -91,7 +91,7 @@ def check_less(case: Case) -> float:
     return before.needed_bytes
 
 
-def check_clips(case: Case) -> float:
+def check_clips(case: FuzzCase) -> float:
     """Decoded as it is made, a video of many clips needs what one of three does: voice and encoders aside."""
     many = thin(changed(case.recipe, case.change))
     few = thin(changed(case.recipe, {**case.change, "num_clip": 3}))
@@ -102,7 +102,7 @@ def check_clips(case: Case) -> float:
     return predict(many).needed_bytes
 
 
-def check_shortcut(case: Case) -> float:
+def check_shortcut(case: FuzzCase) -> float:
     """The simulation holds the same whether repeated units are executed or not."""
     recipe = thin(case.recipe)
     quick, slow = predict_every_rank(recipe), predict_every_rank(recipe, execute_everything=True)
@@ -112,7 +112,7 @@ def check_shortcut(case: Case) -> float:
     return predict(recipe).needed_bytes
 
 
-def check_refusal(case: Case) -> float:
+def check_refusal(case: FuzzCase) -> float:
     """A broken recipe is refused at construction, in two lines."""
     try:
         changed(case.recipe, case.change)
@@ -123,13 +123,13 @@ def check_refusal(case: Case) -> float:
     raise Broken(f"{case.change} is not refused")
 
 
-CHECKS: dict[str, Callable[[Case], float]] = {
+CHECKS: dict[str, Callable[[FuzzCase], float]] = {
     "holdings": check_holdings,
     "whole": check_whole,
     "card": check_card,
     "less": check_less,
     "clips": check_clips,
-    "ledger": check_ledger,
+    "tracker": check_tracker,
     "video": check_video,
     "shortcut": check_shortcut,
     "seed": check_seed,

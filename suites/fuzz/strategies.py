@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
 from liveavatar_core.config import ClipSpec, Deployment, Quirks, Recipe
-from suites.fuzz.case import Case
+from suites.fuzz.case import FuzzCase
 
 MOST_CARDS = 5
 SIZES = ("384*256", "512*320", "480*480", "688*368", "704*384", "960*544")
@@ -160,16 +160,16 @@ STARTERS = (
 """Every switch once: what is drawn comes after these, as chance leaves some out for a long time."""
 
 
-def starters(name: str) -> list[Case]:
+def starters(name: str) -> list[FuzzCase]:
     """Cases for the rule `name`, whose change is none, that are tried before any is drawn."""
     clip = ClipSpec(size="384*256", infer_frames=28, num_clip=2, sample_steps=2)
-    return [Case(rule=name, recipe=Recipe(name="fuzz", clip=clip, deployment=layout)) for layout in STARTERS]
+    return [FuzzCase(rule=name, recipe=Recipe(name="fuzz", clip=clip, deployment=layout)) for layout in STARTERS]
 
 
-def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]]) -> SearchStrategy[Case]:
+def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]]) -> SearchStrategy[FuzzCase]:
     """Recipes for the rule `name`, each with a change that `changes` draws for it."""
     return recipes().flatmap(
-        lambda recipe: changes(recipe).map(lambda change: Case(rule=name, recipe=recipe, change=change))
+        lambda recipe: changes(recipe).map(lambda change: FuzzCase(rule=name, recipe=recipe, change=change))
     )
 
 

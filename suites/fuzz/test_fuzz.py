@@ -13,9 +13,9 @@ from suites.fuzz.catalogue import PROFILES, RULES
 @pytest.mark.parametrize("rule", RULES)
 def test_rule(rule: str, fuzz_profile: str, record_property: Callable[[str, object], None]) -> None:
     """No drawn recipe breaks it."""
-    from suites.fuzz.hunt import hunt  # imported here: it takes torch
+    from suites.fuzz.run_rule import run_rule  # imported here: it takes torch
 
-    found = hunt(rule, PROFILES[fuzz_profile])
+    found = run_rule(rule, PROFILES[fuzz_profile])
     record_property("fuzz", str(found))
     if found.broken:
         path = keep(found.broken)
@@ -26,6 +26,6 @@ def test_rule(rule: str, fuzz_profile: str, record_property: Callable[[str, obje
 @pytest.mark.parametrize("name", kept_cases())
 def test_kept(name: str) -> None:
     """A case that broke a rule once."""
-    from suites.fuzz.hunt import run_case
+    from suites.fuzz.run_rule import run_case
 
     run_case(kept_cases()[name])

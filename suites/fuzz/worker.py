@@ -1,4 +1,4 @@
-"""What a rank of the pool does: a recipe after another, under a ledger of its own."""
+"""What a rank of the pool does: a recipe after another, under a tracker of its own."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from liveavatar_core.pipeline.decoding import decode
 from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
 from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.estimate import simulated_inputs
-from liveavatar_core.simulation.memory_tracker import Ledger
-from suites.fuzz.faults import planted
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from suites.fuzz.injected_faults import injected
 from suites.fuzz.oracle import denoise_by_hand
 from suites.harness.hardware.miniature import ASSETS, PROMPT
 from suites.harness.processes.child_link import ChildLink
@@ -40,7 +40,7 @@ def run(link: ChildLink) -> None:
     for _ in link.commands():
         request = json.loads((folder / "request.json").read_text())
         recipe, by_hand = strict.build(Recipe, request["recipe"], "the request"), request["by_hand"]
-        with planted(link.payload["fault"]), torch.no_grad():
+        with injected(link.payload["fault"]), torch.no_grad():
             made, memory = (_by_hand if by_hand else _generate)(recipe, link.rank)
         save_file(made, folder / f"video{link.rank}.safetensors")
         link.reply({"memory": memory})
@@ -55,20 +55,20 @@ def _world(recipe: Recipe) -> World:
 
 def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
     world, (weights, inputs) = _world(recipe), _given(recipe)
-    ledger, latents = Ledger(rank=rank), []
+    tracker, latents = MemoryTracker(rank=rank), []
     frames = []
 
     def see(block: LatentBlock) -> None:
-        with ledger.paused():
+        with tracker.paused():
             latents.append(block.latents_BCTHW.numpy().copy())
 
-    with ledger:
+    with tracker:
         avatar = load_avatar(recipe, world, weights)
         for block in avatar.generate(inputs, watch=see):
             frames.append(_pixels(block))
             del block
         del avatar
-    memory = {phase: dict(peak.by_category) for phase, peak in ledger.peaks.items()}
+    memory = {phase: dict(peak.by_category) for phase, peak in tracker.peaks.items()}
     return _packed(latents, frames, inputs), memory
 
 

@@ -1,4 +1,4 @@
-"""Is this machine fit to be measured? A test a branch of the fault tree of `python -m liveavatar_core doctor`."""
+"""Is this machine fit to be measured? A test a group of the fault tree of `python -m liveavatar_core doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from liveavatar_core.cli.doctor.checks import Branch
+    from liveavatar_core.cli.doctor.checks import CheckGroup
 
 ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @pytest.fixture(scope="session")
-def branches() -> list[Branch]:
+def groups() -> list[CheckGroup]:
     """The examination, once a session."""
     from liveavatar_core.cli.doctor.driver import read_torch
     from liveavatar_core.cli.doctor.examine import Subject, examine
@@ -25,9 +25,9 @@ def branches() -> list[Branch]:
 
 
 @pytest.mark.parametrize("name", ["driver", "card", "between cards", "host", "inputs"])
-def test_has_no_fault(name: str, branches: list[Branch]) -> None:
+def test_has_no_fault(name: str, groups: list[CheckGroup]) -> None:
     """Fails with each fault and its next step; skipped where there is nothing to look at."""
-    leaves = [leaf for branch in branches if branch.name.startswith(name) for leaf in branch.findings]
+    leaves = [leaf for group in groups if group.name.startswith(name) for leaf in group.results]
     faults = [f"{leaf.name}: {leaf.found}\nnext: {leaf.next_step}" for leaf in leaves if leaf.status == "bad"]
     if faults:
         pytest.fail("\n".join(faults), pytrace=False)

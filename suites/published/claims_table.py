@@ -1,6 +1,6 @@
 """Claim, our value, mode, verdict and reason of every published figure: python -m suites.published.claims_table.
 
-Exit status: 0; 1 where an answer is not what settled.toml says; 2 where data cannot be read.
+Exit status: 0; 1 where an answer is not what claim_checks.toml says; 2 where data cannot be read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.verdicts.verdict import printable
+from suites.published.check_claims import Answer, answer
 from suites.published.evidence import Evidence
-from suites.published.figures import read_figures, read_settlements
-from suites.published.settle import Answer, answer
+from suites.published.figures import read_claim_checks, read_figures
 
 COLUMNS = ("figure", "published", "ours", "mode", "verdict", "claim and reason")
 
@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def find_answers(names: Sequence[str], evidence: Evidence) -> list[Answer]:
     """An answer for each figure named, or for all of them. Raises BadInput for an unknown name."""
-    figures, settlements = read_figures(), read_settlements()
+    figures, settlements = read_figures(), read_claim_checks()
     for name in names:
         if name not in figures:
             raise BadInput(f"there is no figure {name!r}", f"figures: {', '.join(figures)}")
@@ -46,7 +46,7 @@ def as_text(answers: Sequence[Answer]) -> str:
     lines = [summary(answers)]
     for each in answers:
         mode = f" ({each.mode})" if each.mode else ""
-        changed = "" if each.as_settled else f", and settled.toml says {each.settlement.verdict}"
+        changed = "" if each.as_settled else f", and claim_checks.toml says {each.settlement.verdict}"
         lines += ["", f"{each.figure.id}: {each.verdict}{changed}"]
         lines.append(f"  published {each.figure.published}" + (f", ours {each.ours}{mode}" if each.ours else ""))
         lines += textwrap.wrap(each.figure.claim, 112, initial_indent='  "', subsequent_indent="   ")

@@ -12,9 +12,9 @@ from suites.harness.cases.tiers import Case, Tier, read_tiers
 
 FOLDER = Path(__file__).parent
 FIGURES_FILE, SETTLED_FILE, RUNS_FILE = (
-    FOLDER / name for name in ("published_figures.toml", "settled.toml", "runs.toml")
+    FOLDER / name for name in ("published_figures.toml", "claim_checks.toml", "runs.toml")
 )
-SettledVerdict = Literal["agree", "disagree", "not testable"]
+ClaimVerdict = Literal["agree", "disagree", "not testable"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +55,10 @@ class Figure:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Settlement:
+class ClaimCheck:
     """How a figure is looked at, and what people made of the answer."""
 
-    verdict: SettledVerdict
+    verdict: ClaimVerdict
     """What the reading is known to say; another answer fails the row's test."""
     because: str
     """Why it agrees, disagrees or cannot be tested here."""
@@ -91,7 +91,7 @@ def read_figures() -> dict[str, Figure]:
     return {figure.id: figure for figure in figures}
 
 
-def read_settlements() -> dict[str, Settlement]:
+def read_claim_checks() -> dict[str, ClaimCheck]:
     """What is thought of every figure, by id.
 
     Raises:
@@ -100,7 +100,7 @@ def read_settlements() -> dict[str, Settlement]:
     tables, figures = strict.read_toml(SETTLED_FILE), read_figures()
     for name in tables.keys() ^ figures.keys():
         raise BadData(f"{SETTLED_FILE.name}: {name!r} is only in one of figures and settlements", "add the other")
-    return {name: strict.build(Settlement, table, f"{SETTLED_FILE.name}: {name}") for name, table in tables.items()}
+    return {name: strict.build(ClaimCheck, table, f"{SETTLED_FILE.name}: {name}") for name, table in tables.items()}
 
 
 def find_run(run: str) -> tuple[Tier, Case]:

@@ -1,13 +1,13 @@
-"""Every published figure is looked at, and says what settled.toml says."""
+"""Every published figure is looked at, and says what claim_checks.toml says."""
 
 from __future__ import annotations
 
 import pytest
 
 from suites.harness.pytest_plugin.plugin import SESSION
+from suites.published.check_claims import answer
 from suites.published.evidence import Evidence
-from suites.published.figures import Figure, read_figures, read_settlements
-from suites.published.settle import answer
+from suites.published.figures import Figure, read_claim_checks, read_figures
 
 pytestmark = pytest.mark.published
 FIGURES = read_figures()
@@ -21,8 +21,8 @@ def evidence(request: pytest.FixtureRequest) -> Evidence:
 
 @pytest.mark.parametrize("figure", FIGURES.values(), ids=FIGURES)
 def test_says_what_is_settled(figure: Figure, evidence: Evidence) -> None:
-    """Another answer fails: then the figure is to be settled anew, in a reviewed change of settled.toml."""
-    settlement = read_settlements()[figure.id]
+    """Another answer fails: then the figure is to be settled anew, in a reviewed change of claim_checks.toml."""
+    settlement = read_claim_checks()[figure.id]
     if settlement.verdict == "not testable":
         pytest.skip(f"not testable here because {settlement.because}")
     found = answer(figure, settlement, evidence)
@@ -30,4 +30,4 @@ def test_says_what_is_settled(figure: Figure, evidence: Evidence) -> None:
         text = (
             f"{figure.id}: ours {found.ours}, published {figure.published}: {found.verdict}, not {settlement.verdict}"
         )
-        pytest.fail(f"{text}\nnext: find what moved it, or settle it anew in settled.toml", pytrace=False)
+        pytest.fail(f"{text}\nnext: find what moved it, or settle it anew in claim_checks.toml", pytrace=False)

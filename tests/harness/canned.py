@@ -40,7 +40,7 @@ def passed(*, tier: str = "gpu5x24", case: str = "published_sharded", peak: floa
         recipe=DeclaredRecipe(name=case, hash="9c41e07b", declared={}),
         hardware="simulated",
         emulated=True,
-        machine=MachineProfile(card="RTX 4090", cards=5, torch="2.13.0", allocator="ledger"),
+        machine=MachineProfile(card="RTX 4090", cards=5, torch="2.13.0", allocator="tracker"),
         limit_bytes=int(22.15 * GIB),
         outcome="pass",
         memory=tuple(memory(rank, *at) for rank in (0, 1) for at in (("load", 17.2), ("denoise", peak - rank))),

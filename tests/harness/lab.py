@@ -32,7 +32,7 @@ def install(mode_name):
             text = paths[min(runs.stat().st_size, len(paths)) - 1].read_text()
             return RunRecord.from_json(text)
     module = types.ModuleType(f"suites.harness.hardware.{mode_name}")
-    module.Mode = Mode
+    setattr(module, f"{mode_name.capitalize()}Mode", Mode)
     sys.modules[module.__name__] = module
 
 for mode in ("physical", "partitioned", "simulated", "miniature"):

@@ -11,7 +11,7 @@ from suites.harness.records.record import Timing
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.compare import compare
 from suites.harness.verdicts.metrics import better, metrics
-from suites.harness.verdicts.verdict import EXIT_CODES, Verdict, exit_code, gravest, judge_outcome
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict, exit_code, judge_outcome, worst
 
 OOM = Expectation(outcome="oom", phases=("encode", "prefill"), category="unsharded_parameters", because="b")
 PASS = Expectation(outcome="pass", because="b")
@@ -155,8 +155,8 @@ def test_exit_codes_tell_failures_of_one_kind_apart():
 
 
 def test_the_gravest_verdict_leads():
-    assert gravest([Verdict.IMPROVED, Verdict.INVALID_METRIC, Verdict.REGRESSED]) is Verdict.INVALID_METRIC
-    assert gravest([]) is Verdict.PASS
+    assert worst([Verdict.IMPROVED, Verdict.INVALID_METRIC, Verdict.REGRESSED]) is Verdict.INVALID_METRIC
+    assert worst([]) is Verdict.PASS
 
 
 def test_what_can_be_off_to_both_sides_gets_better_towards_0():

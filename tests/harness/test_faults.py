@@ -17,8 +17,8 @@ from processes import await_count, hold_the_clock, states_of
 from waiting import PATIENCE
 
 from suites.harness.cases.tiers import Case, Expectation, Tier
-from suites.harness.hardware.miniature import Mode
-from suites.harness.processes.fork_client import shared_fork_server
+from suites.harness.hardware.miniature import MiniatureMode
+from suites.harness.processes.fork_client import shared_fork_client
 from suites.harness.records.build import PRELOAD
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.verdict import Verdict, judge_outcome
@@ -34,14 +34,14 @@ for good, which is a layer further at most."""
 @pytest.fixture(autouse=True)
 def no_process_left() -> Iterator[None]:
     yield
-    if server := shared_fork_server(PRELOAD).pid:
+    if server := shared_fork_client(PRELOAD).pid:
         await_count(server, at_most=1)
 
 
 def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, seconds: float = PATIENCE) -> RunRecord:
     """The record of a run with `fault`. `seconds`: what a command may take."""
     monkeypatch.setenv(FAULT, fault)
-    record = Mode(target="fault_targets:run", shrink=smallest, command_seconds=seconds).run(PAIR, CASE, folder)
+    record = MiniatureMode(target="fault_targets:run", shrink=smallest, command_seconds=seconds).run(PAIR, CASE, folder)
     taken = time.monotonic() - float((folder / HAPPENED).read_text())
     print(f"{fault}: {record.outcome} {taken:.1f} s after the fault")
     assert RunRecord.from_json(record.to_json()) == record
@@ -61,7 +61,7 @@ def test_a_killed_rank_is_a_crash_in_its_phase(tmp_path: Path, monkeypatch: pyte
 def test_a_rank_that_answers_no_collective_is_a_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def one_stopped_one_waiting() -> bool:
-        states = states_of(shared_fork_server(PRELOAD).pid or 0)
+        states = states_of(shared_fork_client(PRELOAD).pid or 0)
         return (tmp_path / HAPPENED).exists() and sorted(states.values()) == ["S", "S", "T"]  # the server sleeps, too
 
     hold_the_clock(monkeypatch, one_stopped_one_waiting)
@@ -105,4 +105,4 @@ def test_nothing_reads_the_wall_clock():
     folders = [Path(__file__).parents[2] / name for name in ("suites", "liveavatar_core")]
     text = {path: path.read_text() for folder in folders for path in folder.rglob("*.py")}
     readers = [path.name for path, code in text.items() if re.search(r"\btime\.time(_ns)?\(|datetime\.now\(", code)]
-    assert readers == ["assemble.py"]
+    assert readers == ["build.py"]

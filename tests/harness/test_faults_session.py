@@ -29,11 +29,11 @@ CONFTEST = """
 import sys, types
 from functools import partial
 from fault_targets import smallest
-from suites.harness.hardware.miniature import Mode
+from suites.harness.hardware.miniature import MiniatureMode
 
 pytest_plugins = ["suites.harness.pytest_plugin.plugin"]
 sys.modules["suites.harness.hardware.miniature"] = types.SimpleNamespace(
-    Mode=partial(Mode, target="fault_targets:run", shrink=smallest)
+    MiniatureMode=partial(MiniatureMode, target="fault_targets:run", shrink=smallest)
 )
 """
 TIERS = """
@@ -110,13 +110,13 @@ FULL_DISK = """
 import resource
 from suites.harness.hardware import simulated as healthy
 
-class Mode(healthy.Mode):
+class Mode(healthy.SimulatedMode):
     def run(self, *given):
         record = super().run(*given)
         resource.setrlimit(resource.RLIMIT_FSIZE, (64, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
         return record
 
-sys.modules["suites.harness.hardware.simulated"] = types.SimpleNamespace(Mode=Mode)
+sys.modules["suites.harness.hardware.simulated"] = types.SimpleNamespace(SimulatedMode=Mode)
 """
 
 

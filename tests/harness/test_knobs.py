@@ -12,8 +12,8 @@ from fault_targets import smallest
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 from suites.harness.cases.tiers import Case, Expectation, Tier
-from suites.harness.hardware.miniature import Mode
-from suites.harness.probes.observed_settings import UNPROVEN, KnobProof
+from suites.harness.hardware.miniature import MiniatureMode
+from suites.harness.probes.observed_settings import UNPROVEN, SettingsObserver
 from suites.harness.workers.simulate import observe
 
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
@@ -23,7 +23,7 @@ def proven(folder: Path, recipe: str, cards: int, **deployment) -> tuple[dict, .
     """What each rank proved, and the sum of host memory that it was seen to take."""
     case = Case(name="case", recipe=recipe, deployment=deployment, expect=PASS, miniature_capacity_mib=64)
     tier = Tier(name="tier", title="cards", cards=cards, card="RTX 4090", cases=(case,))
-    record = Mode(shrink=smallest).run(tier, case, folder)
+    record = MiniatureMode(shrink=smallest).run(tier, case, folder)
     assert record.outcome == "pass", record.failure
     assert all(each.host_bytes is not None for each in record.memory)
     return tuple(record.knobs["proven_by_rank"][str(rank)] for rank in range(cards))
@@ -53,7 +53,7 @@ def test_a_simulation_counts_what_really_running_counts(sharded: tuple[dict, ...
     case = Case(name="case", recipe="published_sharded", expect=PASS)
     recipe = smallest(Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,)).recipe(case))
     for rank in range(2):
-        proofs: list[KnobProof] = []
+        proofs: list[SettingsObserver] = []
         simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))
         assert json.loads(json.dumps(proofs[0].report())) == sharded[rank]
 
@@ -61,6 +61,6 @@ def test_a_simulation_counts_what_really_running_counts(sharded: tuple[dict, ...
 def test_a_run_that_ended_before_anything_acted_says_so(tmp_path: Path):
     case = Case(name="case", recipe="single", expect=PASS, miniature_capacity_mib=0.01)
     tier = Tier(name="tier", title="card", cards=1, card="RTX 4090", cases=(case,))
-    record = Mode(shrink=smallest).run(tier, case, tmp_path)
+    record = MiniatureMode(shrink=smallest).run(tier, case, tmp_path)
     assert record.out_of_memory.phase == "load"
     assert record.knobs == {"unproven_by_rank": {"0": UNPROVEN}}

@@ -16,7 +16,7 @@ from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadInput, OutOfMemory
 from suites.harness.processes import failures
-from suites.harness.processes.fork_client import ForkServer, shared_fork_server
+from suites.harness.processes.fork_client import ForkClient, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
 from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 
@@ -57,7 +57,7 @@ def hang(monkeypatch: pytest.MonkeyPatch) -> Callable[[Job, Path], GroupError]:
 
 
 def server_pid() -> int:
-    return shared_fork_server(("torch",)).pid or 0
+    return shared_fork_client(("torch",)).pid or 0
 
 
 def fail(given: Job, folder: Path, command: str = "clip") -> GroupError:
@@ -339,7 +339,7 @@ def test_interrupted_fork_does_not_confuse_the_next(tmp_path: Path, monkeypatch:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(ForkServer, "_receive", interrupted)
+        patched.setattr(ForkClient, "_receive", interrupted)
         with pytest.raises(KeyboardInterrupt):
             RankGroup.start(job("echo"), tmp_path)
     with RankGroup.start(job("echo"), tmp_path) as group:

@@ -17,14 +17,14 @@ from waiting import PATIENCE, wait_until
 PARENT = """
 import sys
 from pathlib import Path
-from suites.harness.processes.fork_client import shared_fork_server
+from suites.harness.processes.fork_client import shared_fork_client
 from suites.harness.processes.rank_group import Job, RankGroup
 
 mishap, folder = sys.argv[1:]
 job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap), preload=())
 with RankGroup.start(job, Path(folder)) as group:
     group.command("load")
-    print(shared_fork_server(()).pid, flush=True)
+    print(shared_fork_client(()).pid, flush=True)
     group.command("clip")
 """
 RANKS = 3

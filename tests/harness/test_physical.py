@@ -9,8 +9,8 @@ from nvml_stand_in import GIB, StandInNvml
 from waiting import wait_until
 
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.hardware.partitioned import Mode as Partitioned
-from suites.harness.hardware.physical import Mode as Physical
+from suites.harness.hardware.partitioned import PartitionedMode as Partitioned
+from suites.harness.hardware.physical import PhysicalMode as Physical
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.oom_message import read_message
 from suites.harness.verdicts.verdict import Verdict, judge_outcome

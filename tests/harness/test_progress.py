@@ -57,7 +57,7 @@ def told(lines, text):
     drawn.release()
 progress.LiveLines._write = told
 
-quick = sys.modules["suites.harness.hardware.simulated"].Mode
+quick = sys.modules["suites.harness.hardware.simulated"].SimulatedMode
 class Watched(quick):
     def run(self, *given):
         while drawn.acquire(blocking=False):
@@ -65,7 +65,7 @@ class Watched(quick):
         for _ in range(2):  # the first may have been begun before
             assert drawn.acquire(timeout={PATIENCE})
         return super().run(*given)
-sys.modules["suites.harness.hardware.simulated"].Mode = Watched
+sys.modules["suites.harness.hardware.simulated"].SimulatedMode = Watched
 """
 """A run that lasts until lines were drawn while it ran."""
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from suites.harness.report.generated_blocks import lines_between
-from suites.quality.damages import DAMAGES, NAME, PAGE, clean_film, measured, pixels, reactions
+from suites.quality.distortions import DISTORTIONS, NAME, PAGE, clean_film, measured, pixels, reactions
 
-NAMES = [damage.spoil.__name__ for damage in DAMAGES]
+NAMES = [damage.spoil.__name__ for damage in DISTORTIONS]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
@@ -30,7 +30,7 @@ def test_nothing_is_wrong_with_the_clean_film(clean):
     assert clean.values["lip_sync_strength"] > 0.8
 
 
-@pytest.mark.parametrize("damage", DAMAGES, ids=NAMES)
+@pytest.mark.parametrize("damage", DISTORTIONS, ids=NAMES)
 def test_damage_is_seen_by_its_metrics_alone(film, clean, damage):
     before = pixels(film).copy()
     assert reactions(clean, measured(damage.spoil(film))) == damage.seen_by
@@ -44,12 +44,12 @@ def test_the_lag_of_a_drawn_head_is_found_to_a_tenth_of_a_frame(film, late):
 
 
 def test_every_metric_sees_something(clean):
-    assert set().union(*(damage.seen_by for damage in DAMAGES)) == clean.values.keys()
+    assert set().union(*(damage.seen_by for damage in DISTORTIONS)) == clean.values.keys()
 
 
 def test_the_documents_have_the_table():
     lines = lines_between(PAGE.read_text(), NAME)
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     seen = {name: {row[0].strip("`") for row in rows if row[at].startswith("**")} for at, name in enumerate(head)}
-    assert {name: seen[name] for name in head[2:]} == {damage.name: set(damage.seen_by) for damage in DAMAGES}
+    assert {name: seen[name] for name in head[2:]} == {damage.name: set(damage.seen_by) for damage in DISTORTIONS}
     assert all(re.fullmatch(r"-?[\d.]+", row[1]) for row in rows)

@@ -10,7 +10,7 @@ import pytest
 from fault_targets import smallest
 
 from suites.harness.cases.tiers import Case, Expectation, Tier
-from suites.harness.hardware.miniature import Mode
+from suites.harness.hardware.miniature import MiniatureMode
 
 EXACT = {"storage_dtype": "float32", "compute_dtype": "float32"}
 TIER = Tier(name="quality", title="one process", cards=1, card="A100 80GB SXM", cases=())
@@ -24,7 +24,7 @@ NEEDS_MORE_CLIPS = {
 
 
 def test_full_precision_is_its_own_reference(tmp_path):
-    record = Mode(shrink=smallest).run(TIER, replace(CASE, reference_clip={}), tmp_path)
+    record = MiniatureMode(shrink=smallest).run(TIER, replace(CASE, reference_clip={}), tmp_path)
     assert record.outcome == "pass", record.failure
     assert (record.quality["latent_cosine"], record.quality["psnr_db"]) == (pytest.approx(1), 100)
     assert (record.quality["nan_blocks_count"], record.quality["picture_beyond_sound_ms"]) == (0, 0)
@@ -34,7 +34,7 @@ def test_full_precision_is_its_own_reference(tmp_path):
 
 def test_another_film_is_unlike_the_reference(tmp_path):
     case = replace(CASE, miniature_clip={"base_seed": 7}, reference_clip={"base_seed": 420})
-    record = Mode(shrink=smallest).run(TIER, case, tmp_path)
+    record = MiniatureMode(shrink=smallest).run(TIER, case, tmp_path)
     assert record.recipe.declared["clip"]["base_seed"] == 7
     assert record.quality["latent_cosine"] < 0.5
     assert record.quality["psnr_db"] < 40
@@ -42,7 +42,7 @@ def test_another_film_is_unlike_the_reference(tmp_path):
 
 def test_the_voice_lasts_as_long_as_the_clips_and_films_of_several_have_drift(tmp_path):
     case = replace(CASE, miniature_clip={"num_clip": 16})  # 7.7 s; the recording lasts for 6.9
-    record = Mode(shrink=smallest).run(TIER, case, tmp_path)
+    record = MiniatureMode(shrink=smallest).run(TIER, case, tmp_path)
     assert record.outcome == "pass", record.failure
     assert len(record.timing.clip_seconds) == 16
     assert record.quality.keys() >= NEEDS_MORE_CLIPS

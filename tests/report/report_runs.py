@@ -76,7 +76,7 @@ def ran_out(**changes) -> RunRecord:
         recipe=DeclaredRecipe(name="sharded", hash="ba98c853", declared={"deployment": {"storage_dtype": "float32"}}),
         hardware="simulated",
         emulated=True,
-        machine=MachineProfile(card="RTX 4090", cards=4, torch="2.13.0", allocator="ledger"),
+        machine=MachineProfile(card="RTX 4090", cards=4, torch="2.13.0", allocator="tracker"),
         limit_bytes=LIMIT,
         outcome="oom",
         out_of_memory=details,

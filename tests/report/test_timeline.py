@@ -1,4 +1,4 @@
-"""What is drawn of a simulation is what its ledger saw."""
+"""What is drawn of a simulation is what its tracker saw."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.scopes import PHASES
 from liveavatar_core.simulation.alloc_events import Allocation, Event
-from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_timeline import MOST_POINTS, Timeline
+from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import Capacity
-from suites.harness.probes.phase_timeline import Visits
+from suites.harness.probes.phase_timeline import PhaseTimeline
 from suites.harness.records.build import timelines
 from suites.harness.report.html_memory import totals
 
@@ -19,7 +19,7 @@ from suites.harness.report.html_memory import totals
 def test_a_timeline_has_every_peak_that_the_ledger_saw():
     recipe = miniature(named_recipe("single", 1))
     clip = replace(recipe.clip, num_clip=1, infer_frames=12, sample_steps=1)
-    trace = CardTrace()
+    trace = CardMemory()
     result = simulate_rank(replace(recipe, clip=clip), 0, Capacity(), trace=trace)
     points = trace.timeline.points
     assert 50 < len(points) <= MOST_POINTS
@@ -31,7 +31,7 @@ def test_a_timeline_has_every_peak_that_the_ledger_saw():
 
 
 def test_it_crosses_the_channel_as_columns():
-    timeline = Timeline()
+    timeline = TimelineBuilder()
     weights = Allocation(1, 512, "card", "parameters")
     timeline.on_event(Event(True, weights))
     timeline.on_event(Event(True, Allocation(2, 1024, "host", "parameters")))
@@ -43,7 +43,7 @@ def test_it_crosses_the_channel_as_columns():
 
 
 def test_a_long_run_is_thinned_and_keeps_its_peak():
-    timeline = Timeline()
+    timeline = TimelineBuilder()
     for number in range(1, 20_001):
         size = 1_000_000 if number == 12_345 else 512
         allocation = Allocation(number, size, "card", "activations")
@@ -55,7 +55,7 @@ def test_a_long_run_is_thinned_and_keeps_its_peak():
 
 def test_a_real_card_has_a_point_for_each_visit_to_a_phase():
     seconds = iter((0.0, 2.5, 3.0, 4.0))
-    visits = Visits(clock=lambda: next(seconds))
+    visits = PhaseTimeline(clock=lambda: next(seconds))
     visits.end("load", 100, 140)
     visits.end("denoise", 300, 300)
     (line,) = timelines([{"timeline": visits.columns(1, "decode", 200, 350)}])
@@ -64,7 +64,7 @@ def test_a_real_card_has_a_point_for_each_visit_to_a_phase():
 
 
 def test_a_long_video_keeps_the_fullest_visit():
-    visits = Visits()
+    visits = PhaseTimeline()
     for number in range(2000):
         visits.end("denoise" if number % 2 else "decode", 10**6 if number == 1234 else number, 0)
     assert len(visits.points) <= MOST_POINTS

@@ -17,7 +17,7 @@ from liveavatar_core.recipes import miniature
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.hardware.miniature import ASSETS, PROMPT, Mode
+from suites.harness.hardware.miniature import ASSETS, PROMPT, MiniatureMode
 
 PLENTY_MIB = 10_000.0
 
@@ -38,7 +38,7 @@ def given_inputs(recipe: Recipe) -> Inputs:
 def test_each_role_phase_and_category_agrees(name: str, tmp_path: Path) -> None:
     tier = read_tiers()[CASES[name]]
     case = replace(tier.case(name), miniature_capacity_mib=PLENTY_MIB)
-    record = Mode().run(tier, case, tmp_path)
+    record = MiniatureMode().run(tier, case, tmp_path)
     assert record.outcome == "pass", record.failure
     recipe = miniature(tier.recipe(case))
     really = {(reading.rank, reading.phase): reading for reading in record.memory}

@@ -1,4 +1,4 @@
-"""What the ledger counts: every storage once, from its birth to its death, for what it was born."""
+"""What the tracker counts: every storage once, from its birth to its death, for what it was born."""
 
 import pytest
 import torch
@@ -9,7 +9,7 @@ from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.memory_tracker import Capacity, Ledger
+from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
 
 KIB = 1024
 
@@ -19,87 +19,87 @@ def kib(n, **kwargs):
 
 
 def test_a_tensor_counts_from_birth_to_death():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         first = kib(4)
-        assert ledger.allocated["card"] == 4 * KIB
+        assert tracker.allocated["card"] == 4 * KIB
         second = kib(2)
-        assert ledger.allocated["card"] == 6 * KIB
+        assert tracker.allocated["card"] == 6 * KIB
         del first
-        assert ledger.allocated["card"] == 2 * KIB
+        assert tracker.allocated["card"] == 2 * KIB
         del second
-    assert ledger.allocated["card"] == 0
-    assert ledger.peaks["load"].allocated == 6 * KIB
+    assert tracker.allocated["card"] == 0
+    assert tracker.peaks["load"].allocated == 6 * KIB
 
 
 def test_each_request_is_rounded_up_to_512():
     held, expected = [], 0
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         for size in range(5 * 512):
             held.append(torch.empty(size, dtype=torch.uint8))
             expected += (size + 511) // 512 * 512
-            assert ledger.allocated["card"] == expected
+            assert tracker.allocated["card"] == expected
 
 
 def test_views_and_operations_in_place_take_nothing():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         whole = torch.zeros(64, 64)
-        before = ledger.allocated["card"]
+        before = tracker.allocated["card"]
         views = [whole[3], whole.t(), whole.view(-1), whole.split(16), whole.detach()]
         whole.add_(1)
         whole[0].mul_(2)
-        assert ledger.allocated["card"] == before
+        assert tracker.allocated["card"] == before
         del whole
-        assert ledger.allocated["card"] == before, "a view keeps its storage"
+        assert tracker.allocated["card"] == before, "a view keeps its storage"
         del views
-        assert ledger.allocated["card"] == 0
+        assert tracker.allocated["card"] == 0
 
 
 def test_what_an_operation_needs_at_once_is_the_peak():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         one = torch.zeros(1024)
         two = one + one
         del one, two
-    assert ledger.peaks["load"].allocated == 2 * 4096
+    assert tracker.peaks["load"].allocated == 2 * 4096
 
 
 def test_a_resized_storage_counts_anew():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         tensor = kib(8)
         tensor.untyped_storage().resize_(0)
-        assert ledger.allocated["card"] == 0
+        assert tracker.allocated["card"] == 0
         with scopes.category("unsharded_parameters"):
             tensor.untyped_storage().resize_(4 * KIB)
-        assert ledger.totals["card"]["unsharded_parameters"] == 4 * KIB
+        assert tracker.totals["card"]["unsharded_parameters"] == 4 * KIB
         del tensor
-        assert ledger.allocated["card"] == 0
+        assert tracker.allocated["card"] == 0
 
 
 def test_bytes_belong_to_the_scope_they_were_born_in():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         with scopes.phase("prefill"), scopes.category("kv_cache"):
             cache = kib(4)
         with scopes.phase("denoise"):
             work = kib(1)
             with scopes.place("host"), scopes.category("parameters"):
                 aside = kib(16)
-        assert ledger.totals["card"]["kv_cache"] == 4 * KIB
-        assert ledger.totals["card"]["activations"] == 1 * KIB
-        assert ledger.totals["host"]["parameters"] == 16 * KIB
-        assert ledger.place_of(aside) == "host"
-        assert ledger.place_of(cache) == "card"
+        assert tracker.totals["card"]["kv_cache"] == 4 * KIB
+        assert tracker.totals["card"]["activations"] == 1 * KIB
+        assert tracker.totals["host"]["parameters"] == 16 * KIB
+        assert tracker.place_of(aside) == "host"
+        assert tracker.place_of(cache) == "card"
         del cache, work, aside
-    assert ledger.peaks["prefill"].by_category["kv_cache"] == 4 * KIB
-    assert ledger.peaks["denoise"].allocated == 5 * KIB
-    assert ledger.peaks["denoise"].host_allocated == 16 * KIB
+    assert tracker.peaks["prefill"].by_category["kv_cache"] == 4 * KIB
+    assert tracker.peaks["denoise"].allocated == 5 * KIB
+    assert tracker.peaks["denoise"].host_allocated == 16 * KIB
 
 
 def test_out_of_memory_says_what_was_asked_for_and_who_holds_the_rest():
-    with Ledger(rank=3, capacity=Capacity(card=10 * KIB)) as ledger:
+    with MemoryTracker(rank=3, capacity=Capacity(card=10 * KIB)) as tracker:
         with scopes.category("parameters"):
             weights = kib(6)
         with pytest.raises(OutOfMemory) as caught, scopes.phase("encode"):
             kib(5)
-        assert ledger.allocated["card"] == 6 * KIB, "what was refused is not counted"
+        assert tracker.allocated["card"] == 6 * KIB, "what was refused is not counted"
         kib(4)
     error = caught.value
     assert (error.rank, error.phase, error.category) == (3, "encode", "activations")
@@ -109,14 +109,14 @@ def test_out_of_memory_says_what_was_asked_for_and_who_holds_the_rest():
 
 
 def test_growing_a_storage_beyond_capacity_is_refused():
-    with Ledger(capacity=Capacity(card=4 * KIB)):
+    with MemoryTracker(capacity=Capacity(card=4 * KIB)):
         tensor = kib(2)
         with pytest.raises(OutOfMemory):
             tensor.untyped_storage().resize_(5 * KIB)
 
 
 def test_the_host_has_a_capacity_of_its_own():
-    with Ledger(capacity=Capacity(card=1 * KIB, host=8 * KIB)), scopes.place("host"):
+    with MemoryTracker(capacity=Capacity(card=1 * KIB, host=8 * KIB)), scopes.place("host"):
         kib(8)
         with pytest.raises(OutOfMemory) as caught:
             kib(9)
@@ -124,14 +124,14 @@ def test_the_host_has_a_capacity_of_its_own():
 
 
 def test_meta_tensors_take_nothing_and_stay_plain():
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         hollow = torch.empty(1 << 40, device="meta")
         half = hollow.view(2, -1)[0].to(torch.bfloat16)
         assert half.is_meta
-        assert ledger.allocated == {"card": 0, "host": 0}
+        assert tracker.allocated == {"card": 0, "host": 0}
         real = torch.empty_like(torch.empty(256, device="meta"), device="cpu")
         assert real.device.type == "cpu"
-        assert ledger.allocated["card"] == 1024
+        assert tracker.allocated["card"] == 1024
 
 
 @pytest.fixture
@@ -144,14 +144,14 @@ def mesh():
 
 
 def test_a_dtensor_counts_as_its_local_shard_and_its_shapes_as_nothing(mesh):
-    with Ledger() as ledger:
+    with MemoryTracker() as tracker:
         shard = DTensor.from_local(torch.zeros(8, 64), mesh, [Shard(0)])
         assert shard.shape == (32, 64)
-        assert ledger.allocated["card"] == 8 * 64 * 4
+        assert tracker.allocated["card"] == 8 * 64 * 4
         doubled = shard * 3.5  # the first of its kind: its shape is worked out on the whole
-        assert ledger.allocated["card"] == 2 * 8 * 64 * 4
-        assert ledger.peaks["load"].allocated == 2 * 8 * 64 * 4
+        assert tracker.allocated["card"] == 2 * 8 * 64 * 4
+        assert tracker.peaks["load"].allocated == 2 * 8 * 64 * 4
         whole = doubled.redistribute(mesh, [Replicate()])
-        assert ledger.peaks["load"].allocated >= (8 + 8 + 32) * 64 * 4
+        assert tracker.peaks["load"].allocated >= (8 + 8 + 32) * 64 * 4
         del shard, doubled, whole
-        assert ledger.allocated["card"] == 0
+        assert tracker.allocated["card"] == 0

@@ -7,7 +7,7 @@ import pytest
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.recipes import miniature, named_recipe
-from liveavatar_core.simulation.card_memory import CardTrace
+from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 
@@ -47,8 +47,8 @@ def assert_same(recipe: Recipe, rank: int, capacity: Capacity) -> SimulatedRank:
     return repeated
 
 
-def _simulated(recipe: Recipe, rank: int, capacity: Capacity, *, everything: bool) -> tuple[SimulatedRank, CardTrace]:
-    trace = CardTrace(capacity.card)
+def _simulated(recipe: Recipe, rank: int, capacity: Capacity, *, everything: bool) -> tuple[SimulatedRank, CardMemory]:
+    trace = CardMemory(capacity.card)
     return simulate_rank(recipe, rank, capacity, execute_everything=everything, trace=trace), trace
 
 
@@ -73,7 +73,7 @@ def test_it_runs_out_of_memory_at_the_same_request(share: float) -> None:
 
 def test_nobody_listening_changes_nothing() -> None:
     recipe = with_clips(few_layers(named_recipe("block_offload", 1)), 2)
-    listened = simulate_rank(recipe, 0, Capacity(), trace=CardTrace())
+    listened = simulate_rank(recipe, 0, Capacity(), trace=CardMemory())
     assert listened == simulate_rank(recipe, 0, Capacity())
 
 

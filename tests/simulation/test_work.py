@@ -14,9 +14,9 @@ from liveavatar_core.simulation.cost.roofline import (
     HOST_FLOPS_PER_SECOND,
     HOST_MEMORY_BYTES_PER_SECOND,
     Operation,
-    predict,
+    estimate_time,
 )
-from liveavatar_core.simulation.memory_tracker import Ledger
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 
 RANKS, RANK = 4, 1
 
@@ -30,11 +30,11 @@ def group():
 
 def counted(work):
     """The operations that `work` executes."""
-    ledger = Ledger()
-    ledger.work = WorkCounter(ledger.place_of, RANK)
-    with ledger, torch.no_grad():
+    tracker = MemoryTracker()
+    tracker.work = WorkCounter(tracker.place_of, RANK)
+    with tracker, torch.no_grad():
         work()
-    return ledger.work.operations
+    return tracker.work.operations
 
 
 def sent(work):
@@ -104,14 +104,14 @@ def test_prices_are_those_of_the_data_sheet():
             operation("cpu", flops=10**12, nbytes=1): 1,
         }
     )
-    prediction = predict(work, card, ("denoise",))
+    prediction = estimate_time(work, card, ("denoise",))
     assert prediction.compute_seconds == pytest.approx(2 / 165.2)
     assert prediction.memory_seconds == pytest.approx(3 / 1008)
     assert prediction.communication_seconds == pytest.approx(1 / 32)
     host = 1 / 32 + 1e9 / HOST_MEMORY_BYTES_PER_SECOND + 1e12 / HOST_FLOPS_PER_SECOND
     assert prediction.host_seconds == pytest.approx(host)
     assert prediction.communication_share == pytest.approx((1 / 32) / prediction.seconds)
-    assert predict(work, card, ("decode",)).seconds == 0
+    assert estimate_time(work, card, ("decode",)).seconds == 0
 
 
 def test_gathers_of_weights_may_hide_behind_kernels_and_other_collectives_not():
@@ -120,7 +120,7 @@ def test_gathers_of_weights_may_hide_behind_kernels_and_other_collectives_not():
     kernel_seconds, gather_seconds = 1 / 165.2, 1 / 32
     for times in (1, 100):  # less than the gather lasts, and more
         work = Counter({kernels: times, operation("gather", nbytes=10**9): 1, operation("link", nbytes=10**9): 1})
-        prediction = predict(work, card, ("denoise",))
+        prediction = estimate_time(work, card, ("denoise",))
         hidden = min(times * kernel_seconds, gather_seconds)
         assert prediction.communication_seconds == pytest.approx(2 * gather_seconds)
         assert prediction.least_seconds == pytest.approx(prediction.seconds - hidden)

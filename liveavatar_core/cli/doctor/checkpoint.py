@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from liveavatar_core.cli.doctor.checks import Branch, Finding, bad, good, refused, skipped
+from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, refused, skipped
 
 FETCH = "fetch the checkpoint again: huggingface-cli download Wan-AI/Wan2.2-S2V-14B"
 
 
-def weights_branch(ckpt_dir: Path | None, lora: Path | None, *, values: bool) -> Branch:
+def weights_branch(ckpt_dir: Path | None, lora: Path | None, *, values: bool) -> CheckGroup:
     """Both, where they are given. `values`: read every weight, which takes minutes."""
     if ckpt_dir is None:
         why = "no --ckpt_dir was given"
-        return Branch(name="weights", findings=(skipped("checkpoint", why), skipped("LoRA", why)))
+        return CheckGroup(name="weights", results=(skipped("checkpoint", why), skipped("LoRA", why)))
     found = (refused("checkpoint", lambda: _checkpoint(ckpt_dir, values)), _lora(ckpt_dir, lora))
-    return Branch(name="weights", findings=found)
+    return CheckGroup(name="weights", results=found)
 
 
-def _checkpoint(ckpt_dir: Path, values: bool) -> Finding:
+def _checkpoint(ckpt_dir: Path, values: bool) -> CheckResult:
     from liveavatar_core.weights.checkpoint_summary import CheckpointReport, inspect_checkpoint
 
     def problems(report: CheckpointReport) -> Iterator[str]:
@@ -38,13 +38,13 @@ def _checkpoint(ckpt_dir: Path, values: bool) -> Finding:
     return good("checkpoint", f"{parameters / 1e9:.2f} B weights as the model wants them ({depth})")
 
 
-def _lora(ckpt_dir: Path, lora: Path | None) -> Finding:
+def _lora(ckpt_dir: Path, lora: Path | None) -> CheckResult:
     if lora is None:
         return skipped("LoRA", "no --lora_path_dmd was given")
     return refused("LoRA", lambda: _lora_fits(ckpt_dir, lora))
 
 
-def _lora_fits(ckpt_dir: Path, path: Path) -> Finding:
+def _lora_fits(ckpt_dir: Path, path: Path) -> CheckResult:
     from liveavatar_core.weights.checkpoint import open_component
     from liveavatar_core.weights.lora import check_fits, read_lora
 

@@ -1,4 +1,4 @@
-"""What an examination finds: a tree of branches with leaves, each leaf with a next step where one is needed."""
+"""What an examination finds: a tree of groups with leaves, each leaf with a next step where one is needed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ORDER: tuple[Status, ...] = ("good", "skipped", "limited", "bad")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Finding:
+class CheckResult:
     """A leaf."""
 
     name: str
@@ -32,42 +32,42 @@ class Finding:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Branch:
+class CheckGroup:
     """What belongs together."""
 
     name: str
-    findings: tuple[Finding, ...]
+    results: tuple[CheckResult, ...]
 
     @property
     def status(self) -> Status:
-        """The gravest of its leaves; skipped only where all are."""
-        statuses = [finding.status for finding in self.findings]
+        """The worst of its leaves; skipped only where all are."""
+        statuses = [result.status for result in self.results]
         seen = [status for status in statuses if status != "skipped"] or statuses
         return max(seen, key=ORDER.index)
 
 
-def good(name: str, found: str) -> Finding:
+def good(name: str, found: str) -> CheckResult:
     """Nothing to do."""
-    return Finding(name=name, status="good", found=found)
+    return CheckResult(name=name, status="good", found=found)
 
 
-def skipped(name: str, why: str) -> Finding:
+def skipped(name: str, why: str) -> CheckResult:
     """Could not be looked at."""
-    return Finding(name=name, status="skipped", found=why)
+    return CheckResult(name=name, status="skipped", found=why)
 
 
-def limited(name: str, found: str, next_step: str) -> Finding:
+def limited(name: str, found: str, next_step: str) -> CheckResult:
     """Works, with a restriction."""
-    return Finding(name=name, status="limited", found=found, next_step=next_step)
+    return CheckResult(name=name, status="limited", found=found, next_step=next_step)
 
 
-def bad(name: str, found: str, next_step: str) -> Finding:
+def bad(name: str, found: str, next_step: str) -> CheckResult:
     """Does not work, or not as the published numbers assume."""
-    return Finding(name=name, status="bad", found=found, next_step=next_step)
+    return CheckResult(name=name, status="bad", found=found, next_step=next_step)
 
 
-def refused(name: str, look: Callable[[], Finding]) -> Finding:
-    """What `look` finds; where it raises one of this project's errors, that is the finding."""
+def refused(name: str, look: Callable[[], CheckResult]) -> CheckResult:
+    """What `look` finds; where it raises one of this project's errors, that is the result."""
     try:
         return look()
     except LiveAvatarError as error:

@@ -16,7 +16,7 @@ from liveavatar_core.cli.command import Command
 from liveavatar_core.cli.stop_signals import StopSignals
 
 if TYPE_CHECKING:
-    from liveavatar_core.cli.doctor.checks import Branch
+    from liveavatar_core.cli.doctor.checks import CheckGroup
 
 STYLES = {"good": "green", "skipped": "dim", "limited": "yellow", "bad": "bold red"}
 FOUND_FAULTS = 1
@@ -36,7 +36,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Examine, and write the tree down; 1 if something is bad."""
     from liveavatar_core.cli.doctor.driver import read_torch
-    from liveavatar_core.cli.doctor.examine import Subject, as_data, examine, gravest
+    from liveavatar_core.cli.doctor.examine import Subject, as_data, examine, worst
     from liveavatar_core.hardware.nvml import read_driver
 
     subject = Subject(
@@ -46,34 +46,34 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         lora=options.lora_path_dmd,
         every_weight=options.every_weight,
     )
-    branches = examine(subject, read_driver(), read_torch())
+    groups = examine(subject, read_driver(), read_torch())
     if options.json:
-        print(json.dumps(as_data(branches), indent=1))
+        print(json.dumps(as_data(groups), indent=1))
     else:
-        show(branches, Console())
-    return FOUND_FAULTS if gravest(branches) == "bad" else 0
+        show(groups, Console())
+    return FOUND_FAULTS if worst(groups) == "bad" else 0
 
 
-def show(branches: Sequence[Branch], console: Console) -> None:
-    """The tree, its failing branches open; without lines and colours where nobody looks at a terminal."""
+def show(groups: Sequence[CheckGroup], console: Console) -> None:
+    """The tree, its failing groups open; without lines and colours where nobody looks at a terminal."""
     from liveavatar_core.cli.doctor.examine import SIGNS, leaves_to_show, summary, text_of
 
     tree = Tree(Text("this machine"))
     lines = ["this machine"]
-    for branch in branches:
-        limb = tree.add(Text(f"{SIGNS[branch.status]} {branch.name}", style=STYLES[branch.status]))
-        lines.append(f"  {SIGNS[branch.status]} {branch.name}")
-        for finding in leaves_to_show(branch):
-            leaf = limb.add(Text(f"{SIGNS[finding.status]} {text_of(finding)}", style=STYLES[finding.status]))
-            lines.append(f"    {SIGNS[finding.status]} {text_of(finding)}")
-            if finding.next_step:
-                leaf.add(Text(f"next: {finding.next_step}"))
-                lines.append(f"      next: {finding.next_step}")
+    for group in groups:
+        limb = tree.add(Text(f"{SIGNS[group.status]} {group.name}", style=STYLES[group.status]))
+        lines.append(f"  {SIGNS[group.status]} {group.name}")
+        for result in leaves_to_show(group):
+            leaf = limb.add(Text(f"{SIGNS[result.status]} {text_of(result)}", style=STYLES[result.status]))
+            lines.append(f"    {SIGNS[result.status]} {text_of(result)}")
+            if result.next_step:
+                leaf.add(Text(f"next: {result.next_step}"))
+                lines.append(f"      next: {result.next_step}")
     if console.is_terminal:
         console.print(tree)
     else:
         print(*lines, sep="\n", file=console.file)
-    print(summary(branches), file=console.file)
+    print(summary(groups), file=console.file)
 
 
 COMMAND = Command(

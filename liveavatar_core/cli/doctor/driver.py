@@ -6,10 +6,10 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from liveavatar_core.cli.doctor.checks import Branch, Finding, bad, good, limited, skipped
+from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, limited, skipped
 from liveavatar_core.errors import GIB
 from liveavatar_core.hardware.cards import find_card_by_driver_name
-from liveavatar_core.hardware.nvml import CardReading, DriverReading
+from liveavatar_core.hardware.nvml import CardState, DriverState
 
 LEAST_FREE_SHARE = 0.95
 """Of a card's memory. Tiers count on all of it but 1.5 GiB, which the CUDA context and NCCL take later."""
@@ -34,15 +34,15 @@ def read_torch() -> TorchBuild:
     return TorchBuild(version=torch.__version__, cuda=torch.version.cuda, available=torch.cuda.is_available())
 
 
-def driver_branch(driver: DriverReading, torch: TorchBuild) -> Branch:
+def driver_branch(driver: DriverState, torch: TorchBuild) -> CheckGroup:
     """Whether driver and torch understand each other."""
     if driver.version is None:
         why = f"no NVIDIA driver answers: {driver.missing.get('driver', 'unknown')}"
-        return Branch(name="driver", findings=(skipped("driver and CUDA", why),))
-    return Branch(name="driver", findings=(_versions(driver, torch), _visible(driver, torch)))
+        return CheckGroup(name="driver", results=(skipped("driver and CUDA", why),))
+    return CheckGroup(name="driver", results=(_versions(driver, torch), _visible(driver, torch)))
 
 
-def _versions(driver: DriverReading, torch: TorchBuild) -> Finding:
+def _versions(driver: DriverState, torch: TorchBuild) -> CheckResult:
     found = f"driver {driver.version} serves CUDA {driver.cuda}; torch {torch.version} is built with {torch.cuda}"
     if torch.cuda is None:
         return bad("CUDA", f"torch {torch.version} is a build for the CPU", TORCH_WITH_CUDA)
@@ -53,7 +53,7 @@ def _versions(driver: DriverReading, torch: TorchBuild) -> Finding:
     return good("CUDA", found)
 
 
-def _visible(driver: DriverReading, torch: TorchBuild) -> Finding:
+def _visible(driver: DriverState, torch: TorchBuild) -> CheckResult:
     if not driver.cards:
         chosen = os.environ.get("CUDA_VISIBLE_DEVICES")
         return bad("visible cards", f"none; CUDA_VISIBLE_DEVICES is {chosen!r}", "unset CUDA_VISIBLE_DEVICES")
@@ -64,16 +64,16 @@ def _visible(driver: DriverReading, torch: TorchBuild) -> Finding:
     return good("visible cards", names)
 
 
-def card_branches(driver: DriverReading) -> list[Branch]:
-    """A branch a card; one that says why, where there is none."""
+def card_branches(driver: DriverState) -> list[CheckGroup]:
+    """A group a card; one that says why, where there is none."""
     if not driver.cards:
-        return [Branch(name="cards", findings=(skipped("memory, errors, clocks, slot", "there is no card"),))]
+        return [CheckGroup(name="cards", results=(skipped("memory, errors, clocks, slot", "there is no card"),))]
     return [
-        Branch(name=f"card {card.index}, {card.name}", findings=tuple(_card_findings(card))) for card in driver.cards
+        CheckGroup(name=f"card {card.index}, {card.name}", results=tuple(_card_findings(card))) for card in driver.cards
     ]
 
 
-def _card_findings(card: CardReading) -> Iterator[Finding]:
+def _card_findings(card: CardState) -> Iterator[CheckResult]:
     yield _known(card)
     yield _memory(card)
     yield _processes(card)
@@ -82,7 +82,7 @@ def _card_findings(card: CardReading) -> Iterator[Finding]:
     yield _slot(card)
 
 
-def _known(card: CardReading) -> Finding:
+def _known(card: CardState) -> CheckResult:
     if card.name is None:
         return skipped("data sheet", card.missing.get("name", "the card has no name"))
     known = find_card_by_driver_name(card.name)
@@ -92,7 +92,7 @@ def _known(card: CardReading) -> Finding:
     return good("data sheet", f"{known.name}, {known.usable_gib:g} GiB usable")
 
 
-def _memory(card: CardReading) -> Finding:
+def _memory(card: CardState) -> CheckResult:
     if card.free_bytes is None or card.total_bytes is None:
         return skipped("memory", card.missing.get("memory", "no reading"))
     found = f"{card.free_bytes / GIB:.2f} GiB free of {card.total_bytes / GIB:.2f}"
@@ -101,7 +101,7 @@ def _memory(card: CardReading) -> Finding:
     return good("memory", found)
 
 
-def _processes(card: CardReading) -> Finding:
+def _processes(card: CardState) -> CheckResult:
     if card.processes is None:
         return skipped("other processes", card.missing.get("processes", "no reading"))
     others = [process for process in card.processes if process.pid != os.getpid()]
@@ -111,7 +111,7 @@ def _processes(card: CardReading) -> Finding:
     return bad("other processes", names, f"end them, or choose other cards: CUDA_VISIBLE_DEVICES (not {card.index})")
 
 
-def _ecc(card: CardReading) -> Finding:
+def _ecc(card: CardState) -> CheckResult:
     if card.uncorrected_ecc_errors is None:
         return skipped("ECC errors", card.missing.get("ECC errors", "the card counts none"))
     found = f"{card.uncorrected_ecc_errors} uncorrected since the driver was loaded"
@@ -120,7 +120,7 @@ def _ecc(card: CardReading) -> Finding:
     return good("ECC errors", found)
 
 
-def _clocks(card: CardReading) -> Finding:
+def _clocks(card: CardState) -> CheckResult:
     if card.slowed_by is None:
         return skipped("clocks", card.missing.get("clocks", "no reading"))
     if card.slowed_by:
@@ -129,7 +129,7 @@ def _clocks(card: CardReading) -> Finding:
     return good("clocks", "not slowed")
 
 
-def _slot(card: CardReading) -> Finding:
+def _slot(card: CardState) -> CheckResult:
     """Width is fixed by the slot. The generation is not judged: cards at rest lower it."""
     if card.pcie_width is None or card.pcie_width_max is None:
         return skipped("PCIe", card.missing.get("pcie_width", "no reading"))

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.cli.doctor.checkpoint import weights_branch
-from liveavatar_core.cli.doctor.checks import ORDER, Branch, Finding, Status
+from liveavatar_core.cli.doctor.checks import ORDER, CheckGroup, CheckResult, Status
 from liveavatar_core.cli.doctor.driver import TorchBuild, card_branches, driver_branch
 from liveavatar_core.cli.doctor.host import host_branch
 from liveavatar_core.cli.doctor.inputs import inputs_branch
 from liveavatar_core.cli.doctor.links import link_branch
-from liveavatar_core.hardware.nvml import DriverReading
+from liveavatar_core.hardware.nvml import DriverState
 
 SIGNS: dict[Status, str] = {"good": "ok", "skipped": "skipped", "limited": "LIMITED", "bad": "BAD"}
 
@@ -30,10 +30,10 @@ class Subject:
     """Read the values of every weight, which takes minutes."""
 
 
-def examine(subject: Subject, driver: DriverReading, torch: TorchBuild) -> list[Branch]:
-    """Every branch, in the order in which faults are looked for."""
+def examine(subject: Subject, driver: DriverState, torch: TorchBuild) -> list[CheckGroup]:
+    """Every group, in the order in which faults are looked for."""
     weights = weights_branch(subject.ckpt_dir, subject.lora, values=subject.every_weight)
-    there = weights.findings[0].status == "good"
+    there = weights.results[0].status == "good"
     return [
         driver_branch(driver, torch),
         *card_branches(driver),
@@ -44,32 +44,32 @@ def examine(subject: Subject, driver: DriverReading, torch: TorchBuild) -> list[
     ]
 
 
-def gravest(branches: Sequence[Branch]) -> Status:
-    """Of all branches."""
-    return max((branch.status for branch in branches), key=ORDER.index)
+def worst(groups: Sequence[CheckGroup]) -> Status:
+    """Of all groups."""
+    return max((group.status for group in groups), key=ORDER.index)
 
 
-def as_data(branches: Sequence[Branch]) -> dict[str, Any]:
+def as_data(groups: Sequence[CheckGroup]) -> dict[str, Any]:
     """For --json."""
     return {
-        "status": gravest(branches),
-        "branches": [{"status": branch.status, **asdict(branch)} for branch in branches],
+        "status": worst(groups),
+        "groups": [{"status": group.status, **asdict(group)} for group in groups],
     }
 
 
-def leaves_to_show(branch: Branch) -> Iterator[Finding]:
-    """A branch without a fault is closed; what was skipped is said in any case."""
-    is_open = branch.status in ("limited", "bad")
-    yield from (finding for finding in branch.findings if is_open or finding.status == "skipped")
+def leaves_to_show(group: CheckGroup) -> Iterator[CheckResult]:
+    """A group without a fault is closed; what was skipped is said in any case."""
+    is_open = group.status in ("limited", "bad")
+    yield from (result for result in group.results if is_open or result.status == "skipped")
 
 
-def text_of(finding: Finding) -> str:
+def text_of(result: CheckResult) -> str:
     """A leaf in a line."""
-    return f"{finding.name}: {finding.found}"
+    return f"{result.name}: {result.found}"
 
 
-def summary(branches: Sequence[Branch]) -> str:
+def summary(groups: Sequence[CheckGroup]) -> str:
     """The last line."""
-    leaves = [finding for branch in branches for finding in branch.findings]
+    leaves = [result for group in groups for result in group.results]
     counts = [f"{sum(leaf.status == status for leaf in leaves)} {SIGNS[status].lower()}" for status in ORDER]
     return ", ".join(counts)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from math import prod
 from pathlib import Path
 
-from liveavatar_core.cli.doctor.checks import Branch, Finding, bad, good, limited
+from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, limited
 from liveavatar_core.config import ModelParams
 from liveavatar_core.errors import GIB
 
@@ -19,14 +19,14 @@ BYTES_PER_WEIGHT = 2
 """bfloat16, as offloaded weights are kept."""
 
 
-def host_branch(folder: Path, *, checkpoint_is_there: bool) -> Branch:
+def host_branch(folder: Path, *, checkpoint_is_there: bool) -> CheckGroup:
     """Memory and disk. `folder`: where checkpoints lie, or will."""
     needs = offload_bytes(ModelParams())
     memory = judge_memory(available_memory(), needs)
-    return Branch(name="host", findings=(_processor(), memory, _disk(folder, checkpoint_is_there)))
+    return CheckGroup(name="host", results=(_processor(), memory, _disk(folder, checkpoint_is_there)))
 
 
-def _processor() -> Finding:
+def _processor() -> CheckResult:
     from liveavatar_core.hardware.cpu_kernels import has_bfloat16_units
 
     units = "kernels for bfloat16" if has_bfloat16_units() else "no bfloat16 units: multiplies in float32 and rounds"
@@ -44,7 +44,7 @@ def offload_bytes(model: ModelParams) -> dict[str, int]:
     return {"t5_cpu": sizes["text_encoder"], "offload_model": sizes["transformer"] + sizes["text_encoder"]}
 
 
-def judge_memory(available: int, needs: Mapping[str, int]) -> Finding:
+def judge_memory(available: int, needs: Mapping[str, int]) -> CheckResult:
     """Which of the options have room."""
     texts = ", ".join(f"{option} takes {size / GIB:.1f}" for option, size in needs.items())
     found = f"{available / GIB:.1f} GiB available; {texts}"
@@ -66,7 +66,7 @@ def available_memory() -> int:
     return min(free, max(limit - used, 0))
 
 
-def _disk(folder: Path, checkpoint_is_there: bool) -> Finding:
+def _disk(folder: Path, checkpoint_is_there: bool) -> CheckResult:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     free = shutil.disk_usage(there).free
     if checkpoint_is_there:
@@ -74,7 +74,7 @@ def _disk(folder: Path, checkpoint_is_there: bool) -> Finding:
     return judge_disk(free, there)
 
 
-def judge_disk(free: int, folder: Path) -> Finding:
+def judge_disk(free: int, folder: Path) -> CheckResult:
     """Whether the checkpoint can be downloaded."""
     found = f"{free / 1e9:.0f} GB free in {folder}; the checkpoint takes {CHECKPOINT_BYTES / 1e9:.0f}"
     if free < CHECKPOINT_BYTES:

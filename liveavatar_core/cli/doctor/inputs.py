@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from liveavatar_core.cli.doctor.checks import Branch, Finding, bad, good, limited, refused, skipped
+from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, limited, refused, skipped
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
 
 LONG_SIDE = 512
@@ -32,38 +32,38 @@ FRAME = AUDIO_SAMPLES_PER_SECOND // 50
 Grey = NDArray[np.float64]
 
 
-def inputs_branch(image: Path | None, audio: Path | None) -> Branch:
+def inputs_branch(image: Path | None, audio: Path | None) -> CheckGroup:
     """Both, where they are given."""
     from liveavatar_core.media import read_audio, read_image
 
-    portrait: list[Finding] = [skipped("portrait", "no --image was given")]
-    voice: list[Finding] = [skipped("voice", "no --audio was given")]
+    portrait: list[CheckResult] = [skipped("portrait", "no --image was given")]
+    voice: list[CheckResult] = [skipped("voice", "no --audio was given")]
     if image is not None:
         opened = refused("portrait", lambda: good("portrait", "can be read: " + _size(read_image(image))))
         portrait = [opened, *(portrait_findings(read_image(image)) if opened.status == "good" else [])]
     if audio is not None:
         opened = refused("voice", lambda: good("voice", f"{len(read_audio(audio)) / AUDIO_SAMPLES_PER_SECOND:.1f} s"))
         voice = [opened, *(voice_findings(read_audio(audio)) if opened.status == "good" else [])]
-    return Branch(name="inputs", findings=(*portrait, *voice))
+    return CheckGroup(name="inputs", results=(*portrait, *voice))
 
 
 def _size(image: Image.Image) -> str:
     return f"{image.width} x {image.height} pixels"
 
 
-def portrait_findings(image: Image.Image) -> list[Finding]:
+def portrait_findings(image: Image.Image) -> list[CheckResult]:
     """Size, sharpness and where the face may be."""
     return [_large_enough(image), _sharp(image), _face(image)]
 
 
-def _large_enough(image: Image.Image) -> Finding:
+def _large_enough(image: Image.Image) -> CheckResult:
     found = f"{_size(image)}; the shorter side wants {LEAST_SIDE}"
     if min(image.size) < LEAST_SIDE:
         return limited("portrait size", found, "give a larger picture")
     return good("portrait size", found)
 
 
-def _sharp(image: Image.Image) -> Finding:
+def _sharp(image: Image.Image) -> CheckResult:
     value = sharpness(image)
     found = f"variance of the Laplacian {value:.0f}; {LEAST_SHARPNESS:.0f} is the least"
     if value < LEAST_SHARPNESS:
@@ -81,7 +81,7 @@ def sharpness(image: Image.Image) -> float:
     return float((around - 4 * inner).var())
 
 
-def _face(image: Image.Image) -> Finding:
+def _face(image: Image.Image) -> CheckResult:
     """From colour alone: enough to notice a landscape or a face at the edge, not enough to refuse a portrait."""
     share, across, down = skin(image)
     found = f"skin-coloured: {share:.0%} of the picture, centred {across:.0%} across and {down:.0%} down"
@@ -102,12 +102,12 @@ def skin(image: Image.Image) -> tuple[float, float, float]:
     return float(inside_HW.mean()), across, down
 
 
-def voice_findings(samples_S: NDArray[np.float32]) -> list[Finding]:
+def voice_findings(samples_S: NDArray[np.float32]) -> list[CheckResult]:
     """Level, clipping, signal to noise."""
     return [_level(samples_S), _clipping(samples_S), _noise(samples_S)]
 
 
-def _level(samples_S: NDArray[np.float32]) -> Finding:
+def _level(samples_S: NDArray[np.float32]) -> CheckResult:
     level = _decibels(frame_powers(samples_S)[-1])
     found = f"{level:.0f} dBFS; {LEVEL_DBFS[0]:.0f} to {LEVEL_DBFS[1]:.0f} is right"
     if not LEVEL_DBFS[0] <= level <= LEVEL_DBFS[1]:
@@ -115,14 +115,14 @@ def _level(samples_S: NDArray[np.float32]) -> Finding:
     return good("voice level", found)
 
 
-def _clipping(samples_S: NDArray[np.float32]) -> Finding:
+def _clipping(samples_S: NDArray[np.float32]) -> CheckResult:
     share = float((np.abs(samples_S) >= 0.999).mean())
     if share > MOST_CLIPPED:
         return bad("voice clipping", f"{share:.2%} of the samples are at full scale", "record at a lower level")
     return good("voice clipping", f"{share:.2%} of the samples are at full scale")
 
 
-def _noise(samples_S: NDArray[np.float32]) -> Finding:
+def _noise(samples_S: NDArray[np.float32]) -> CheckResult:
     quiet, loud = frame_powers(samples_S)
     ratio = _decibels(loud) - _decibels(quiet)
     found = f"speech {ratio:.0f} dB over pauses; {LEAST_SNR_DB:.0f} is the least"

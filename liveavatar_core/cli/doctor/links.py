@@ -10,9 +10,9 @@ import subprocess
 import sys
 from typing import Any
 
-from liveavatar_core.cli.doctor.checks import Branch, Finding, bad, good, limited, skipped
+from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, limited, skipped
 from liveavatar_core.hardware.cards import find_card_by_driver_name
-from liveavatar_core.hardware.nvml import DriverReading
+from liveavatar_core.hardware.nvml import DriverState
 
 LEAST_LINK_SHARE = 0.4
 """Of the data sheet's rate. A copy through host memory passes the slot twice: half, less its overhead."""
@@ -20,15 +20,15 @@ ALL_GATHER_SECONDS = 120.0
 """To start a process a card, load CUDA, connect, and gather. A group that cannot connect never says so."""
 
 
-def link_branch(driver: DriverReading) -> Branch:
+def link_branch(driver: DriverState) -> CheckGroup:
     """Peer access, then the all-gather over all visible cards."""
     if len(driver.cards) < 2:
         why = f"takes two cards; there are {len(driver.cards)}"
-        return Branch(name="between cards", findings=(skipped("peer access", why), skipped("NCCL all-gather", why)))
-    return Branch(name="between cards", findings=(_peers(driver), _all_gather(driver)))
+        return CheckGroup(name="between cards", results=(skipped("peer access", why), skipped("NCCL all-gather", why)))
+    return CheckGroup(name="between cards", results=(_peers(driver), _all_gather(driver)))
 
 
-def _peers(driver: DriverReading) -> Finding:
+def _peers(driver: DriverState) -> CheckResult:
     if "peer access" in driver.missing:
         return skipped("peer access", driver.missing["peer access"])
     if not driver.without_peer_access:
@@ -38,7 +38,7 @@ def _peers(driver: DriverReading) -> Finding:
     return limited("peer access", f"not between {pairs}", step)
 
 
-def _all_gather(driver: DriverReading) -> Finding:
+def _all_gather(driver: DriverState) -> CheckResult:
     try:
         measured = measure_all_gather(len(driver.cards), "nccl", ALL_GATHER_SECONDS)
     except RuntimeError as error:
@@ -46,7 +46,7 @@ def _all_gather(driver: DriverReading) -> Finding:
     return judge_rate(measured["gb_s"], driver.cards[0].name)
 
 
-def judge_rate(gb_s: float, driver_name: str | None) -> Finding:
+def judge_rate(gb_s: float, driver_name: str | None) -> CheckResult:
     """A measured rate against the card's data sheet."""
     card = find_card_by_driver_name(driver_name or "")
     if card is None:

@@ -169,7 +169,7 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
 
 def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
-    from liveavatar_core.simulation.cost.roofline import predict
+    from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.estimate import simulate_rank
     from liveavatar_core.simulation.memory_tracker import Capacity
 
@@ -179,7 +179,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
         if result.out_of_memory:
             return Misfit(name=recipe.name, why=result.out_of_memory.what)
-        prediction = predict(result.work, card, ("denoise", "decode"))
+        prediction = estimate_time(result.work, card, ("denoise", "decode"))
         peak = max(phase.allocated for phase in result.peaks.values()) / 2**30
         peaks |= {str(other): round(peak, 2) for other in alike}
         host = max([host, *(phase.host_allocated / 2**30 for phase in result.peaks.values())])

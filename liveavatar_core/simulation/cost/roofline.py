@@ -32,7 +32,7 @@ class Operation(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prediction:
+class TimeEstimate:
     """Predicted seconds of some phases on one card."""
 
     compute_seconds: float = 0.0
@@ -80,14 +80,14 @@ HOST_FLOPS_PER_SECOND = 1.0e12
 """An assumption, as above: 8 cores x 2 units of 256 bits (8 float32) x 2 (multiply and add) x 4 GHz = 1.02e12."""
 
 
-def predict(work: Counter[Operation], card: Card, phases: tuple[str, ...]) -> Prediction:
+def estimate_time(work: Counter[Operation], card: Card, phases: tuple[str, ...]) -> TimeEstimate:
     """Price the operations of `phases` on `card`."""
     spent = {"compute": 0.0, "memory": 0.0, "link": 0.0, "gather": 0.0, "host": 0.0}
     for operation, times in work.items():
         if operation.phase in phases:
             limit, seconds = _price(operation, card)
             spent[limit] += times * seconds
-    return Prediction(
+    return TimeEstimate(
         compute_seconds=spent["compute"],
         memory_seconds=spent["memory"],
         communication_seconds=spent["link"] + spent["gather"],

@@ -20,7 +20,7 @@ Path = tuple[tuple[str, Any], ...]
 """Steps from the arguments to a value: ("item", index or key) or ("attribute", name)."""
 
 
-class Unrepeatable(Exception):
+class NotReplayable(Exception):
     """A call left something behind that templates cannot express."""
 
 
@@ -65,7 +65,7 @@ class Built(NamedTuple):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
+class CallEffect:
     """Everything that a call did."""
 
     program: MemoryProgram
@@ -80,13 +80,13 @@ class Effect:
     """Template of what it left to the next unit; None: nothing."""
 
     def check(self) -> None:
-        """Raise Unrepeatable unless everything that the call left allocated is held by a template."""
+        """Raise NotReplayable unless everything that the call left allocated is held by a template."""
         templates = (self.result, self.leftover, *(template for _, _, template in self.changes))
         held = {number for template in templates for number in _allocations_in(template)}
         if self.program.survivors.keys() != held:
-            raise Unrepeatable("something stays allocated that nothing holds")
+            raise NotReplayable("something stays allocated that nothing holds")
 
-    def same_as(self, other: Effect) -> bool:
+    def same_as(self, other: CallEffect) -> bool:
         """Whether both did the same."""
         mine, others = ((each.work, each.result, each.changes, each.leftover) for each in (self, other))
         return mine == others and self.program.same_as(other.program)
@@ -162,7 +162,7 @@ class Arguments:
             owner = at(value, path)
             now = {name: part for _, name, part in parts_of(owner)}
             if isinstance(owner, list) and {name: _identity(part) for name, part in now.items()} != before:
-                raise Unrepeatable("a list was changed")
+                raise NotReplayable("a list was changed")
             changed = [name for name, part in now.items() if _identity(part) != before.get(name)]
             found += [(path, name, self.template(now[name], numbers)) for name in changed]
             replaced |= {(*path, ("attribute", name)) for name in changed}
@@ -179,7 +179,7 @@ class Arguments:
             return value
         parts = tuple((name, self.template(part, numbers)) for _, name, part in parts_of(value))
         if not parts and not isinstance(value, list | tuple | dict):
-            raise Unrepeatable(f"a {type(value).__name__} came out of it")
+            raise NotReplayable(f"a {type(value).__name__} came out of it")
         return Built(kind=type(value), parts=parts)
 
     def _tensor(self, tensor: torch.Tensor, numbers: Mapping[int, int]) -> View | New:
@@ -189,7 +189,7 @@ class Arguments:
             number = numbers[storage._cdata]
             return New(number, storage.nbytes(), tensor.dtype, tensor.device, geometry)
         if storage._cdata not in self._storages:
-            raise Unrepeatable("a tensor from elsewhere came out of it")
+            raise NotReplayable("a tensor from elsewhere came out of it")
         return View(self._storages[storage._cdata], (tensor.dtype, *geometry))
 
 
@@ -198,7 +198,7 @@ def _identity(value: Any) -> Any:
     return (value,) if isinstance(value, int | float | str | None) else id(value)
 
 
-class Maker:
+class TemplateFiller:
     """Makes values from templates, for one call with `arguments`."""
 
     def __init__(self, arguments: Any) -> None:

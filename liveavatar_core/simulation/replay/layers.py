@@ -20,8 +20,8 @@ from liveavatar_core.errors import LiveAvatarError
 from liveavatar_core.model.transformer import LiveAvatarTransformer
 from liveavatar_core.parallel.load import load_granularity
 from liveavatar_core.parallel.offload import is_brought
-from liveavatar_core.simulation.replay.effects import Effect
-from liveavatar_core.simulation.replay.recorder import Recorder
+from liveavatar_core.simulation.replay.effects import CallEffect
+from liveavatar_core.simulation.replay.recorder import CallRecorder
 
 LAYERS = 3
 """Of each family that are loaded: the first may differ from the others, two more show that they do the same."""
@@ -61,7 +61,7 @@ def _family_sizes(recipe: Recipe) -> dict[str, int]:
     }
 
 
-class RepeatedLayer(nn.Module):
+class ReplayedLayer(nn.Module):
     """A layer that holds weights of its own and has another one, equal to it, work for it."""
 
     def __init__(self, worker: nn.Module, weights: list[Tensor]) -> None:
@@ -96,14 +96,14 @@ class RepeatedLayer(nn.Module):
 
 
 @dataclass(kw_only=True)
-class RepeatedLoad:
+class LayerReplay:
     """A `deploy.load.LoadUnit` that repeats what loading layers of one family did."""
 
-    recorder: Recorder
+    recorder: CallRecorder
     """Records and repeats."""
     recipe: Recipe
     """The whole one; what is loaded is `shortened`."""
-    _effects: dict[str, list[Effect | None]] = field(default_factory=dict)
+    _effects: dict[str, list[CallEffect | None]] = field(default_factory=dict)
 
     def __call__(self, part: nn.Module, path: str, load: Callable[[], None]) -> None:
         """Load a unit; behind the last of a family, all that the recipe has beyond."""
@@ -127,19 +127,19 @@ class RepeatedLoad:
         if len(effects) == len(family):
             self._extend(family, size, effects)
 
-    def _extend(self, family: nn.ModuleList, size: int, effects: list[Effect | None]) -> None:
+    def _extend(self, family: nn.ModuleList, size: int, effects: list[CallEffect | None]) -> None:
         *_, before, last = effects
         if before is None or last is None or not last.same_as(before):
             raise NotAlike("layers of one family were not loaded alike", "simulate with execute_everything")
         loaded = list(family)
         for index in range(len(loaded), size):
             worker = loaded[1 + (index - 1) % (len(loaded) - 1)]
-            family.append(RepeatedLayer(worker, self.recorder.repeat(last, ())))
+            family.append(ReplayedLayer(worker, self.recorder.repeat(last, ())))
 
     def _finish(self, part: nn.Module) -> None:
         """Everything is loaded."""
         for layer in part.modules():
-            if isinstance(layer, RepeatedLayer):
+            if isinstance(layer, ReplayedLayer):
                 layer.own()
         if isinstance(part, LiveAvatarTransformer):
             part.params = self.recipe.model.transformer

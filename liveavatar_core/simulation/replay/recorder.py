@@ -8,22 +8,22 @@ from typing import Any
 
 from torch import Tensor
 
-from liveavatar_core.simulation.alloc_events import LEFTOVER, Event, MemoryProgram, RepeatedCall
+from liveavatar_core.simulation.alloc_events import LEFTOVER, Event, MemoryProgram, ReplayedCall
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
-from liveavatar_core.simulation.memory_tracker import Ledger
-from liveavatar_core.simulation.replay.effects import Arguments, Effect, Maker, Unrepeatable, at
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.simulation.replay.effects import Arguments, CallEffect, NotReplayable, TemplateFiller, at
 
 
-class Recorder:
+class CallRecorder:
     """For calls of one rank."""
 
-    def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
-        """`ledger` and `work` count what is executed, and what is repeated."""
-        self._ledger, self._work = ledger, work
+    def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
+        """`tracker` and `work` count what is executed, and what is repeated."""
+        self._ledger, self._work = tracker, work
 
     def record(
         self, call: Callable[[], Any], arguments: Any, leftover: Callable[[], Tensor | None] = lambda: None
-    ) -> tuple[Any, Effect | None]:
+    ) -> tuple[Any, CallEffect | None]:
         """Execute `call`; returns its result and what it did, None if that cannot be repeated.
 
         arguments: all that it is given. leftover: finds what the call before left to it, and what it leaves itself.
@@ -41,7 +41,7 @@ class Recorder:
 
     def repeat(
         self,
-        effect: Effect,
+        effect: CallEffect,
         arguments: Any,
         left: int | None = None,
         leave: Callable[[Tensor | None], None] = lambda _: None,
@@ -50,7 +50,7 @@ class Recorder:
 
         left: number of what the call before left. leave: puts what this one leaves in its place.
         """
-        maker = Maker(arguments)
+        maker = TemplateFiller(arguments)
         self._work.operations.update(effect.work)
         first = self._ledger.repeat(effect.program, left)
         with self._ledger.paused():
@@ -67,15 +67,15 @@ class Recorder:
         arguments: Any,
         before: Arguments,
         left: int | None,
-        log: list[Event | RepeatedCall],
+        log: list[Event | ReplayedCall],
         result: Any,
         leftover: Tensor | None,
-    ) -> Effect | None:
+    ) -> CallEffect | None:
         try:
             program, numbers = _program(log, left)
             living = self._ledger.living(numbers)
             made = {key: numbers[number] for key, number in living.items() if number != left}
-            effect = Effect(
+            effect = CallEffect(
                 program=program,
                 work=dict(self._work.operations),
                 result=before.template(result, made),
@@ -83,19 +83,19 @@ class Recorder:
                 leftover=before.template(leftover, made),
             )
             effect.check()
-        except Unrepeatable:
+        except NotReplayable:
             return None
         return effect
 
 
-def _program(log: list[Event | RepeatedCall], left: int | None) -> tuple[MemoryProgram, dict[int, int]]:
+def _program(log: list[Event | ReplayedCall], left: int | None) -> tuple[MemoryProgram, dict[int, int]]:
     """The log of a call with its allocations counted from 0, and how each allocation is numbered there."""
     numbers: dict[int, int] = {} if left is None else {left: LEFTOVER}
-    events: list[Event | RepeatedCall] = []
+    events: list[Event | ReplayedCall] = []
     count = 0
     for each in log:
-        if isinstance(each, RepeatedCall):
-            events.append(RepeatedCall(each.program, count, _known(each.leftover, numbers)))
+        if isinstance(each, ReplayedCall):
+            events.append(ReplayedCall(each.program, count, _known(each.leftover, numbers)))
             numbers |= {each.first + number: count + number for number in each.program.survivors}
             count += each.program.allocations
             continue
@@ -109,5 +109,5 @@ def _program(log: list[Event | RepeatedCall], left: int | None) -> tuple[MemoryP
 
 def _known(number: int | None, numbers: Mapping[int, int]) -> Any:
     if number is not None and number not in numbers:
-        raise Unrepeatable("something from before was freed")
+        raise NotReplayable("something from before was freed")
     return None if number is None else numbers[number]

@@ -4,7 +4,7 @@ A unit is a block, an injector, a whole transformer, a network of the VAE. Calls
 arguments, phase, what the previous unit left behind) execute until two in a row did exactly the same: the same
 allocations and frees in the same order, the same operations, the same shape of results. A unit that has shown so once
 is settled: what it makes at its first call it has made, and of each other signature one call is enough. From then on
-nothing is executed: the ledger gets the recorded program, the results are empty tensors of the recorded sizes. A call
+nothing is executed: the tracker gets the recorded program, the results are empty tensors of the recorded sizes. A call
 that left behind what cannot be expressed so, and one that would not fit on the card, is executed.
 """
 
@@ -25,10 +25,10 @@ from liveavatar_core import scopes
 from liveavatar_core.parallel.fsdp_units import BLOCKS, VAE
 from liveavatar_core.parallel.offload import is_brought
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
-from liveavatar_core.simulation.memory_tracker import Ledger
-from liveavatar_core.simulation.replay.effects import Effect
-from liveavatar_core.simulation.replay.layers import RepeatedLayer
-from liveavatar_core.simulation.replay.recorder import Recorder
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.simulation.replay.effects import CallEffect
+from liveavatar_core.simulation.replay.layers import ReplayedLayer
+from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.signatures import Signatures, UnitSignature
 
 INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
@@ -49,14 +49,14 @@ class Key(NamedTuple):
     """Of what the previous unit left behind."""
 
 
-class Repeater:
+class UnitReplayer:
     """Watches calls of units and repeats what it has seen twice."""
 
-    def __init__(self, ledger: Ledger, work: WorkCounter) -> None:
-        self._ledger, self._recorder = ledger, Recorder(ledger, work)
-        self._signatures = Signatures(ledger.place_of, ledger.number_of)
-        self._seen: dict[Any, Effect | None] = {}
-        self._proven: dict[Any, Effect] = {}
+    def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
+        self._ledger, self._recorder = tracker, CallRecorder(tracker, work)
+        self._signatures = Signatures(tracker.place_of, tracker.number_of)
+        self._seen: dict[Any, CallEffect | None] = {}
+        self._proven: dict[Any, CallEffect] = {}
         self._settled: set[Any] = set()
         self.executed, self.repeated = 0, 0
         self.listener: Listener | None = None
@@ -88,7 +88,7 @@ class Repeater:
         self._judge(key, effect)
         return result
 
-    def _judge(self, key: Key, effect: Effect | None) -> None:
+    def _judge(self, key: Key, effect: CallEffect | None) -> None:
         """Whether the next call with that signature may be repeated."""
         seen = self._seen.get(key)
         if effect is not None and seen is not None and effect.same_as(seen):
@@ -140,6 +140,6 @@ def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
     for path, module in part.named_modules():
         plain = path.replace(WRAPPER, "").removesuffix(WRAPPER[:-1]).removesuffix(".")
         matches = VAE.fullmatch(plain) if name == "vae" else BLOCKS.fullmatch(plain) or INJECTOR.fullmatch(plain)
-        if matches and plain not in taken and not isinstance(module, RepeatedLayer):
+        if matches and plain not in taken and not isinstance(module, ReplayedLayer):
             taken.add(plain)
             yield module

@@ -13,7 +13,7 @@ from suites.harness.records.record import HARDWARE_MODES, RunRecord
 
 
 class HardwareMode(Protocol):
-    """A way to run a tier's case. Each module here exposes its own as `Mode`, made without arguments."""
+    """A way to run a tier's case. Each module here has one: PhysicalMode in physical, made without arguments."""
 
     name: str
     """One of HARDWARE_MODES."""
@@ -38,4 +38,4 @@ def mode_named(name: str) -> HardwareMode:
     """
     if name not in HARDWARE_MODES:
         raise BadInput(f"no hardware mode {name!r}", f"give --hardware={'|'.join(('auto', *HARDWARE_MODES))}")
-    return import_module(f"{__name__}.{name}").Mode()
+    return getattr(import_module(f"{__name__}.{name}"), f"{name.capitalize()}Mode")()

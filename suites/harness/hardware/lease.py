@@ -18,7 +18,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from liveavatar_core.errors import GIB, LiveAvatarError
-from liveavatar_core.hardware.nvml import CardProcess, CardReading
+from liveavatar_core.hardware.nvml import CardProcess, CardState
 
 LOCKS = Path(tempfile.gettempdir()) / "liveavatar-cards"
 RETRY_SECONDS = 0.2
@@ -33,13 +33,13 @@ class CardsUnavailable(LiveAvatarError):
 
 @contextmanager
 def leased(
-    cards: Sequence[CardReading],
+    cards: Sequence[CardState],
     count: int,
     *,
-    read: Callable[[], Sequence[CardReading]],
+    read: Callable[[], Sequence[CardState]],
     folder: Path = LOCKS,
     wait_seconds: float = WAIT_SECONDS,
-) -> Iterator[tuple[CardReading, ...]]:
+) -> Iterator[tuple[CardState, ...]]:
     """Hold `count` of `cards` while inside.
 
     read: the cards as they are now, asked once the locks are held. folder: where the locks are.
@@ -84,7 +84,7 @@ def _lock(path: Path, attempt: ExitStack) -> bool:
     return True
 
 
-def _check_idle(card: CardReading) -> None:
+def _check_idle(card: CardState) -> None:
     """Refuse a card that computes for somebody else."""
     if card.processes:
         names = "; ".join(describe(process) for process in card.processes)

@@ -1,4 +1,4 @@
-"""No card: a tiny model of the same architecture really runs, a process a rank, under the ledger's scaled limit."""
+"""No card: a tiny model of the same architecture really runs, a process a rank, under the tracker's scaled limit."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ TARGET = "suites.harness.workers.miniature:run"
 PROMPT = "A person talks to the camera and smiles."
 
 
-class Mode:
+class MiniatureMode:
     """Runs a tier's layout for real, small."""
 
     name = "miniature"

@@ -11,7 +11,7 @@ from typing import Any
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import GIB
-from liveavatar_core.hardware.nvml import CardReading, DriverReading
+from liveavatar_core.hardware.nvml import CardState, DriverState
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import CardsUnavailable
 from suites.harness.hardware.miniature import ASSETS, PROMPT
@@ -25,7 +25,7 @@ TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
 """For a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
-Lease = AbstractContextManager[tuple[CardReading, ...]]
+Lease = AbstractContextManager[tuple[CardState, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Placement:
 
 
 def run_on_cards(
-    tier: Tier, case: Case, folder: Path, clock: ClipClock, *, lease: Lease, placement: Placement, driver: DriverReading
+    tier: Tier, case: Case, folder: Path, clock: ClipClock, *, lease: Lease, placement: Placement, driver: DriverState
 ) -> RunRecord:
     """Run `case` on the cards that `lease` gives; busy cards are an outcome as well: infrastructure."""
     recipe = tier.recipe(case)
@@ -61,7 +61,7 @@ def run_on_cards(
     return _record(tier, case, recipe, placement, driver, cards, replies, version, **fields)
 
 
-def _job(recipe: Recipe, world_size: int, folder: Path, cards: Sequence[CardReading], placement: Placement) -> Job:
+def _job(recipe: Recipe, world_size: int, folder: Path, cards: Sequence[CardState], placement: Placement) -> Job:
     uuids = [cards[rank // placement.ranks_a_card].uuid for rank in range(world_size)]
     payload = {
         "recipe": recipe,
@@ -90,8 +90,8 @@ def _record(
     case: Case,
     recipe: Recipe,
     placement: Placement,
-    driver: DriverReading,
-    cards: Sequence[CardReading],
+    driver: DriverState,
+    cards: Sequence[CardState],
     replies: list[dict[str, Any]],
     torch: str | None,
     **fields: Any,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB
-from liveavatar_core.hardware.nvml import CardReading, DriverReading, read_driver
+from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
@@ -21,7 +21,7 @@ CONTEXT_BYTES = GIB
 and as much again for what cuBLAS and cuDNN load when they are first used."""
 
 
-class Mode:
+class PartitionedMode:
     """Imitates a tier on a card that has room for all of it."""
 
     name = "partitioned"
@@ -56,7 +56,7 @@ class Mode:
         lease = leased(large_enough(driver, tier), 1, read=lambda: large_enough(self._driver(), tier))
         return run_on_cards(tier, case, folder, clock, lease=lease, placement=placement, driver=driver)
 
-    def _driver(self) -> DriverReading:
+    def _driver(self) -> DriverState:
         return read_driver(self._library, self._environment)
 
 
@@ -65,6 +65,6 @@ def needed_bytes(tier: Tier) -> int:
     return tier.cards * (tier.limit_bytes + CONTEXT_BYTES)
 
 
-def large_enough(driver: DriverReading, tier: Tier) -> tuple[CardReading, ...]:
+def large_enough(driver: DriverState, tier: Tier) -> tuple[CardState, ...]:
     """The visible cards that a whole tier fits into."""
     return tuple(card for card in driver.cards if (card.total_bytes or 0) >= needed_bytes(tier))

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from liveavatar_core.hardware.nvml import CardReading, DriverReading, read_driver
+from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
@@ -16,7 +16,7 @@ from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
 from suites.harness.records.record import RunRecord
 
 
-class Mode:
+class PhysicalMode:
     """Runs a tier on the cards that it names, and on no others."""
 
     name = "physical"
@@ -44,16 +44,16 @@ class Mode:
         lease = leased(matching(driver, tier), tier.cards, read=lambda: matching(self._driver(), tier))
         return run_on_cards(tier, case, folder, clock, lease=lease, placement=placement, driver=driver)
 
-    def _driver(self) -> DriverReading:
+    def _driver(self) -> DriverState:
         return read_driver(self._library, self._environment)
 
 
-def matching(driver: DriverReading, tier: Tier) -> tuple[CardReading, ...]:
+def matching(driver: DriverState, tier: Tier) -> tuple[CardState, ...]:
     """The visible cards that are exactly the tier's."""
     return tuple(card for card in driver.cards if card.name == tier.card_model.driver_name)
 
 
-def visible(driver: DriverReading) -> str:
+def visible(driver: DriverState) -> str:
     """The visible cards in words."""
     names = Counter(card.name or "a card without a name" for card in driver.cards)
     return ", ".join(f"{count} x {name}" for name, count in names.items()) or "none"

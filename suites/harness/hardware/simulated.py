@@ -23,7 +23,7 @@ from suites.harness.records.build import (
 from suites.harness.records.record import DeclaredRecipe, OutOfMemoryDetails, RunRecord, Timing
 
 
-class Mode:
+class SimulatedMode:
     """Predicts a tier's outcome by executing it."""
 
     name = "simulated"

@@ -34,7 +34,7 @@ def gather(tier: Tier, case: Case, folder: Path, hardware: str, nodes: int) -> R
     """The record of a run over `nodes` machines. A rank that left nothing, or did not finish, is an outcome."""
     told = [_read(folder / f"rank{rank}.json") for rank in range(tier.cards)]
     real = hardware == "physical"
-    recipe = tier.recipe(case) if real else miniature.Mode().recipe(tier, case)
+    recipe = tier.recipe(case) if real else miniature.MiniatureMode().recipe(tier, case)
     last = [each["replies"][-1] if _finished(each) else each["event"] for each in told]
     limit = tier.limit_bytes if real else int((case.miniature_capacity_mib or 0) * MIB) or None
     readings = [reading for each in last for reading in each.get("memory", ())]
@@ -107,7 +107,7 @@ def _machine(tier: Tier, told: list[Told], last: list[Told], nodes: int) -> Mach
         card.get("name") or "miniature",
         tier.cards,
         torch_of(last),
-        allocator=allocator_settings() if card else "ledger",
+        allocator=allocator_settings() if card else "tracker",
         card_memory_bytes=card.get("total_bytes"),
         driver=card.get("driver"),
         cuda=next((each["cuda"] for each in last if "cuda" in each), None),

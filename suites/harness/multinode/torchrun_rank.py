@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import BadInput, LiveAvatarError, OutOfMemory
-from liveavatar_core.hardware.nvml import CardReading, DriverReading, read_driver
+from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
 from suites.harness.cases.tiers import MIB, Case, Tier
 from suites.harness.hardware import miniature, on_cards
 from suites.harness.hardware.physical import matching, visible
@@ -34,7 +34,7 @@ class FileLink:
         self._told: dict[str, Any] = {"card": None, "replies": [], "event": {}, "error": None}
         self._write()
 
-    def take_card(self, card: CardReading, driver: str | None) -> None:
+    def take_card(self, card: CardState, driver: str | None) -> None:
         """The card that this rank works on, and the version of its driver."""
         self.payload["uuids"] = {self.rank: card.uuid}
         self._told["card"] = {"name": card.name, "total_bytes": card.total_bytes, "driver": driver}
@@ -95,7 +95,7 @@ def _payload(tier: Tier, case: Case, folder: Path, hardware: str) -> dict[str, A
     real = hardware == "physical"
     capacity = None if real or case.miniature_capacity_mib is None else int(case.miniature_capacity_mib * MIB)
     return {
-        "recipe": tier.recipe(case) if real else miniature.Mode().recipe(tier, case),
+        "recipe": tier.recipe(case) if real else miniature.MiniatureMode().recipe(tier, case),
         "capacity_bytes": capacity,
         "backend": "nccl",
         "alone": True,
@@ -107,7 +107,7 @@ def _payload(tier: Tier, case: Case, folder: Path, hardware: str) -> dict[str, A
     }
 
 
-def _own_card(tier: Tier, driver: DriverReading, local: int) -> CardReading:
+def _own_card(tier: Tier, driver: DriverState, local: int) -> CardState:
     cards = matching(driver, tier)
     if local >= len(cards):
         raise BadInput(

@@ -16,7 +16,7 @@ from liveavatar_core.parallel.system import System
 UNPROVEN = "it ended while weights were loaded, before anything acted"
 
 
-class KnobProof:
+class SettingsObserver:
     """What one rank was seen to do."""
 
     def __init__(self, system: System, place_of: Callable[[Tensor], str], *, hooked: bool = True) -> None:
@@ -45,7 +45,7 @@ class KnobProof:
         }
 
 
-def proof_of(proof: KnobProof | None) -> dict[str, Any]:
+def proof_of(proof: SettingsObserver | None) -> dict[str, Any]:
     """As fields of an answer; None: the run ended before there was anything to look at."""
     return {"unproven": UNPROVEN} if proof is None else {"knobs": proof.report()}
 

@@ -8,8 +8,8 @@ from typing import Any
 from liveavatar_core.simulation.memory_tracker import PhasePeak
 
 
-def ledger_readings(rank: int, peaks: Mapping[str, PhasePeak]) -> list[dict[str, Any]]:
-    """What a ledger saw, an entry for each phase."""
+def phase_peaks(rank: int, peaks: Mapping[str, PhasePeak]) -> list[dict[str, Any]]:
+    """What a tracker saw, an entry for each phase."""
     return [
         {
             "rank": rank,

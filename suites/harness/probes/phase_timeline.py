@@ -7,16 +7,16 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from liveavatar_core.simulation.memory_timeline import MOST_POINTS, Point, thinned
+from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelinePoint, thinned
 
 
 @dataclass(kw_only=True)
-class Visits:
+class PhaseTimeline:
     """A point for each stretch of time that a rank spends in a phase. Exact at its peak, and no sampling."""
 
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
-    points: list[Point] = field(default_factory=list)
+    points: list[TimelinePoint] = field(default_factory=list)
     """Finished visits; `births` are milliseconds from the first one to their begin."""
 
     def __post_init__(self) -> None:
@@ -41,7 +41,7 @@ class Visits:
             "bytes_by_category": {name: [point.by_category[name] for point in points] for name in names},
         }
 
-    def _point(self, phase: str, allocated: int, reserved: int) -> Point:
+    def _point(self, phase: str, allocated: int, reserved: int) -> TimelinePoint:
         began = int((self._began - self._first) * 1000)
         held = {"allocated": allocated, "cached": max(reserved - allocated, 0)}
-        return Point(phase=phase, births=began, allocated=allocated, by_category=held)
+        return TimelinePoint(phase=phase, births=began, allocated=allocated, by_category=held)

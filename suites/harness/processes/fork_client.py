@@ -23,14 +23,14 @@ CLOSE_SECONDS = 30
 """For a server to end what it forked."""
 
 
-class ForkServerError(LiveAvatarError):
+class ForkError(LiveAvatarError):
     """The server did not start, did not answer in time or died."""
 
 
 class RankProcess:
     """One forked process. Wait for `connection` and `status` with multiprocessing.connection.wait."""
 
-    def __init__(self, server: ForkServer, pid: int, connection: Connection, status: int) -> None:
+    def __init__(self, server: ForkClient, pid: int, connection: Connection, status: int) -> None:
         """`status`: a file descriptor that delivers the exit status, or ends without if the server died."""
         self._server, self.pid, self.connection, self.status = server, pid, connection, status
         self.ended = False
@@ -55,7 +55,7 @@ class RankProcess:
             self._server.signal(self.pid, number)
 
 
-class ForkServer:
+class ForkClient:
     """A rank server, started when it is first asked for a process, and again if it died. Not thread-safe."""
 
     def __init__(self, preload: tuple[str, ...]) -> None:
@@ -73,7 +73,7 @@ class ForkServer:
         return self._process.pid if self._process else None
 
     def fork(self, deadline: float) -> RankProcess:
-        """A new process. ForkServerError if there is none by `deadline` (time.monotonic)."""
+        """A new process. ForkError if there is none by `deadline` (time.monotonic)."""
         try:
             return self._fork(self._ready(deadline), deadline)
         except OSError as error:
@@ -151,14 +151,14 @@ class ForkServer:
             raise self._lost("ended")
         return answer
 
-    def _lost(self, what: str) -> ForkServerError:
+    def _lost(self, what: str) -> ForkError:
         if self._process:
             self._process.send_signal(signal.SIGKILL)
         self.close()
         end = self._log.seek(0, os.SEEK_END)
         self._log.seek(max(0, end - LOG_TAIL))
         said = self._log.read().decode(errors="replace").strip()
-        return ForkServerError(
+        return ForkError(
             f"the process that ranks are forked from {what}: {said or 'it said nothing'}",
             f"{sys.executable} -c 'import {', '.join(self._preload) or 'suites'}'",
         )
@@ -174,6 +174,6 @@ def _server_environment() -> dict[str, str]:
 
 
 @functools.cache
-def shared_fork_server(preload: tuple[str, ...]) -> ForkServer:
+def shared_fork_client(preload: tuple[str, ...]) -> ForkClient:
     """The one server with these modules, for every group of this process."""
-    return ForkServer(preload)
+    return ForkClient(preload)

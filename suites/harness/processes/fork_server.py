@@ -1,4 +1,4 @@
-"""The process that ranks are forked from: torch is imported once, here. Run with -m by ForkServer.
+"""The process that ranks are forked from: torch is imported once, here. Run with -m by ForkClient.
 
 Importing torch and the encoders takes seconds, and every rank needs them. This process imports them, starts
 no thread, touches no card, and then forks a rank for each request. It leads a session of its own, so that
@@ -29,7 +29,7 @@ PACKET = 4096
 _PR_SET_PDEATHSIG = 1
 
 
-class RankServer:
+class ForkServer:
     """Forks ranks, reports how they ended, and lets none outlive the parent."""
 
     def __init__(self, control: socket.socket) -> None:
@@ -127,7 +127,7 @@ def main(descriptor: int, preload: list[str]) -> None:
     gc.freeze()  # a rank's collections leave the shared pages alone
     control = socket.socket(fileno=descriptor)
     control.send(b"ready")
-    RankServer(control).serve()
+    ForkServer(control).serve()
 
 
 if __name__ == "__main__":

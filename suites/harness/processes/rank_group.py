@@ -35,7 +35,7 @@ from suites.harness.processes.failures import (
     not_started,
     read_tail,
 )
-from suites.harness.processes.fork_client import ForkServer, ForkServerError, shared_fork_server
+from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
 from suites.harness.processes.rank_handle import Rank
 
@@ -111,7 +111,7 @@ class RankGroup:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / "rendezvous").unlink(missing_ok=True)
             deadline = time.monotonic() + job.start_seconds
-            group._fork(shared_fork_server(job.preload), deadline)
+            group._fork(shared_fork_client(job.preload), deadline)
             if not group._gather(lambda rank: rank.started, deadline):
                 raise not_started([rank for rank in group._ranks if not rank.started], job.start_seconds)
         return group
@@ -162,13 +162,13 @@ class RankGroup:
         else:
             self._end()
 
-    def _fork(self, server: ForkServer, deadline: float) -> None:
+    def _fork(self, server: ForkClient, deadline: float) -> None:
         for index in range(self._job.world_size):
             log = self._folder / f"rank{index}.log"
             name = self._job.rank_names[index] if self._job.rank_names else ""
             try:
                 process = server.fork(deadline)
-            except ForkServerError as error:
+            except ForkError as error:
                 failure = RankFailure(kind="infrastructure", rank=index, name=name, message=error.what, error=error)
                 raise GroupError([failure]) from error
             self._ranks.append(Rank(index, name, process, log))

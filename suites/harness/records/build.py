@@ -29,12 +29,12 @@ from suites.harness.records.record import (
 
 PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.miniature")
 """Imported once for all groups of ranks: starting them would take longer than what they do."""
-NO_ALLOCATOR = "the ledger counts tensors; there is no allocator to keep memory in reserve"
+NO_ALLOCATOR = "the tracker counts tensors; there is no allocator to keep memory in reserve"
 NO_CARD = "there is no card"
 
 
 def phase_memory(readings: Iterable[dict[str, Any]]) -> tuple[PhaseMemory, ...]:
-    """Readings of a ledger, in the record's form."""
+    """Readings of a tracker, in the record's form."""
     return tuple(map(_phase_memory, sorted(readings, key=lambda reading: reading["rank"])))
 
 
@@ -45,7 +45,7 @@ def _phase_memory(reading: dict[str, Any]) -> PhaseMemory:
 
 
 def timelines(replies: Iterable[dict[str, Any]]) -> tuple[MemoryTimeline, ...]:
-    """Timelines of a ledger, in the record's form, by rank; empty where ranks told of none."""
+    """Timelines of a tracker, in the record's form, by rank; empty where ranks told of none."""
     told = {reply["timeline"]["rank"]: reply["timeline"] for reply in replies if "timeline" in reply}
     return tuple(strict.build(MemoryTimeline, told[rank], f"timeline of rank {rank}") for rank in sorted(told))
 
@@ -115,7 +115,7 @@ def clip_timing(clips: list[list[dict[str, Any]]], *, comparable: bool = False) 
 
 
 def host_machine(
-    card: str, cards: int, torch: str | None, *, allocator: str = "ledger", **values: Any
+    card: str, cards: int, torch: str | None, *, allocator: str = "tracker", **values: Any
 ) -> MachineProfile:
     """This machine, with cards or imitating some."""
     return MachineProfile(

@@ -68,7 +68,7 @@ class MachineProfile:
     link: str | None = None
     """Between cards: nvlink4, pcie4, …; `shm` for processes that share a card or have none."""
     allocator: str | None = None
-    """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `ledger` for a simulated one."""
+    """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `tracker` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
     cpu_kernels: str | None = None
@@ -134,7 +134,7 @@ class PhaseMemory:
     by_category: dict[str, int] | None
     """`allocated_bytes` at that moment, by category."""
     host_bytes: int | None = None
-    """Host memory: of a ledger's tensors, or of the whole process where there is a card."""
+    """Host memory: of a tracker's tensors, or of the whole process where there is a card."""
     missing: dict[str, str] = field(default_factory=dict)
     """Field that is None: reason."""
 

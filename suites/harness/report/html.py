@@ -17,7 +17,7 @@ from suites.harness.report.html_tables import table
 from suites.harness.report.html_units import name_of, size_text
 from suites.harness.verdicts.baselines import CaseBaseline, baseline_path, read_baseline
 from suites.harness.verdicts.stats import summarise
-from suites.harness.verdicts.verdict import Verdict, gravest
+from suites.harness.verdicts.verdict import Verdict, worst
 
 STYLE = Path(__file__).with_name("report.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
@@ -82,7 +82,7 @@ def _verdict(results: Sequence[Result]) -> Markup:
     if not failing:
         count = "The run" if len(results) == 1 else f"All {len(results)} runs"
         return tag("h1", f"{count} ended as expected", class_="good")
-    grave = gravest(result.judgement.verdict for result in failing)
+    grave = worst(result.judgement.verdict for result in failing)
     return tag("h1", f"{len(failing)} of {len(results)} runs need a decision: {grave}", class_="bad")
 
 

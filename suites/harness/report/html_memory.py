@@ -168,7 +168,7 @@ def _areas(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Ma
 
 
 COLOURED = (*CATEGORIES, "allocated", "cached")
-"""What has a colour of its own, in the order of stacking: a ledger's categories, or what a real allocator tells."""
+"""What has a colour of its own, in the order of stacking: a tracker's categories, or what a real allocator tells."""
 
 
 def _order(name: str) -> int:

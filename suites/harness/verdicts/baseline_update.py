@@ -85,7 +85,7 @@ def write_case(folder: Path, record: RunRecord, case: CaseBaseline) -> Path:
 def default_tolerance(metric: str, hardware: str) -> tuple[float, float]:
     """Relative and absolute tolerance of a new entry; afterwards people set them in the file.
 
-    Bytes of a ledger repeat exactly: their floors only let through what a point release of torch moves.
+    Bytes of a tracker repeat exactly: their floors only let through what a point release of torch moves.
     Real allocators repeat to within 2 % and a quarter of a GiB, clocks to 5 % and a quarter of a second.
     """
     counted = hardware in ("simulated", "miniature")

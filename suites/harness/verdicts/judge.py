@@ -12,7 +12,7 @@ from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
-from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, gravest, judge_outcome
+from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, judge_outcome, worst
 from suites.harness.verdicts.waivers import applies, read_waivers
 
 WAIVERS_FILE = "waivers.toml"
@@ -38,7 +38,7 @@ class Judgement:
     """What is thought of one run."""
 
     verdict: Verdict
-    """The gravest of the findings."""
+    """The worst of the findings."""
     findings: tuple[Finding, ...] = ()
     """All that a person should know."""
     failing: bool = False
@@ -130,5 +130,5 @@ def _waive(judgement: Judgement, record: RunRecord, settings: Settings) -> Judge
 
 
 def _of(findings: list[Finding], *, failing: bool) -> Judgement:
-    verdict = gravest(finding.verdict for finding in findings)
+    verdict = worst(finding.verdict for finding in findings)
     return Judgement(verdict=verdict, findings=tuple(findings), failing=failing)

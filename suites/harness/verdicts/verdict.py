@@ -76,8 +76,8 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in text)
 
 
-def gravest(verdicts: Iterable[Verdict]) -> Verdict:
-    """The gravest; pass without any."""
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst; pass without any."""
     order = list(Verdict)
     return max(verdicts, key=order.index, default=Verdict.PASS)
 

@@ -20,9 +20,9 @@ from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from suites.harness.probes.device import DeviceSampler, HostMemory
-from suites.harness.probes.observed_settings import KnobProof, device_place, proof_of
+from suites.harness.probes.observed_settings import SettingsObserver, device_place, proof_of
 from suites.harness.probes.oom_message import read_message
-from suites.harness.probes.phase_timeline import Visits
+from suites.harness.probes.phase_timeline import PhaseTimeline
 from suites.harness.processes.child_link import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 
@@ -47,7 +47,7 @@ def run(link: ChildLink) -> None:
     link.next_command()
     with CardProbe(link) as probe, _typed_out_of_memory(link, capacity):
         avatar = load_avatar(recipe, join_world(recipe.deployment, Memory(card=card)), seeded_weights(recipe))
-        probe.proof = KnobProof(avatar.system, device_place)
+        probe.proof = SettingsObserver(avatar.system, device_place)
         link.reply({"clips": count_clips(recipe, inputs)})
         make_video(link, avatar, inputs, probe.report)
     if link.world_size > 1:
@@ -68,10 +68,10 @@ class CardProbe:
 
     def __init__(self, link: ChildLink) -> None:
         self._link, self._phase = link, "load"
-        self.proof: KnobProof | None = None
+        self.proof: SettingsObserver | None = None
         """Once there is a system to look at."""
         self._peaks: dict[str, tuple[int, int]] = {}
-        self._visits = Visits()
+        self._visits = PhaseTimeline()
         self._host = HostMemory()
         self._device = DeviceSampler(pynvml, link.payload["uuids"][link.rank])
         self._told = scopes.phases_told(self._change)

@@ -1,4 +1,4 @@
-"""What a rank's process does in the miniature mode: really run a small model on the CPU, counted by a ledger."""
+"""What a rank's process does in the miniature mode: really run a small model on the CPU, counted by a tracker."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from liveavatar_core.parallel.load import Weights, seeded_weights
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.recipes import TINY
-from liveavatar_core.simulation.memory_timeline import Timeline
-from liveavatar_core.simulation.memory_tracker import Capacity, Ledger
+from liveavatar_core.simulation.memory_timeline import TimelineBuilder
+from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
 from liveavatar_core.weights.shipped import shipped_weights
-from suites.harness.probes.observed_settings import KnobProof, proof_of
-from suites.harness.probes.phase_peaks import ledger_readings
+from suites.harness.probes.observed_settings import SettingsObserver, proof_of
+from suites.harness.probes.phase_peaks import phase_peaks
 from suites.harness.processes.child_link import ChildLink
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 
@@ -29,9 +29,9 @@ def run(link: ChildLink) -> None:
     Payload: recipe, capacity_bytes, image, audio, prompt, video (path of the mp4).
     """
     recipe: Recipe = link.payload["recipe"]
-    timeline = Timeline()
-    ledger = Ledger(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]), listener=timeline)
-    ledger.on_phase = lambda phase: _tell(link, ledger, timeline, phase)
+    timeline = TimelineBuilder()
+    tracker = MemoryTracker(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]), listener=timeline)
+    tracker.on_phase = lambda phase: _tell(link, tracker, timeline, phase)
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     inputs = read_inputs(link.payload)
@@ -40,16 +40,16 @@ def run(link: ChildLink) -> None:
     try:
         world = join_world(recipe.deployment, Memory(card=torch.device("cpu")))
         weights = small_weights(recipe)
-        with ledger:
+        with tracker:
             avatar = load_avatar(recipe, world, weights)
-            proof = KnobProof(avatar.system, ledger.place_of)
+            proof = SettingsObserver(avatar.system, tracker.place_of)
             link.reply({"clips": count_clips(recipe, inputs)})
             make_video(
                 link,
                 avatar,
                 inputs,
                 lambda: {
-                    "memory": ledger_readings(link.rank, ledger.peaks),
+                    "memory": phase_peaks(link.rank, tracker.peaks),
                     "timeline": timeline.columns(link.rank),
                     **proof_of(proof),
                     "torch": torch.__version__,
@@ -57,7 +57,7 @@ def run(link: ChildLink) -> None:
                 },
             )
     finally:
-        _tell(link, ledger, timeline, next(reversed(ledger.peaks), "load"), proof_of(proof))
+        _tell(link, tracker, timeline, next(reversed(tracker.peaks), "load"), proof_of(proof))
     if link.world_size > 1:
         dist.destroy_process_group()
 
@@ -67,7 +67,9 @@ def small_weights(recipe: Recipe) -> Weights:
     return shipped_weights(recipe) if recipe.model == TINY else seeded_weights(recipe)
 
 
-def _tell(link: ChildLink, ledger: Ledger, timeline: Timeline, phase: str, proof: dict[str, Any] | None = None) -> None:
+def _tell(
+    link: ChildLink, tracker: MemoryTracker, timeline: TimelineBuilder, phase: str, proof: dict[str, Any] | None = None
+) -> None:
     """Send what is known so far, so that a rank that fails leaves its readings behind."""
-    memory = ledger_readings(link.rank, ledger.peaks)
+    memory = phase_peaks(link.rank, tracker.peaks)
     link.event({"phase": phase, "memory": memory, "timeline": timeline.columns(link.rank), **(proof or {})})

@@ -13,13 +13,13 @@ from torch import Tensor
 
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.parallel.system import System
-from liveavatar_core.simulation.card_memory import CardTrace
-from liveavatar_core.simulation.cost.roofline import predict
+from liveavatar_core.simulation.card_memory import CardMemory
+from liveavatar_core.simulation.cost.roofline import estimate_time
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 from liveavatar_core.simulation.replay.repeater import Listener
-from suites.harness.probes.observed_settings import KnobProof, proof_of
-from suites.harness.probes.phase_peaks import ledger_readings
+from suites.harness.probes.observed_settings import SettingsObserver, proof_of
+from suites.harness.probes.phase_peaks import phase_peaks
 from suites.harness.processes.child_link import ChildLink
 
 CLIP_PHASES = ("denoise", "decode")
@@ -32,10 +32,10 @@ def simulate(link: ChildLink) -> None:
     rank = link.payload["ranks"][link.rank]
     for _ in link.commands():
         started = time.monotonic()
-        proofs: list[KnobProof] = []
-        capacity, trace = Capacity(card=card.usable_bytes), CardTrace(card.usable_bytes)
+        proofs: list[SettingsObserver] = []
+        capacity, trace = Capacity(card=card.usable_bytes), CardMemory(card.usable_bytes)
         result = simulate_rank(recipe, rank, capacity, observe=partial(observe, proofs), trace=trace)
-        prediction = predict(result.work, card, CLIP_PHASES)
+        prediction = estimate_time(result.work, card, CLIP_PHASES)
         link.reply(
             {
                 "memory": _readings(result, trace.reserved.peaks),
@@ -55,17 +55,17 @@ def simulate(link: ChildLink) -> None:
         )
 
 
-def observe(proofs: list[KnobProof], system: System, place_of: Callable[[Tensor], str]) -> Listener:
+def observe(proofs: list[SettingsObserver], system: System, place_of: Callable[[Tensor], str]) -> Listener:
     """Have a proof hear of every call; repeated ones run no hook."""
-    proofs.append(KnobProof(system, place_of, hooked=False))
+    proofs.append(SettingsObserver(system, place_of, hooked=False))
     return proofs[0].see
 
 
 def _readings(result: SimulatedRank, reserved: dict[str, int]) -> list[dict[str, Any]]:
-    """What the ledger saw, and what the caching allocator would have kept reserved for it."""
+    """What the tracker saw, and what the caching allocator would have kept reserved for it."""
     return [
         reading | ({"reserved_bytes": reserved[reading["phase"]]} if reading["phase"] in reserved else {})
-        for reading in ledger_readings(result.rank, result.peaks)
+        for reading in phase_peaks(result.rank, result.peaks)
     ]
 
 

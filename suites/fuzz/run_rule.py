@@ -12,9 +12,9 @@ from hypothesis import HealthCheck, Phase, Verbosity, currently_in_test_context,
 from liveavatar_core.config import ClipSpec, Deployment
 from liveavatar_core.errors import InvalidRecipe
 from suites.fuzz import strategies
-from suites.fuzz.case import Case, changed
+from suites.fuzz.case import FuzzCase, changed
 from suites.fuzz.catalogue import RULES, Profile
-from suites.fuzz.faults import planted
+from suites.fuzz.injected_faults import injected
 from suites.fuzz.prediction import forget
 from suites.fuzz.ranks import pool
 from suites.fuzz.rules import CHECKS, Broken
@@ -28,7 +28,7 @@ class _Spent(BaseException):
 
 
 @dataclass(kw_only=True)
-class Hunt:
+class RuleRun:
     """What trying a rule came to."""
 
     rule: str
@@ -39,7 +39,7 @@ class Hunt:
     """That they took."""
     fullest_bytes: float = 0
     """Of all cards looked at."""
-    broken: Case | None = None
+    broken: FuzzCase | None = None
     """The smallest case that breaks the rule."""
     why: str = ""
     """What it breaks."""
@@ -54,7 +54,7 @@ class Hunt:
 class _Search:
     """Remembers what each case came to, so that running it again costs nothing and says the same."""
 
-    hunt: Hunt
+    found: RuleRun
     seconds: float
     least: int
     most: int
@@ -65,17 +65,17 @@ class _Search:
     layouts: set[str] = field(default_factory=set)
     drawn: int = 0
 
-    def run(self, case: Case) -> None:
+    def run(self, case: FuzzCase) -> None:
         """Raise Broken if the rule does not hold."""
         if case.text not in self.known:
             if self._is_like_another(case) or not self._may_go_on():
                 return
             self.known[case.text] = self._try(case)
         if self.known[case.text]:
-            self.hunt.broken, self.hunt.why = case, self.known[case.text]
+            self.found.broken, self.found.why = case, self.known[case.text]
             raise Broken(self.known[case.text])
 
-    def start(self, cases: list[Case], shrink: bool) -> None:
+    def start(self, cases: list[FuzzCase], shrink: bool) -> None:
         """Try cases that nobody drew; one that breaks the rule is made smaller here, as hypothesis did not make it."""
         for case in cases:
             try:
@@ -85,7 +85,7 @@ class _Search:
                     self._simplify(case)
                 raise
 
-    def _simplify(self, case: Case) -> None:
+    def _simplify(self, case: FuzzCase) -> None:
         """Field by field back to what it usually is, for as long as the rule stays broken."""
         usual = {**vars(ClipSpec()), **vars(Deployment())}
         for name, value in usual.items():
@@ -96,7 +96,7 @@ class _Search:
                 except Broken:
                     case = simpler
 
-    def _is_like_another(self, case: Case) -> bool:
+    def _is_like_another(self, case: FuzzCase) -> bool:
         """Whether the same layout was tried, with the same change. Steering and shrinking take such cases."""
         self.drawn += 1
         layout = f"{case.recipe.deployment} {case.change}"
@@ -109,12 +109,12 @@ class _Search:
         now = time.monotonic()
         if self.failed_at is not None:
             return now - self.failed_at < self.shrink_seconds
-        spent = now - self.began >= self.seconds and self.hunt.tried >= self.least
-        if spent or self.hunt.tried >= self.most:
+        spent = now - self.began >= self.seconds and self.found.tried >= self.least
+        if spent or self.found.tried >= self.most:
             raise _Spent
         return True
 
-    def _try(self, case: Case) -> str:
+    def _try(self, case: FuzzCase) -> str:
         why = ""
         try:
             peak = CHECKS[case.rule](case)
@@ -123,20 +123,22 @@ class _Search:
         except Exception as error:  # a valid recipe that fails otherwise breaks every rule
             why = f"{type(error).__name__}: {error}"
         else:
-            self.hunt.fullest_bytes = max(self.hunt.fullest_bytes, peak)
+            self.found.fullest_bytes = max(self.found.fullest_bytes, peak)
             if peak and currently_in_test_context():
                 target(float(peak), label="bytes of the fullest card")
         if self.failed_at is None:
-            self.hunt.tried, self.hunt.seconds = self.hunt.tried + 1, time.monotonic() - self.began
+            self.found.tried, self.found.seconds = self.found.tried + 1, time.monotonic() - self.began
             self.failed_at = time.monotonic() if why else None
         return why
 
 
-def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -> Hunt:
-    """Try the rule `name` within the budget of `profile`, with a fault planted where one is named."""
-    rule, found = RULES[name], Hunt(rule=name)
+def run_rule(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -> RuleRun:
+    """Try the rule `name` within the budget of `profile`, with a fault injected where one is named."""
+    rule, found = RULES[name], RuleRun(rule=name)
     most, least = (max(1, int(number * rule.share)) for number in (profile.most, profile.least))
-    search = _Search(hunt=found, seconds=profile.seconds, least=least, most=most, shrink_seconds=profile.shrink_seconds)
+    search = _Search(
+        found=found, seconds=profile.seconds, least=least, most=most, shrink_seconds=profile.shrink_seconds
+    )
     phases = [Phase.generate, Phase.target, *([Phase.shrink] if shrink else [])]
 
     @settings(
@@ -150,7 +152,7 @@ def hunt(name: str, profile: Profile, *, fault: str = "", shrink: bool = True) -
         verbosity=Verbosity.quiet,  # it takes a spent budget for a failure
     )
     @given(strategies.cases(name, getattr(strategies, rule.draw)))
-    def explore(case: Case) -> None:
+    def explore(case: FuzzCase) -> None:
         search.run(case)
 
     with _prepared(fault), suppress(_Spent, Broken):
@@ -165,13 +167,13 @@ def _prepared(fault: str) -> Iterator[None]:
     """Ranks that wait, and no memory of what was predicted without the fault or will be with it."""
     forget()
     try:
-        with planted(fault), pool(fault):
+        with injected(fault), pool(fault):
             yield
     finally:
         forget()
 
 
-def run_case(case: Case) -> float:
+def run_case(case: FuzzCase) -> float:
     """Try one case; raises Broken."""
     with _prepared(""):
         return CHECKS[case.rule](case)

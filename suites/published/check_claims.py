@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from liveavatar_core.errors import GIB
 from suites.harness.records.record import RunRecord
-from suites.published.figures import Figure, SettledVerdict, Settlement
-from suites.published.readings import READINGS
+from suites.published.figures import ClaimCheck, ClaimVerdict, Figure
+from suites.published.measurements import READINGS
 
 Records = Callable[[str, str], RunRecord]
 """The record of `TIER.CASE` in a hardware mode."""
@@ -21,10 +21,10 @@ class Answer:
     """A figure beside ours."""
 
     figure: Figure
-    settlement: Settlement
+    settlement: ClaimCheck
     ours: str
     """Our value, with its unit."""
-    verdict: SettledVerdict
+    verdict: ClaimVerdict
     """What our value says."""
 
     @property
@@ -34,22 +34,22 @@ class Answer:
 
     @property
     def as_settled(self) -> bool:
-        """Whether it says what settled.toml says."""
+        """Whether it says what claim_checks.toml says."""
         return self.verdict == self.settlement.verdict
 
 
-def answer(figure: Figure, settlement: Settlement, records: Records) -> Answer:
+def answer(figure: Figure, settlement: ClaimCheck, records: Records) -> Answer:
     """Read what the settlement names, and compare."""
     ours, agrees = "", None
     if settlement.run is not None:
         record = records(settlement.run, settlement.hardware)
         other = None if settlement.against is None else records(settlement.against, settlement.hardware)
         ours, agrees = _compare(figure, settlement, record, other)
-    verdict: SettledVerdict = "not testable" if agrees is None else "agree" if agrees else "disagree"
+    verdict: ClaimVerdict = "not testable" if agrees is None else "agree" if agrees else "disagree"
     return Answer(figure=figure, settlement=settlement, ours=ours, verdict=verdict)
 
 
-def _compare(figure: Figure, settlement: Settlement, record: RunRecord, other: RunRecord | None) -> tuple[str, bool]:
+def _compare(figure: Figure, settlement: ClaimCheck, record: RunRecord, other: RunRecord | None) -> tuple[str, bool]:
     """Our value, and whether it agrees."""
     if settlement.reading == "outcome":
         return _ending(record), _ends_so(figure, record)
@@ -65,7 +65,7 @@ def _compare(figure: Figure, settlement: Settlement, record: RunRecord, other: R
     return f"{value:.4g} {figure.unit}", _is_close(value, figure, settlement)
 
 
-def _is_close(value: float, figure: Figure, settlement: Settlement) -> bool:
+def _is_close(value: float, figure: Figure, settlement: ClaimCheck) -> bool:
     interval = settlement.between or figure.range
     if interval is not None:
         return interval[0] <= value <= interval[1]

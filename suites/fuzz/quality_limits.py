@@ -20,7 +20,7 @@ def floors(layout: Deployment, path: Path = BASELINES) -> Mapping[str, MetricBas
 
 
 def _case(layout: Deployment) -> str:
-    """Case of the quality suite; of 32 bits no less may be asked than of 16."""
+    """FuzzCase of the quality suite; of 32 bits no less may be asked than of 16."""
     if layout.fp8_kv_cache:
         return "fp8_caches"
     return "fp8" if layout.fp8 else "int8" if layout.int8 else "bf16"

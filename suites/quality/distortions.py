@@ -1,6 +1,6 @@
 """A drawn talking head, and every damage that a metric is for: which metric sees which.
 
-python -m suites.quality.damages
+python -m suites.quality.distortions
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ LATENT_FRAMES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Damage:
+class Distortion:
     """One way to spoil a film, and what must see it."""
 
     name: str
@@ -167,11 +167,11 @@ def nan_latents(film: Film) -> Film:
     return replace(film, nan_blocks=1)
 
 
-def _damage(spoil: Callable[[Film], Film], name: str, *seen_by: str) -> Damage:
-    return Damage(name=name, spoil=spoil, seen_by=frozenset(seen_by))
+def _damage(spoil: Callable[[Film], Film], name: str, *seen_by: str) -> Distortion:
+    return Distortion(name=name, spoil=spoil, seen_by=frozenset(seen_by))
 
 
-DAMAGES = (
+DISTORTIONS = (
     _damage(nan_latents, "a latent is no number", "nan_blocks_count"),
     _damage(black, "3 black frames", "black_frames_share"),
     _damage(frozen, "8 frozen frames", "frozen_frames_share"),
@@ -228,7 +228,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Which metric sees which damage.")
     parser.add_argument("--write", action="store_true", help="put it into docs/metrics.md")
     clean = clean_film()
-    made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DAMAGES})
+    made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DISTORTIONS})
     if parser.parse_args().write:
         PAGE.write_text(replaced(PAGE.read_text(), NAME, made))
     else:

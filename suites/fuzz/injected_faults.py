@@ -89,7 +89,7 @@ FAULTS: dict[str, Callable[[], Patch]] = {
 
 
 @contextmanager
-def planted(name: str) -> Iterator[None]:
+def injected(name: str) -> Iterator[None]:
     """Inside, the core has that fault; none for an empty name."""
     if not name:
         yield
