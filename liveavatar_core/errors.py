@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
 GIB = 1024**3
 
 
@@ -38,40 +41,42 @@ class CheckpointError(LiveAvatarError):
     """A checkpoint does not match the model; names the file and the key."""
 
 
-class OutOfMemory(LiveAvatarError):
-    """A card cannot hold what was asked of it. All sizes are bytes."""
+@dataclass(frozen=True, kw_only=True)
+class MemoryShortage:
+    """A request that a memory could not meet. All sizes are bytes."""
 
-    def __init__(
-        self,
-        *,
-        rank: int,
-        phase: str,
-        category: str,
-        requested: int,
-        free: int,
-        capacity: int,
-        holders: dict[str, int] | None = None,
-    ) -> None:
-        """`holders`: bytes held at that moment, by category; `free`: bytes left of `capacity`."""
-        self.rank, self.phase, self.category = rank, phase, category
-        self.requested, self.free, self.capacity = requested, free, capacity
-        self.holders = dict(holders or {})
-        held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in self.largest_holders())
-        super().__init__(
-            f"rank {rank}, {phase}: {requested / GIB:.2f} GiB asked for {category.replace('_', ' ')},"
-            f" {free / GIB:.2f} GiB free of {capacity / GIB:.2f} (held: {held or 'nothing'})",
-            "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE",
+    rank: int
+    """The rank that asked."""
+    phase: str
+    """What it was doing, one of scopes.PHASES."""
+    category: str
+    """What the bytes were for, one of scopes.CATEGORIES; `host` where host memory is too small."""
+    requested: int
+    """Bytes asked for."""
+    free: int
+    """Bytes left of `capacity` at that moment."""
+    capacity: int
+    """Bytes that the rank may hold in that memory."""
+    holders: Mapping[str, int] = field(default_factory=dict)
+    """Bytes held at that moment, by category."""
+
+    def __str__(self) -> str:
+        largest = sorted(self.holders.items(), key=lambda item: -item[1])[:3]
+        held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+        return (
+            f"rank {self.rank}, {self.phase}: {self.requested / GIB:.2f} GiB asked for"
+            f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}"
+            f" (held: {held or 'nothing'})"
         )
 
-    def largest_holders(self, count: int = 3) -> list[tuple[str, int]]:
-        """The `count` categories that held most, largest first."""
-        return sorted(self.holders.items(), key=lambda item: -item[1])[:count]
 
-    def __reduce__(self) -> tuple:
-        """Crosses process borders whole."""
-        fields = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
-        return _rebuild_out_of_memory, ({name: getattr(self, name) for name in fields},)
+class OutOfMemory(LiveAvatarError):
+    """A card cannot hold what was asked of it; `shortage` says who asked for how many bytes, and who held the rest."""
 
+    def __init__(self, shortage: MemoryShortage) -> None:
+        super().__init__(str(shortage), "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
+        self.shortage = shortage
 
-def _rebuild_out_of_memory(fields: dict) -> OutOfMemory:
-    return OutOfMemory(**fields)
+    def __reduce__(self) -> tuple[type[OutOfMemory], tuple[MemoryShortage]]:
+        """Crosses process borders whole: by the shortage, as pickle would call the class with the text alone."""
+        return type(self), (self.shortage,)

@@ -22,7 +22,7 @@ from liveavatar_core.cli.progress_bar import show_progress
 from liveavatar_core.cli.stop_signals import Stopped, StopSignals
 from liveavatar_core.cli.video_output import record
 from liveavatar_core.config import ClipSpec, Deployment
-from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.errors import MemoryShortage, OutOfMemory
 
 ASSETS = Path(__file__).parents[1] / "assets"
 PROGRAM = (sys.executable, "-m", "liveavatar_core")
@@ -251,7 +251,8 @@ def test_a_signal_while_the_file_is_written_waits_until_that_is_done(tmp_path, a
 def test_an_error_on_the_way_leaves_no_file(tmp_path):
     def blocks():
         yield frames(12, 50)
-        raise OutOfMemory(rank=0, phase="denoise", category="activations", requested=2**30, free=2**20, capacity=2**34)
+        sizes = {"requested": 2**30, "free": 2**20, "capacity": 2**34}
+        raise OutOfMemory(MemoryShortage(rank=0, phase="denoise", category="activations", **sizes))
 
     with StopSignals() as signals, pytest.raises(OutOfMemory):
         record(blocks(), open_writer_at(tmp_path / "out.mp4"), lambda: None, signals)

@@ -22,7 +22,7 @@ from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from liveavatar_core import scopes
-from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, ReplayedCall, Rise
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.fake_tensors import WHERE, Observe, active_fake_mode, is_meta
@@ -135,13 +135,15 @@ class MemoryTracker:
         if capacity is None or self.allocated[scope.place] + size <= capacity:
             return
         raise OutOfMemory(
-            rank=self.rank,
-            phase=scope.phase,
-            category=scope.category if scope.place == "card" else "host",
-            requested=size,
-            free=capacity - self.allocated[scope.place],
-            capacity=capacity,
-            holders={name: held for name, held in self.totals[scope.place].items() if held},
+            MemoryShortage(
+                rank=self.rank,
+                phase=scope.phase,
+                category=scope.category if scope.place == "card" else "host",
+                requested=size,
+                free=capacity - self.allocated[scope.place],
+                capacity=capacity,
+                holders={name: held for name, held in self.totals[scope.place].items() if held},
+            )
         )
 
     def _add(self, allocation: Allocation, phase: str) -> None:

@@ -78,8 +78,8 @@ def check_card(case: FuzzCase) -> float:
         raise Broken(f"it needs {needed} bytes and passed on {usable}, {found.clips} clips")
     if error is not None and usable >= needed:
         raise Broken(f"it needs {needed} bytes and ran out of memory on {usable}: {error.what}")
-    if error is not None and not error.free < error.requested:
-        raise Broken(f"out of memory although {error.requested} bytes fit: {error.what}")
+    if error is not None and not error.shortage.free < error.shortage.requested:
+        raise Broken(f"out of memory although {error.shortage.requested} bytes fit: {error.what}")
     return needed
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from waiting import PATIENCE, wait_until
 
-from liveavatar_core.errors import InvalidRecipe, OutOfMemory
+from liveavatar_core.errors import InvalidRecipe, MemoryShortage, OutOfMemory
 
 if TYPE_CHECKING:
     from suites.harness.processes.child_link import ChildLink
@@ -110,13 +110,15 @@ def loud(link: ChildLink) -> None:
 
 def out_of_memory(link: ChildLink) -> None:
     raise OutOfMemory(
-        rank=link.rank,
-        phase="denoise",
-        category="unsharded_parameters",
-        requested=4_479_966_898,
-        free=1024,
-        capacity=23_783_604_224,
-        holders={"parameters": 10},
+        MemoryShortage(
+            rank=link.rank,
+            phase="denoise",
+            category="unsharded_parameters",
+            requested=4_479_966_898,
+            free=1024,
+            capacity=23_783_604_224,
+            holders={"parameters": 10},
+        )
     )
 
 

@@ -116,11 +116,8 @@ def test_out_of_memory_ends_ranks_in_a_collective(tmp_path: Path):
     [failure] = failed.failures
     assert (failure.kind, failure.rank, failure.phase) == ("oom", 2, "denoise")
     assert isinstance(failure.error, OutOfMemory)
-    assert (failure.error.requested, failure.error.free, failure.error.holders) == (
-        4_479_966_898,
-        1024,
-        {"parameters": 10},
-    )
+    short = failure.error.shortage
+    assert (short.requested, short.free, short.holders) == (4_479_966_898, 1024, {"parameters": 10})
     assert "OutOfMemory" in failure.detail
 
 

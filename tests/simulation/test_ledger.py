@@ -1,5 +1,7 @@
 """What the tracker counts: every storage once, from its birth to its death, for what it was born."""
 
+import pickle
+
 import pytest
 import torch
 import torch.distributed as dist
@@ -101,10 +103,11 @@ def test_out_of_memory_says_what_was_asked_for_and_who_holds_the_rest():
             kib(5)
         assert tracker.allocated["card"] == 6 * KIB, "what was refused is not counted"
         kib(4)
-    error = caught.value
-    assert (error.rank, error.phase, error.category) == (3, "encode", "activations")
-    assert (error.requested, error.free, error.capacity) == (5 * KIB, 4 * KIB, 10 * KIB)
-    assert error.holders == {"parameters": 6 * KIB}
+    short = caught.value.shortage
+    assert (short.rank, short.phase, short.category) == (3, "encode", "activations")
+    assert (short.requested, short.free, short.capacity) == (5 * KIB, 4 * KIB, 10 * KIB)
+    assert short.holders == {"parameters": 6 * KIB}
+    assert pickle.loads(pickle.dumps(caught.value)).shortage == short, "crosses a process border whole"
     del weights
 
 
@@ -120,7 +123,7 @@ def test_the_host_has_a_capacity_of_its_own():
         kib(8)
         with pytest.raises(OutOfMemory) as caught:
             kib(9)
-    assert caught.value.category == "host"
+    assert caught.value.shortage.category == "host"
 
 
 def test_meta_tensors_take_nothing_and_stay_plain():

@@ -64,7 +64,8 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     for rank in distinct_ranks(recipe.deployment):
         result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
         if (error := result.out_of_memory) is not None:
-            asked, free = error.requested / GIB, error.free / GIB
-            return None, f"no: rank {rank}, {error.phase}, {asked:.2f} GiB asked, {free:.2f} free"
+            short = error.shortage
+            asked, free = short.requested / GIB, short.free / GIB
+            return None, f"no: rank {rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"
         peaks += [peak.allocated for peak in result.peaks.values()]
     return max(peaks), "yes"

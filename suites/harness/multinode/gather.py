@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from liveavatar_core.errors import BadData, OutOfMemory
+from liveavatar_core.errors import BadData, MemoryShortage, OutOfMemory
 from suites.harness.cases.tiers import MIB, Case, Tier
 from suites.harness.hardware import miniature
 from suites.harness.hardware.on_cards import allocator_settings, circumstances
@@ -89,7 +89,7 @@ def _explain(rank: int, told: Told, folder: Path) -> RankFailure:
     if error is None:
         words = f"ended without finishing; it had answered {len(told['replies'])} commands, see {folder}"
         return RankFailure(kind="crash", rank=rank, phase=phase, message=words)
-    short = OutOfMemory(**error["out_of_memory"]) if error["out_of_memory"] else None
+    short = OutOfMemory(MemoryShortage(**error["out_of_memory"])) if error["out_of_memory"] else None
     return RankFailure(kind=error["kind"], rank=rank, phase=phase, message=error["message"], error=short)
 
 

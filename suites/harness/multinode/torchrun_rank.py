@@ -6,6 +6,7 @@ import importlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,6 @@ from suites.harness.hardware.physical import matching, visible
 from suites.harness.processes.child_link import ErrorReport
 from suites.harness.processes.failures import kind_of, message_of
 from suites.harness.records.record import write_atomically
-
-NUMBERS = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
-"""Fields of an OutOfMemory."""
 
 
 class FileLink:
@@ -63,9 +61,7 @@ class FileLink:
             "message": message_of(report),
             "next_step": typed.next_step if typed else "read the rank's output in the job's log",
             "core": isinstance(error, LiveAvatarError),
-            "out_of_memory": {name: getattr(error, name) for name in NUMBERS}
-            if isinstance(error, OutOfMemory)
-            else None,
+            "out_of_memory": asdict(error.shortage) if isinstance(error, OutOfMemory) else None,
         }
         self._write()
 

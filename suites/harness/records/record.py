@@ -99,8 +99,7 @@ class OutOfMemoryDetails:
     @classmethod
     def of(cls, error: errors.OutOfMemory, other_ranks: tuple[int, ...] = ()) -> OutOfMemoryDetails:
         """The record's form of the core's error."""
-        names = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
-        return cls(**{name: getattr(error, name) for name in names}, other_ranks=other_ranks)
+        return cls(**asdict(error.shortage), other_ranks=other_ranks)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ import torch.distributed as dist
 
 from liveavatar_core import scopes
 from liveavatar_core.config import Recipe
-from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import join_world
@@ -158,11 +158,13 @@ def _core_error(error: BaseException, rank: int, capacity: int) -> OutOfMemory:
     scope, numbers = scopes.scope_of(error), read_message(str(error))
     allocated = torch.cuda.memory_allocated()
     return OutOfMemory(
-        rank=rank,
-        phase=scope.phase,
-        category=scope.category,
-        requested=numbers.requested if numbers else 0,
-        free=numbers.free if numbers else max(0, capacity - allocated),
-        capacity=capacity,
-        holders={"allocated": allocated, "cached": torch.cuda.memory_reserved() - allocated},
+        MemoryShortage(
+            rank=rank,
+            phase=scope.phase,
+            category=scope.category,
+            requested=numbers.requested if numbers else 0,
+            free=numbers.free if numbers else max(0, capacity - allocated),
+            capacity=capacity,
+            holders={"allocated": allocated, "cached": torch.cuda.memory_reserved() - allocated},
+        )
     )

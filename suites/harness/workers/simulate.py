@@ -71,5 +71,4 @@ def _readings(result: SimulatedRank, reserved: dict[str, int]) -> list[dict[str,
 
 def _details(result: SimulatedRank) -> dict[str, Any] | None:
     error = result.out_of_memory
-    names = ("rank", "phase", "category", "requested", "free", "capacity", "holders")
-    return {name: getattr(error, name) for name in names} if error else None
+    return asdict(error.shortage) if error else None
