@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveavatar_core.errors import GIB, LiveAvatarError
-from suites.harness.records.record import PhaseMemory, RunRecord, read_record
+from suites.harness.records.measurements import PhaseMemory
+from suites.harness.records.record import RunRecord, read_record
 
 ALLOWED = 0.02
 """Share by which a prediction may be off."""

@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.params import TransformerParams
+from liveavatar_core.workload import Workload
 
 FRAMES_PER_SECOND = 25
 AUDIO_SAMPLES_PER_SECOND = 16_000
@@ -355,6 +356,8 @@ class Recipe:
     """With which model."""
     deployment: Deployment = Deployment()
     """Laid out how."""
+    workload: Workload = Workload()
+    """From which portrait, voice and prompt."""
 
     def __post_init__(self) -> None:
         steps, ranks = self.clip.sample_steps, self.deployment.num_gpus_dit
@@ -378,14 +381,14 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Eight hex digits over the declared inputs. Defaults are left out, so that a new field changes no hash."""
-        text = json.dumps(_declared([self.clip, self.model, self.deployment]), sort_keys=True)
+        text = json.dumps(_declared([self.clip, self.model, self.deployment, self.workload]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 
 def _declared(value: Any) -> Any:
-    """`value` as JSON types, fields that have their default left out."""
+    """`value` as JSON types; fields that have their default, or are no part of equality, left out."""
     if is_dataclass(value):
-        pairs = ((item, getattr(value, item.name)) for item in fields(value))
+        pairs = ((item, getattr(value, item.name)) for item in fields(value) if item.compare)
         return {item.name: _declared(inner) for item, inner in pairs if inner != _default(item)}
     if isinstance(value, list | tuple):
         return [_declared(inner) for inner in value]

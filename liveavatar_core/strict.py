@@ -1,10 +1,11 @@
-"""Dataclasses from TOML or JSON, strictly: an unknown or absent key or a wrong type is an error."""
+"""Dataclasses from TOML or JSON and back, strictly: an unknown or absent key or a wrong type is an error."""
 
 from __future__ import annotations
 
 import math
 import tomllib
 import types
+from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
 from datetime import date
 from pathlib import Path
@@ -43,7 +44,7 @@ def build(kind: type[T], data: Any, where: str) -> T:
 
     Args:
         kind: a dataclass whose fields are str, int, float, bool, date, Literal, X | None, tuple[X, ...],
-            dict[str, X], Any or such dataclasses.
+            dict[str, X] (or Mapping), Any or such dataclasses.
         data: a table.
         where: file and table, for the message.
 
@@ -79,10 +80,26 @@ def convert(kind: Any, value: Any, where: str) -> Any:
     if origin is tuple:
         items = _expect(list, value, where, "a list")
         return tuple(convert(arguments[0], item, f"{where}[{index}]") for index, item in enumerate(items))
-    if origin is dict:
+    if origin in (dict, Mapping):
         table = _expect(dict, value, where, "a table")
         return {key: convert(arguments[1], item, f"{where}.{key}") for key, item in table.items()}
     return build(cast(type, kind), value, where) if is_dataclass(kind) else _scalar(kind, value, where)
+
+
+def plain(value: Any) -> Any:
+    """`value` (dataclasses, mappings, sequences, dates, numbers) in the types of JSON, as `build` reads them back.
+
+    Numbers that are not finite become text.
+    """
+    if is_dataclass(value) and not isinstance(value, type):
+        return {item.name: plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, Mapping):
+        return {key: plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value.isoformat() if isinstance(value, date) else value
 
 
 def _scalar(kind: Any, value: Any, where: str) -> Any:

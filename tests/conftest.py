@@ -17,6 +17,7 @@ from hypothesis import HealthCheck, settings
 # Models of tests are too small to gain from threads, and threads that share their cores with workers of pytest-xdist,
 # or with anything else, wait for each other most of the time. Torch reads this when it is imported.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # How long an example takes, or drawing it, says something about the machine and nothing about what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -14,10 +14,11 @@ from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.parallel.ranks import decode_rank
+from suites.harness.processes.link import Done
 from suites.harness.processes.rank_group import Job, RankGroup
 
 if TYPE_CHECKING:
-    from suites.harness.processes.child_link import ChildLink
+    from suites.harness.processes.link import Link
 
 SMALL = ModelParams(
     transformer=TransformerParams(
@@ -77,7 +78,7 @@ class Videos:
         """Run every rank, once for each name; the video is that of the rank that decodes."""
         if name not in self._made:
             deployment = self._recipes[name].deployment
-            self._ranks(deployment.num_cards).command(name, seconds=PATIENCE)
+            self._ranks(deployment.num_cards).command("make", Make(name=name), answer=Done, seconds=PATIENCE)
             with np.load(self._folder / f"{name}.{decode_rank(deployment)}.npz") as arrays:
                 self._made[name] = Video(latents=list(arrays["latents"]), frames=arrays["frames"])
         return self._made[name]
@@ -92,25 +93,42 @@ class Videos:
         if group is None or not group.pids:  # none yet, or ended by a failure
             for other in [other for other in self._groups if other > 1 and cards > 1]:
                 self._groups.pop(other).stop()
-            payload = {"recipes": self._recipes, "folder": str(self._folder)}
-            job = Job(target="deployments:run", payload=payload, world_size=cards, preload=PRELOAD)
+            given = Given(recipes=self._recipes, folder=str(self._folder))
+            job = Job(target="deployments:run", given=given, world_size=cards, preload=PRELOAD)
             group = self._groups[cards] = RankGroup.start(job, self._folder / f"{cards}")
         return group
 
 
-def run(link: ChildLink) -> None:
-    """Commands: the name of a recipe."""
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What every rank is given."""
+
+    recipes: dict[str, Recipe]
+    folder: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Make:
+    """The argument of `make`."""
+
+    name: str
+
+
+def run(link: Link) -> None:
+    """Command `make`: one of the recipes."""
     import torch
     import torch.distributed as dist
 
     torch.set_num_threads(1)
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
-    for name in link.commands():
+    given = link.job(Given)
+    for command in link.commands():
+        name = command.argument_as(Make).name
         with torch.no_grad():
-            video = _generate(link.payload["recipes"][name])
-        np.savez(Path(link.payload["folder"]) / f"{name}.{link.rank}.npz", **video)
-        link.reply({})
+            video = _generate(given.recipes[name])
+        np.savez(Path(given.folder) / f"{name}.{link.rank}.npz", **video)
+        link.reply(Done())
     if link.world_size > 1:
         dist.destroy_process_group()
 

@@ -9,7 +9,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent / "harness"))
 from canned import failed, memory, passed, ran_out
 
-from suites.harness.records.record import Timing
+from suites.harness.records.measurements import Timing
 from suites.published import claims_table as table
 from suites.published import evidence, figures
 from suites.published.check_claims import answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from liveavatar_core.model.sequence import SequenceLayout, WholeSequence
 from liveavatar_core.model.transformer import LiveAvatarTransformer, Prefill
 from liveavatar_core.parallel.ulysses import Ulysses, shares
 from liveavatar_core.sampling import denoise_block
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.processes.link import Done, Link
 from suites.harness.processes.rank_group import Job, RankGroup
 
 PRELOAD = ("torch", "liveavatar_core.pipeline")
@@ -66,19 +67,29 @@ def latents_of_two_blocks(heads: int, sequence: SequenceLayout) -> torch.Tensor:
     return torch.cat(blocks, dim=2)
 
 
-def run_rank(link: ChildLink) -> None:
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What every rank is given."""
+
+    heads: int
+    file: str
+
+
+def run_rank(link: Link) -> None:
     dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
-    for file in link.commands():
-        torch.save(latents_of_two_blocks(link.payload["heads"], Ulysses()), f"{file}.{link.rank}")
-        link.reply({})
+    given = link.job(Given)
+    for _ in link.commands():
+        torch.save(latents_of_two_blocks(given.heads, Ulysses()), f"{given.file}.{link.rank}")
+        link.reply(Done())
     dist.destroy_process_group()
 
 
 @pytest.mark.parametrize(("ranks", "heads"), [(2, 4), (3, 4), (5, 8)])
 def test_every_rank_has_the_result_of_one_process(ranks: int, heads: int, tmp_path: Path):
-    job = Job(target="test_ulysses:run_rank", payload={"heads": heads}, world_size=ranks, preload=PRELOAD)
+    given = Given(heads=heads, file=str(tmp_path / "latents"))
+    job = Job(target="test_ulysses:run_rank", given=given, world_size=ranks, preload=PRELOAD)
     with RankGroup.start(job, tmp_path) as group:
-        group.command(str(tmp_path / "latents"))
+        group.command("run", answer=Done)
     expected = latents_of_two_blocks(heads, WholeSequence())
     for rank in range(ranks):
         torch.testing.assert_close(torch.load(tmp_path / f"latents.{rank}"), expected, atol=1e-5, rtol=0)

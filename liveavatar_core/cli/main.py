@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -40,6 +41,9 @@ def make_parser() -> Parser:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; returns its exit code."""
+    # OpenMP's threads spin while they wait, unless told otherwise before torch is loaded: beside other work on the same
+    # cores a video takes ten times as long then.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with StopSignals() as signals:
             options = make_parser().parse_args(arguments)

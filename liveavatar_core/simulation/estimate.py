@@ -27,8 +27,6 @@ from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer
 
 Observe = Callable[[System, Callable[[Tensor], str]], Listener]
-PORTRAIT_SIZE = (768, 512)
-"""Height and width of the portrait that a simulation is given, as that of the one that ships."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,11 +111,12 @@ def _meta_part(name: str, recipe: Recipe, dtype: torch.dtype) -> MetaSource:
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:
-    """A grey portrait and a voice that lasts for every clip: values do not matter here, sizes do."""
+    """A grey portrait of the workload's size and a voice that lasts for every clip: values do not matter, sizes do."""
     samples = recipe.clip.num_clip * recipe.clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
     noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    workload = recipe.workload
     return Inputs(
-        image=Image.new("RGB", PORTRAIT_SIZE[::-1], (128, 128, 128)),
+        image=Image.new("RGB", (workload.portrait_width, workload.portrait_height), (128, 128, 128)),
         waveform=noise.astype(np.float32),
-        prompt="a person talks to the camera",
+        prompt=workload.prompt,
     )

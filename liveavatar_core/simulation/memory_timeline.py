@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 from liveavatar_core import scopes
 from liveavatar_core.simulation.alloc_events import Event, ReplayedCall
@@ -18,7 +17,7 @@ class TimelinePoint:
 
     phase: str
     """Its phase."""
-    births: int
+    start: int
     """Allocations on the card until then: the axis of time, as a simulation reads no clock."""
     allocated: int
     """Bytes on the card."""
@@ -32,7 +31,7 @@ class TimelineBuilder:
     def __init__(self) -> None:
         self.points: list[TimelinePoint] = []
         self._held = dict.fromkeys(scopes.CATEGORIES, 0)
-        self._allocated, self._births, self._opened, self._stretch = 0, 0, 0, 1
+        self._allocated, self._allocations, self._opened, self._stretch = 0, 0, 0, 1
 
     def on_event(self, event: Event) -> None:
         """Hear of an allocation or a free."""
@@ -43,14 +42,14 @@ class TimelineBuilder:
         self._held[allocation.category] += change
         self._allocated += change
         if event.allocates:
-            self._births += 1
+            self._allocations += 1
             self._note(self._point(0, ()))
 
     def on_repeated(self, call: ReplayedCall) -> None:
         """Hear of a call at once: its fullest moment stands for all of it."""
         rise = call.program.rises.get("card")
         if rise is not None and rise.allocates:
-            self._births += call.program.allocations_in("card")
+            self._allocations += call.program.allocations_in("card")
             self._note(self._point(rise.allocated, rise.by_category))
         for category, change in call.program.changes.get("card", {}).items():
             self._held[category] += change
@@ -58,8 +57,8 @@ class TimelineBuilder:
 
     def _note(self, point: TimelinePoint) -> None:
         last = self.points[-1] if self.points else None
-        if last is None or last.phase != point.phase or self._births - self._opened >= self._stretch:
-            self._opened = self._births
+        if last is None or last.phase != point.phase or self._allocations - self._opened >= self._stretch:
+            self._opened = self._allocations
             self.points.append(point)
             if len(self.points) > MOST_POINTS:
                 self._stretch *= 2
@@ -73,23 +72,13 @@ class TimelineBuilder:
         for category, change in changes:
             held[category] += change
         phase, allocated = scopes.current().phase, self._allocated + rise
-        return TimelinePoint(phase=phase, births=self._births, allocated=allocated, by_category=held)
-
-    def columns(self, rank: int) -> dict[str, Any]:
-        """As it crosses the channel and stands in records: a list for each quantity."""
-        names = sorted({name for point in self.points for name, held in point.by_category.items() if held})
-        return {
-            "rank": rank,
-            "phases": [point.phase for point in self.points],
-            "births": [point.births for point in self.points],
-            "bytes_by_category": {name: [point.by_category[name] for point in self.points] for name in names},
-        }
+        return TimelinePoint(phase=phase, start=self._allocations, allocated=allocated, by_category=held)
 
 
 def thinned(points: list[TimelinePoint]) -> list[TimelinePoint]:
     """The fuller one of each pair, so that what is left is still the outline.
 
-    A phase of few births keeps its point, unless phases alternate so often that there is no room for all.
+    A phase of few allocations keeps its point, unless phases alternate so often that there is no room for all.
     """
     kept = [point for pair in _pairs(points) for point in (pair if _are_apart(pair) else [_fuller(pair)])]
     return kept if len(kept) < MOST_POINTS * 3 // 4 else [_fuller(pair) for pair in _pairs(points)]

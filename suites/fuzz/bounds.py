@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.parallel.ranks import role_of
-from liveavatar_core.simulation.estimate import PORTRAIT_SIZE
-from liveavatar_core.video_geometry import output_size
 
 BYTES = {"float32": 4, "bfloat16": 2}
 
@@ -30,7 +28,7 @@ class CacheBytes:
 def cache_bytes(recipe: Recipe, rank: int) -> CacheBytes:
     """For a rank that computes the transformer."""
     model, layout, clip = recipe.model.transformer, recipe.deployment, recipe.clip
-    height, width = (side // 16 for side in output_size(*PORTRAIT_SIZE, clip.max_area))
+    height, width = (side // 16 for side in recipe.workload.output_size(clip.max_area))
     item, heads = BYTES[layout.compute_dtype], _heads(recipe, rank)
     tokens = clip.latent_frames_per_clip * height * width
     levels = 1 if layout.timestep_pipeline else clip.sample_steps

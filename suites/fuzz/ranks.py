@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,34 @@ from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 PRELOAD = ("torch", "suites.fuzz.worker")
 SECONDS = 1800
 """For all ranks to make a video, which takes seconds: it only ends a hang."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FuzzJob:
+    """What every rank of a group is given."""
+
+    folder: str
+    """Takes the frames, sound and latents that a rank makes."""
+    fault: str
+    """One of injected_faults.FAULTS, or empty."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeRequest:
+    """The argument of `make`."""
+
+    recipe: Recipe
+    """What to make."""
+    by_hand: bool
+    """By a plain loop beside the pipeline."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MakeReply:
+    """The answer to `make`, beside the file that a rank leaves."""
+
+    memory: dict[str, dict[str, int]]
+    """Bytes at the fullest moment of each phase, by category; empty where it was made by hand."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,14 +75,14 @@ class Pool:
         """Run `recipe`, a process a rank. `by_hand`: by a plain loop beside the pipeline. GroupError if one fails."""
         cards = recipe.deployment.num_cards
         group, folder = self._group(cards)
-        (folder / "request.json").write_text(json.dumps({"recipe": asdict(recipe), "by_hand": by_hand}))
+        request = MakeRequest(recipe=recipe, by_hand=by_hand)
         try:
-            replies = group.command("make", seconds=SECONDS)
+            replies = group.command("make", request, answer=MakeReply, seconds=SECONDS)
         except GroupError:
             del self._groups[cards]
             raise
         arrays = load_file(folder / f"video{decode_rank(recipe.deployment)}.safetensors")
-        memory = [reply["memory"] for reply in replies]
+        memory = [reply.memory for reply in replies]
         frames, sound = arrays.pop("frames"), arrays.pop("sound")
         latents = [arrays[f"latents{index}"] for index in range(len(arrays))]
         return Made(latents=latents, frames=frames, sound=sound, memory=memory)
@@ -64,8 +91,8 @@ class Pool:
         if cards not in self._groups:
             self._started += 1
             folder = self._folder / f"group{self._started}"
-            payload = {"folder": str(folder), "fault": self._fault}
-            job = Job(target="suites.fuzz.worker:run", payload=payload, world_size=cards, preload=PRELOAD)
+            given = FuzzJob(folder=str(folder), fault=self._fault)
+            job = Job(target="suites.fuzz.worker:run", given=given, world_size=cards, preload=PRELOAD)
             self._groups[cards] = RankGroup.start(job, folder), folder
         return self._groups[cards]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import torch
 import torch.distributed as dist
 from safetensors.numpy import save_file
 
-from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import Weights
@@ -25,25 +24,25 @@ from liveavatar_core.simulation.estimate import simulated_inputs
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from suites.fuzz.injected_faults import injected
 from suites.fuzz.oracle import denoise_by_hand
-from suites.harness.hardware.miniature import ASSETS, PROMPT
-from suites.harness.processes.child_link import ChildLink
+from suites.fuzz.ranks import FuzzJob, MakeReply, MakeRequest
+from suites.harness.cases.workloads import miniature_workload
+from suites.harness.processes.link import Link
 from suites.harness.workers.clips import read_inputs
 from suites.harness.workers.miniature import small_weights
 
 
-def run(link: ChildLink) -> None:
-    """Command `make`: the request lies in the group's folder, and what was made goes there."""
-    folder = Path(link.payload["folder"])
+def run(link: Link) -> None:
+    """Command `make`, with a MakeRequest; what was made goes into the group's folder."""
+    job = link.job(FuzzJob)
     torch.set_num_threads(1)
     if link.world_size > 1:
         dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
-    for _ in link.commands():
-        request = json.loads((folder / "request.json").read_text())
-        recipe, by_hand = strict.build(Recipe, request["recipe"], "the request"), request["by_hand"]
-        with injected(link.payload["fault"]), torch.no_grad():
-            made, memory = (_by_hand if by_hand else _generate)(recipe, link.rank)
-        save_file(made, folder / f"video{link.rank}.safetensors")
-        link.reply({"memory": memory})
+    for command in link.commands():
+        request = command.argument_as(MakeRequest)
+        with injected(job.fault), torch.no_grad():
+            made, memory = (_by_hand if request.by_hand else _generate)(request.recipe, link.rank)
+        save_file(made, Path(job.folder) / f"video{link.rank}.safetensors")
+        link.reply(MakeReply(memory=memory))
         gc.collect()
     if link.world_size > 1:
         dist.destroy_process_group()
@@ -85,8 +84,7 @@ def _given(recipe: Recipe) -> tuple[Weights, Inputs]:
     """The tiny avatar with a face and a voice, or a model of chance, of which only sizes matter."""
     if recipe.model != TINY:
         return small_weights(recipe), simulated_inputs(recipe)
-    files = {"image": ASSETS / "head.png", "audio": ASSETS / "voice.wav", "prompt": PROMPT}
-    return small_weights(recipe), read_inputs({"recipe": recipe, **files})
+    return small_weights(recipe), read_inputs(replace(recipe, workload=miniature_workload()))
 
 
 def _pixels(block: FrameBlock) -> np.ndarray:

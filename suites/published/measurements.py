@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from liveavatar_core.errors import GIB
+from liveavatar_core.errors import GIB, MemoryShortage
 from liveavatar_core.hardware.cards import find_card
-from suites.harness.records.record import OutOfMemoryDetails, RunRecord
+from suites.harness.records.record import RunRecord
 
 Reading = Callable[[RunRecord], float | None]
 """A number of a record, None where the run did not come to it."""
@@ -102,7 +102,7 @@ def _gib(size: int | None) -> float | None:
     return None if size is None else size / GIB
 
 
-def _of_shortage(record: RunRecord, size: Callable[[OutOfMemoryDetails], int]) -> float | None:
+def _of_shortage(record: RunRecord, size: Callable[[MemoryShortage], int]) -> float | None:
     return None if record.out_of_memory is None else _gib(size(record.out_of_memory))
 
 

@@ -12,7 +12,8 @@ import pytest
 
 from ci import evidence_compare, evidence_speed
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.records.record import PhaseMemory, RunRecord
+from suites.harness.records.measurements import PhaseMemory
+from suites.harness.records.record import RunRecord
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "tests" / "harness"))

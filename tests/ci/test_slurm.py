@@ -1,6 +1,5 @@
 """The Slurm script, with two real launch agents that meet on loopback. Slurm itself is stood in for."""
 
-import json
 import os
 import subprocess
 import sys
@@ -10,9 +9,14 @@ import pytest
 from waiting import PATIENCE
 
 from ci.tier_options import main, tier_options
+from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from suites.harness.cases.tiers import read_tiers
+from suites.harness.messages import RankReport
 from suites.harness.multinode import __main__ as apart
 from suites.harness.multinode.gather import gather
+from suites.harness.multinode.rank_file import RankFile
+from suites.harness.multinode.torchrun_rank import plan_of
+from suites.harness.processes.link import ErrorReport
 from suites.harness.records.record import read_record
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
@@ -85,7 +89,7 @@ def test_a_tier_over_two_nodes_leaves_a_record_and_a_verdict(job, tmp_path):
     assert (record.outcome, record.ranks, len(record.timing.clip_seconds)) == ("pass", (0, 1, 2), 1)
     assert record.machine.link == "shm, 2 nodes", "never compared with a run on one machine"
     assert record.quality["nan_blocks_count"] == 0
-    assert all(record.knobs["proven_by_rank"][rank]["transformer_forwards"]["denoise"] for rank in "012")
+    assert all(each.transformer_forwards["denoise"] for each in record.observed)
     assert "lab miniature" in done.stdout
 
 
@@ -108,29 +112,25 @@ def test_a_card_that_is_too_small_is_an_outcome_of_the_record(tmp_path, capsys):
 
 def test_ranks_that_left_nothing_are_a_crash(tmp_path):
     """A node that never came up."""
-    case = read_tiers()["gpu5x80"].case("timestep_pipeline")
-    record = gather(read_tiers()["gpu5x80"], case, tmp_path, "physical", nodes=2)
+    tier = read_tiers()["gpu5x80"]
+    record = gather(plan_of(tier, tier.case("timestep_pipeline"), "physical", tmp_path), nodes=2)
     assert (record.outcome, record.failure.rank) == ("crash", 0)
     assert "ended without finishing; it had answered 0 commands" in record.failure.message
 
 
-LOST = {"kind": "crash", "message": "RuntimeError: Connection closed by peer", "next_step": "-", "core": False}
-NUMBERS = {"rank": 1, "phase": "load", "category": "parameters", "requested": 9, "free": 1, "capacity": 10}
-CAUSES = [
-    LOST | {"kind": "oom", "message": "rank 1", "core": True, "out_of_memory": NUMBERS | {"holders": {}}},
-    LOST | {"message": "ValueError: no", "out_of_memory": None},
-]
+LOST = RuntimeError("Connection closed by peer")
+SHORT = MemoryShortage(rank=1, phase="load", category="parameters", requested=9, free=1, capacity=10)
+CAUSES = {"oom": OutOfMemory(SHORT), "crash": ValueError("no")}
 
 
-@pytest.mark.parametrize("cause", CAUSES, ids=["oom", "crash"])
-def test_the_rank_that_failed_is_to_blame_and_not_those_it_left_behind(tmp_path, cause):
+@pytest.mark.parametrize(("outcome", "cause"), CAUSES.items())
+def test_the_rank_that_failed_is_to_blame_and_not_those_it_left_behind(tmp_path, outcome, cause):
     """Rank 0 lost its peer, rank 1 failed, the others were ended by their launch agent."""
-    for rank, error in enumerate((LOST | {"out_of_memory": None}, cause)):
-        told = {"card": None, "replies": [], "event": {"phase": "load"}, "error": error}
-        (tmp_path / f"rank{rank}.json").write_text(json.dumps(told))
+    for rank, error in enumerate((LOST, cause)):
+        RankFile(last_report=RankReport(phase="load"), error=ErrorReport.of(error)).write(tmp_path / f"rank{rank}.json")
     tier = read_tiers()["gpu5x80"]
-    record = gather(tier, tier.case("timestep_pipeline"), tmp_path, "miniature", nodes=2)
-    assert (record.outcome, (record.out_of_memory or record.failure).rank) == (cause["kind"], 1)
+    record = gather(plan_of(tier, tier.case("timestep_pipeline"), "miniature", tmp_path), nodes=2)
+    assert (record.outcome, (record.out_of_memory or record.failure).rank) == (outcome, 1)
 
 
 def test_a_tier_that_is_not_there_ends_before_any_rank_starts(job):

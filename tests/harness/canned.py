@@ -5,15 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 from datetime import date
 
-from liveavatar_core.errors import GIB
+from liveavatar_core.errors import GIB, MemoryShortage
+from suites.harness.records.measurements import PhaseMemory, Timing
 from suites.harness.records.record import (
     DeclaredRecipe,
     Failure,
     MachineProfile,
-    OutOfMemoryDetails,
-    PhaseMemory,
     RunRecord,
-    Timing,
 )
 
 UNREAD = {"reserved_bytes": "no allocator", "device_used_bytes": "no card"}
@@ -60,7 +58,7 @@ def physical(*, clips: tuple[float, ...], **changes) -> RunRecord:
 
 def ran_out(*, phase: str = "encode", category: str = "unsharded_parameters", **changes) -> RunRecord:
     """Four cards, one of which was 3.26 GiB short."""
-    details = OutOfMemoryDetails(
+    details = MemoryShortage(
         rank=0,
         phase=phase,
         category=category,
@@ -69,7 +67,13 @@ def ran_out(*, phase: str = "encode", category: str = "unsharded_parameters", **
         capacity=int(22.15 * GIB),
         holders={"parameters": int(21.5 * GIB)},
     )
-    base = {"tier": "gpu4x24", "outcome": "oom", "out_of_memory": details, "timing": Timing()}
+    base = {
+        "tier": "gpu4x24",
+        "outcome": "oom",
+        "out_of_memory": details,
+        "ranks_out_of_memory": (0,),
+        "timing": Timing(),
+    }
     return passed(**(base | changes))
 
 

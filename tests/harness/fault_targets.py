@@ -16,7 +16,8 @@ from pathlib import Path
 from liveavatar_core.config import ModelParams, Recipe
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.model.params import TransformerParams
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.messages import ClipJob, RankReport
+from suites.harness.processes.link import Link
 
 SMALLEST = ModelParams(
     transformer=TransformerParams(
@@ -52,7 +53,7 @@ def smallest(recipe: Recipe) -> Recipe:
     return replace(recipe, model=SMALLEST, clip=clip, deployment=replace(recipe.deployment, lora_rank=4))
 
 
-def run(link: ChildLink) -> None:
+def run(link: Link) -> None:
     """A rank of the miniature mode, with the fault that the environment names."""
     from suites.harness.workers import miniature
 
@@ -60,15 +61,15 @@ def run(link: ChildLink) -> None:
     if fault == "clock":
         turn_back_the_clock()
     if fault != "none" and int(rank) == link.rank:
-        tell = link.event
+        tell = link.report
 
-        def told(values: dict) -> None:
-            tell(values)
-            if values["phase"] == phase:
-                mark_time(Path(link.payload["video"]).parent)
+        def told(report: RankReport) -> None:
+            tell(report)
+            if report.phase == phase:
+                mark_time(Path(link.job(ClipJob).folder))
                 FAULTS[fault]()
 
-        link.event = told  # type: ignore[method-assign]
+        link.report = told  # type: ignore[method-assign]
     miniature.run(link)
 
 

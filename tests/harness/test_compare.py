@@ -7,7 +7,7 @@ import pytest
 from canned import failed, memory, passed, physical, ran_out
 
 from suites.harness.cases.tiers import Expectation
-from suites.harness.records.record import Timing
+from suites.harness.records.measurements import Timing
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.compare import compare
 from suites.harness.verdicts.metrics import better, metrics

@@ -17,9 +17,9 @@ from processes import await_count, hold_the_clock, states_of
 from waiting import PATIENCE
 
 from suites.harness.cases.tiers import Case, Expectation, Tier
+from suites.harness.hardware.clip_runs import PRELOAD
 from suites.harness.hardware.miniature import MiniatureMode
 from suites.harness.processes.fork_client import shared_fork_client
-from suites.harness.records.build import PRELOAD
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.verdict import Verdict, judge_outcome
 

@@ -10,6 +10,7 @@ from lab import said
 
 from liveavatar_core.errors import BadData
 from suites.harness.records.history import POINTS, append_history, outliers, read_history
+from suites.harness.records.measurements import CardConditions
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
@@ -76,7 +77,10 @@ def test_a_number_without_a_baseline_fails_where_hardware_is_required(lab):
     ("record", "named"),
     [
         (passed(commit="1f0c2ab+"), "the working tree had changes"),
-        (passed(knobs={"cards_slowed_by": ["power cap", "hardware thermal slowdown"]}), "hardware thermal slowdown"),
+        (
+            passed(card_conditions=CardConditions(slowed_by=("power cap", "hardware thermal slowdown"))),
+            "hardware thermal slowdown",
+        ),
     ],
 )
 def test_an_update_refuses_what_nobody_could_measure_again(lab, record, named):
@@ -86,6 +90,6 @@ def test_an_update_refuses_what_nobody_could_measure_again(lab, record, named):
 
 
 def test_a_power_cap_is_no_reason_to_refuse(lab):
-    lab.put(passed(knobs={"cards_slowed_by": ["power cap"]}))
+    lab.put(passed(card_conditions=CardConditions(slowed_by=("power cap",))))
     assert lab.run("--baseline-update").ret == 0
     assert lab.files

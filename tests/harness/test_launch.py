@@ -11,13 +11,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from launch_targets import Described, Echo, Given, Total
 from processes import IMPORT_PATH, at_rest, await_count, hold_the_clock
 from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadInput, OutOfMemory
+from suites.harness.messages import RankReport
 from suites.harness.processes import failures
 from suites.harness.processes.fork_client import ForkClient, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
+from suites.harness.processes.link import Done
 from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 
 
@@ -26,7 +29,7 @@ def job(target: str, *, world_size: int = 2, **settings) -> Job:
 
 
 def mishap(name: str, *ranks: int, **settings) -> Job:
-    return job("mishap", payload=dict.fromkeys(ranks, name), **settings)
+    return job("mishap", given=Given(mishaps=dict.fromkeys(map(str, ranks), name)), **settings)
 
 
 @pytest.fixture(autouse=True)
@@ -63,25 +66,26 @@ def server_pid() -> int:
 def fail(given: Job, folder: Path, command: str = "clip") -> GroupError:
     """How the group failed at a command, which must have ended it: a rank that still waits would be a hang."""
     with RankGroup.start(given, folder) as group:
-        group.command("load")
+        group.command("load", answer=Done)
         with pytest.raises(GroupError) as caught:
-            group.command(command)
+            group.command(command, answer=Done)
         with pytest.raises(BadInput):
-            group.command(command)
+            group.command(command, answer=Done)
     return caught.value
 
 
 def test_answers_come_in_order_of_rank(tmp_path: Path):
-    with RankGroup.start(job("echo", world_size=5, payload={"frames": 48}), tmp_path) as group:
+    with RankGroup.start(job("echo", world_size=5, given=Given(frames=48)), tmp_path) as group:
         for command in ("load", "clip", "clip"):
-            replies = group.command(command)
-            assert replies == [{"command": command, "rank": rank, "payload": {"frames": 48}} for rank in range(5)]
-        assert group.last_events == [{"phase": "clip"}] * 5
+            replies = group.command(command, Given(lines=3), answer=Echo)
+            expected = {"command": command, "given": Given(frames=48), "argument": Given(lines=3)}
+            assert replies == [Echo(rank=rank, **expected) for rank in range(5)]
+        assert group.last_reports == [RankReport(phase="denoise")] * 5
 
 
 def test_five_ranks_meet_over_gloo(tmp_path: Path):
     with RankGroup.start(job("all_reduce", world_size=5), tmp_path) as group:
-        assert group.command("clip") == [{"total": 10.0}] * 5
+        assert group.command("clip", answer=Total) == [Total(total=10.0)] * 5
 
 
 def test_ranks_have_their_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -89,20 +93,21 @@ def test_ranks_have_their_environment(tmp_path: Path, monkeypatch: pytest.Monkey
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     env = ({"OMP_NUM_THREADS": "3"}, {"COLOUR": "red"})
     with RankGroup.start(job("describe", env=env), tmp_path) as group:
-        first, second = group.command("load")
-        assert [first["process"], second["process"]] == group.pids
-    assert (first["OMP_NUM_THREADS"], first["threads"], first["COLOUR"]) == ("3", 3, None)
-    assert (second["OMP_NUM_THREADS"], second["threads"], second["COLOUR"]) == ("1", 1, "red")
-    assert first["SET_LATER"] == second["SET_LATER"] == "after the server was started"
+        first, second = group.command("load", answer=Described)
+        assert [first.process, second.process] == group.pids
+    assert (first.omp_num_threads, first.threads, first.colour) == ("3", 3, None)
+    assert (second.omp_num_threads, second.threads, second.colour) == ("1", 1, "red")
+    assert first.set_later == second.set_later == "after the server was started"
 
 
 def test_the_parent_stays_free_of_torch(tmp_path: Path):
     script = f"""
 import sys
 from pathlib import Path
+from launch_targets import Described
 from suites.harness.processes.rank_group import Job, RankGroup
 with RankGroup.start(Job(target="launch_targets:describe", world_size=1), Path({str(tmp_path)!r})) as group:
-    group.command("load")
+    group.command("load", answer=Described)
 sys.exit("torch" in sys.modules)
 """
     environment = os.environ | {"PYTHONPATH": IMPORT_PATH}
@@ -111,7 +116,7 @@ sys.exit("torch" in sys.modules)
 
 
 def test_out_of_memory_ends_ranks_in_a_collective(tmp_path: Path):
-    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 2, "mishap": "oom"})
+    given = job("barrier_with_one_absent", world_size=3, given=Given(absent=2, mishap="oom"))
     failed = fail(given, tmp_path)
     [failure] = failed.failures
     assert (failure.kind, failure.rank, failure.phase) == ("oom", 2, "denoise")
@@ -131,7 +136,7 @@ def test_out_of_memory_on_several_ranks_names_all(tmp_path: Path):
 
 
 def test_killed_rank_is_blamed_and_not_those_that_lost_it(tmp_path: Path):
-    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sigkill"})
+    given = job("barrier_with_one_absent", world_size=3, given=Given(absent=1, mishap="sigkill"))
     [failure] = fail(given, tmp_path).failures
     assert (failure.kind, failure.rank) == ("crash", 1)
     assert "SIGKILL" in failure.message
@@ -146,12 +151,12 @@ def test_cause_is_awaited_when_a_rank_only_lost_a_peer(tmp_path: Path, monkeypat
 
     monkeypatch.setattr("suites.harness.processes.rank_group.lost_a_peer", seen)
     monkeypatch.setattr("suites.harness.processes.rank_group.GRACE_SECONDS", 0.0)
-    [failure] = fail(job("mishap", payload={0: "peer", 1: "late sigkill"}), tmp_path).failures
+    [failure] = fail(job("mishap", given=Given(mishaps={"0": "peer", "1": "late sigkill"})), tmp_path).failures
     assert (failure.kind, failure.rank) == ("crash", 1)
 
 
 def test_error_beside_an_out_of_memory_is_not_hidden(tmp_path: Path):
-    failed = fail(job("mishap", world_size=3, payload={0: "error", 1: "peer", 2: "oom"}), tmp_path)
+    failed = fail(job("mishap", world_size=3, given=Given(mishaps={"0": "error", "1": "peer", "2": "oom"})), tmp_path)
     assert [(failure.kind, failure.rank) for failure in failed.failures] == [("oom", 2), ("crash", 0)]
 
 
@@ -159,7 +164,7 @@ def test_interrupts_pass_ranks_by(tmp_path: Path):
     with RankGroup.start(job("echo"), tmp_path) as group:
         for pid in group.pids:
             os.kill(pid, signal.SIGINT)
-        assert len(group.command("clip")) == 2
+        assert len(group.command("clip", answer=Echo)) == 2
 
 
 @pytest.mark.usefixtures("interruptible")
@@ -196,7 +201,7 @@ def test_kill_for_host_memory_is_told_from_others(tmp_path: Path, monkeypatch: p
     with RankGroup.start(mishap("sigkill", 0), tmp_path / "after") as group:
         counter.write_text("pgfault 9\noom_kill 5\n")
         with pytest.raises(GroupError) as caught:
-            group.command("clip")
+            group.command("clip", answer=Echo)
     assert caught.value.lead.kind == "host-oom"
 
 
@@ -217,7 +222,7 @@ def test_kernel_tells_its_kills_or_nothing(tmp_path: Path):
 )
 def test_each_end_has_its_kind(name: str, kind: str, words: str, tmp_path: Path):
     [failure] = fail(mishap(name, 1), tmp_path).failures
-    assert (failure.kind, failure.rank, failure.phase) == (kind, 1, "clip")
+    assert (failure.kind, failure.rank, failure.phase) == (kind, 1, "denoise")
     assert words in failure.message
 
 
@@ -233,7 +238,7 @@ def test_traceback_of_a_fault_is_in_the_detail(tmp_path: Path):
 
 
 def test_hang_names_the_rank_that_the_others_wait_for(hang, tmp_path: Path):
-    given = job("barrier_with_one_absent", world_size=3, payload={"absent": 1, "mishap": "sleep"}, command_seconds=1)
+    given = job("barrier_with_one_absent", world_size=3, given=Given(absent=1, mishap="sleep"), command_seconds=1)
     [failure] = hang(given, tmp_path).failures
     assert (failure.kind, failure.rank, failure.phase) == ("hang", 1, "denoise")
     assert "in sleep" in failure.detail, "its stack says where it hangs"
@@ -254,13 +259,13 @@ def test_rank_that_runs_no_python_is_killed(name: str, hang, tmp_path: Path, mon
 
 def test_what_a_rank_started_ends_with_it(tmp_path: Path):
     with RankGroup.start(mishap("litter", 0, 1), tmp_path) as group:
-        group.command("clip")
+        group.command("clip", answer=Done)
         await_count(server_pid(), at_least=5)
     await_count(server_pid(), at_most=1)
 
 
 def test_rank_that_does_not_stop_is_a_hang(tmp_path: Path):
-    group = RankGroup.start(job("mishap_at_the_end", payload={"mishap": "sleep"}, stop_seconds=1), tmp_path)
+    group = RankGroup.start(job("mishap_at_the_end", given=Given(mishap="sleep"), stop_seconds=1), tmp_path)
     with pytest.raises(GroupError) as caught:
         group.stop()
     assert [failure.kind for failure in caught.value.failures] == ["hang", "hang"]
@@ -269,9 +274,9 @@ def test_rank_that_does_not_stop_is_a_hang(tmp_path: Path):
 def test_failure_while_stopping_is_told(tmp_path: Path):
     with (
         pytest.raises(GroupError) as caught,
-        RankGroup.start(job("mishap_at_the_end", payload={"mishap": "oom"}), tmp_path) as group,
+        RankGroup.start(job("mishap_at_the_end", given=Given(mishap="oom")), tmp_path) as group,
     ):
-        group.command("clip")
+        group.command("clip", answer=Done)
     assert {failure.kind for failure in caught.value.failures} == {"oom"}
 
 
@@ -279,16 +284,16 @@ def test_failure_between_commands_is_found_by_the_next(tmp_path: Path):
     with RankGroup.start(job("echo"), tmp_path) as group:
         os.kill(group.pids[1], signal.SIGTERM)
         with pytest.raises(GroupError) as caught:
-            group.command("clip")
+            group.command("clip", answer=Echo)
     assert "SIGTERM" in caught.value.lead.message
 
 
 def test_megabytes_of_output_do_not_block_and_the_end_is_kept(tmp_path: Path):
     with (
-        RankGroup.start(job("loud", payload={"lines": 8000}), tmp_path) as group,
+        RankGroup.start(job("loud", given=Given(lines=8000)), tmp_path) as group,
         pytest.raises(GroupError) as caught,
     ):
-        group.command("clip")
+        group.command("clip", answer=Done)
     failure = caught.value.lead
     assert (tmp_path / "rank0.log").stat().st_size > 8_000_000
     assert len(failure.detail) <= failures.TAIL
@@ -312,23 +317,23 @@ def test_preload_that_is_not_there(tmp_path: Path):
 
 
 def test_group_after_a_failed_one_is_unaffected(tmp_path: Path):
-    fail(job("barrier_with_one_absent", payload={"absent": 1, "mishap": "sigkill"}), tmp_path)
+    fail(job("barrier_with_one_absent", given=Given(absent=1, mishap="sigkill")), tmp_path)
     with RankGroup.start(job("all_reduce"), tmp_path) as group:
-        assert group.command("clip") == [{"total": 1.0}] * 2
+        assert group.command("clip", answer=Total) == [Total(total=1.0)] * 2
 
 
 def test_server_that_dies_fails_its_group_and_is_replaced(tmp_path: Path):
     with RankGroup.start(mishap("native later", 0, 1), tmp_path) as group:
-        group.command("clip")
+        group.command("clip", answer=Done)
         wait_until(lambda: at_rest(server_pid(), tmp_path, "native", 2))  # no thread of theirs can notice anything
         before = server_pid()
         os.kill(before, signal.SIGKILL)
         with pytest.raises(GroupError) as caught:
-            group.command("clip")
+            group.command("clip", answer=Done)
     assert caught.value.lead.kind == "infrastructure"
     await_count(before, at_most=0)
     with RankGroup.start(job("echo"), tmp_path) as group:
-        assert len(group.command("load")) == 2
+        assert len(group.command("load", answer=Echo)) == 2
 
 
 def test_interrupted_fork_does_not_confuse_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -340,7 +345,7 @@ def test_interrupted_fork_does_not_confuse_the_next(tmp_path: Path, monkeypatch:
         with pytest.raises(KeyboardInterrupt):
             RankGroup.start(job("echo"), tmp_path)
     with RankGroup.start(job("echo"), tmp_path) as group:
-        assert len(group.command("load")) == 2
+        assert len(group.command("load", answer=Echo)) == 2
 
 
 def test_server_that_dies_between_groups_is_replaced(tmp_path: Path):
@@ -349,7 +354,7 @@ def test_server_that_dies_between_groups_is_replaced(tmp_path: Path):
     os.kill(before, signal.SIGKILL)
     await_count(before, at_most=0)
     with RankGroup.start(job("echo"), tmp_path) as group:
-        assert len(group.command("load")) == 2
+        assert len(group.command("load", answer=Echo)) == 2
 
 
 @pytest.mark.parametrize("settings", [{"world_size": 0}, {"env": ({},)}, {"rank_names": ("a", "b", "c")}])

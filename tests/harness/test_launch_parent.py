@@ -17,15 +17,17 @@ from waiting import PATIENCE, wait_until
 PARENT = """
 import sys
 from pathlib import Path
+from launch_targets import Given
+from suites.harness.processes.link import Done
 from suites.harness.processes.fork_client import shared_fork_client
 from suites.harness.processes.rank_group import Job, RankGroup
 
 mishap, folder = sys.argv[1:]
-job = Job(target="launch_targets:mishap", world_size=3, payload=dict.fromkeys(range(3), mishap), preload=())
+job = Job(target="launch_targets:mishap", world_size=3, given=Given(mishaps=dict.fromkeys("012", mishap)), preload=())
 with RankGroup.start(job, Path(folder)) as group:
-    group.command("load")
+    group.command("load", answer=Done)
     print(shared_fork_client(()).pid, flush=True)
-    group.command("clip")
+    group.command("clip", answer=Done)
 """
 RANKS = 3
 

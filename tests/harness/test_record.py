@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from liveavatar_core.errors import BadData, InvalidRecipe
 from liveavatar_core.recipes import RECIPES, named_recipe
 from suites.harness.records import record as record_module
-from suites.harness.records.record import DeclaredRecipe, PhaseMemory, RunRecord, read_record, write_atomically
+from suites.harness.records.measurements import PhaseMemory
+from suites.harness.records.record import DeclaredRecipe, RunRecord, read_record, write_atomically
 
 
 @pytest.mark.parametrize("record", [passed(), ran_out(), failed("hang")], ids=lambda record: record.outcome)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from canned import passed
+from launch_targets import Total
 
 from liveavatar_core.errors import BadData
 from suites.harness.cases.tiers import read_tiers
@@ -87,7 +88,7 @@ def test_a_waiver_only_names_what_it_excuses(tmp_path: Path):
 
 def test_ranks_listen_on_loopback_alone(tmp_path: Path):
     with RankGroup.start(Job(target="launch_targets:all_reduce", world_size=2), tmp_path) as group:
-        group.command("clip")
+        group.command("clip", answer=Total)
         addresses = {address for pid in group.pids for address in listening(pid)}
     assert addresses, "gloo listens on something"
     assert addresses <= {"0100007F", "00000000000000000000000001000000"}

@@ -2,29 +2,47 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from liveavatar_core.config import Deployment, Quirks
+from suites.harness.processes.link import Done
+
 if TYPE_CHECKING:
-    from suites.harness.processes.child_link import ChildLink
+    from suites.harness.processes.link import Link
 
 
-def run(link: ChildLink) -> None:
-    """Commands: `video`. Payload: case, run, deployment, quirks, folder (of the files `rank0.safetensors`, ...)."""
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What every rank is given."""
+
+    case: str
+    """Folder of the golden case."""
+    steps: int
+    deployment: Deployment
+    quirks: Quirks
+    folder: str
+    """Takes the files `rank0.safetensors`, ..."""
+
+
+def run(link: Link) -> None:
+    """Command `video`."""
     import torch
     import torch.distributed as dist
     from safetensors.torch import save_file
 
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    given = link.job(Given)
     for _ in link.commands():
         with torch.no_grad():
-            save_file(_generate(link.payload), Path(link.payload["folder"]) / f"rank{link.rank}.safetensors")
-        link.reply({})
+            save_file(_generate(given), Path(given.folder) / f"rank{link.rank}.safetensors")
+        link.reply(Done())
     dist.destroy_process_group()
 
 
-def _generate(payload: dict[str, Any]) -> dict[str, Any]:
+def _generate(given: Given) -> dict[str, Any]:
     import torch
     from pipeline import PipelineCase
 
@@ -33,8 +51,9 @@ def _generate(payload: dict[str, Any]) -> dict[str, Any]:
     from liveavatar_core.pipeline.decoding import open_decoder
     from liveavatar_core.pipeline.denoising import denoise
 
-    case = PipelineCase(folder=Path(payload["case"]))
-    recipe = case.recipe(payload["run"], payload["quirks"], payload["deployment"])
+    case = PipelineCase(folder=Path(given.case))
+    run = {"file": "tpp", "relative_dist": 30, "sample_steps": given.steps, "enable_online_decode": True}
+    recipe = case.recipe(run, given.quirks, given.deployment)
     with open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar:
         conditioning = encode(avatar.system, avatar.tokenizer, case.inputs)
         made = {"reference": conditioning.reference_BCTHW, "motion": conditioning.motion_BCTHW}

@@ -7,11 +7,13 @@ import re
 from pathlib import Path
 
 from pipeline import Stage, assert_stages, latent_stages
+from pipeline_ranks import Given
 from safetensors.torch import load_file
 from torch import Tensor
 from waiting import PATIENCE
 
 from liveavatar_core.config import ORIGINAL_TIMESTEP, Deployment
+from suites.harness.processes.link import Done
 from suites.harness.processes.rank_group import Job, RankGroup
 
 PRELOAD = ("torch", "liveavatar_core.pipeline")
@@ -31,16 +33,16 @@ def run_ranks(case: Path, folder: Path) -> list[dict[str, Tensor]]:
         compute_dtype="float32",
         lora="none",
     )
-    payload = {
-        "case": str(case.parent / found[1]),
-        "run": {"file": "tpp", "relative_dist": 30, "sample_steps": steps, "enable_online_decode": True},
-        "deployment": deployment,
-        "quirks": ORIGINAL_TIMESTEP,
-        "folder": str(folder),
-    }
-    job = Job(target="pipeline_ranks:run", payload=payload, world_size=meta["world_size"], preload=PRELOAD)
+    given = Given(
+        case=str(case.parent / found[1]),
+        steps=steps,
+        deployment=deployment,
+        quirks=ORIGINAL_TIMESTEP,
+        folder=str(folder),
+    )
+    job = Job(target="pipeline_ranks:run", given=given, world_size=meta["world_size"], preload=PRELOAD)
     with RankGroup.start(job, folder) as group:
-        group.command("video", seconds=PATIENCE)
+        group.command("video", answer=Done, seconds=PATIENCE)
     return [load_file(folder / f"rank{rank}.safetensors") for rank in range(meta["world_size"])]
 
 

@@ -6,19 +6,16 @@ from dataclasses import replace
 from datetime import date
 from pathlib import Path
 
-from liveavatar_core.errors import GIB
+from liveavatar_core.errors import GIB, MemoryShortage
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.measurements import CardConditions, MemoryTimeline, ObservedSettings, PhaseMemory, Timing
 from suites.harness.records.record import (
     DeclaredRecipe,
     Failure,
     MachineProfile,
-    MemoryTimeline,
-    OutOfMemoryDetails,
-    PhaseMemory,
     RunRecord,
-    Timing,
 )
 from suites.harness.verdicts.judge import judge
 
@@ -38,7 +35,7 @@ def timeline(rank: int, *held: tuple[str, float, float]) -> MemoryTimeline:
     return MemoryTimeline(
         rank=rank,
         phases=tuple(phase for phase, _, _ in held),
-        births=tuple(range(1, len(held) + 1)),
+        starts=tuple(range(1, len(held) + 1)),
         bytes_by_category={
             "parameters": tuple(int(size * GIB) for _, size, _ in held),
             "unsharded_parameters": tuple(int(size * GIB) for _, _, size in held),
@@ -61,7 +58,7 @@ def reading(rank: int, phase: str, gib: float) -> PhaseMemory:
 
 def ran_out(**changes) -> RunRecord:
     """Four cards; the first ran out, the other three went alike."""
-    details = OutOfMemoryDetails(
+    details = MemoryShortage(
         rank=0,
         phase="encode",
         category="unsharded_parameters",
@@ -80,6 +77,7 @@ def ran_out(**changes) -> RunRecord:
         limit_bytes=LIMIT,
         outcome="oom",
         out_of_memory=details,
+        ranks_out_of_memory=(0,),
         memory=tuple(reading(rank, "load", 21.51) for rank in range(4)),
         timelines=(
             timeline(0, ("load", 10.0, 0.0), ("load", 21.51, 0.0), ("encode", 21.51, 0.4)),
@@ -101,6 +99,7 @@ def fitting(**changes) -> RunRecord:
             ),
             "outcome": "pass",
             "out_of_memory": None,
+            "ranks_out_of_memory": (),
             "memory": tuple(
                 reading(rank, phase, 11 + at) for rank in (0, 1) for at, phase in enumerate(("load", "denoise"))
             ),
@@ -127,10 +126,16 @@ def hostile() -> RunRecord:
         machine=MachineProfile(card=HOSTILE, cards=4, driver=HOSTILE),
         outcome="crash",
         out_of_memory=None,
+        ranks_out_of_memory=(),
         failure=Failure(message=HOSTILE, rank=1, next_step=HOSTILE, detail=HOSTILE),
         memory=(replace(reading(0, "load", 1.0), by_category={HOSTILE: GIB}),),
         timelines=(),
-        knobs={HOSTILE: HOSTILE},
+        observed=(
+            ObservedSettings(
+                rank=0, transformer_forwards={HOSTILE: 1}, parameter_bytes={HOSTILE: {HOSTILE: 1}}, kv_caches=(HOSTILE,)
+            ),
+        ),
+        card_conditions=CardConditions(slowed_by=(HOSTILE,)),
         quality={HOSTILE: 0.5},
         commit=HOSTILE,
         run=HOSTILE,

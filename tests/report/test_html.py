@@ -8,7 +8,7 @@ from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, se
 from liveavatar_core.errors import GIB
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.records.history import append_history
-from suites.harness.records.record import MemoryTimeline
+from suites.harness.records.measurements import MemoryTimeline
 from suites.harness.report.html import render_html
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.verdicts.judge import write_baseline
@@ -83,7 +83,7 @@ def test_a_real_card_shows_what_it_allocated_and_what_it_kept(show, tmp_path):
         rank=0,
         axis="milliseconds",
         phases=("load", "denoise"),
-        births=(0, 8000),
+        starts=(0, 8000),
         bytes_by_category={"allocated": (5 * GIB, 11 * GIB), "cached": (0, GIB)},
     )
     chart = show(page_of(tmp_path, measured(20.0, timelines=(line,)))).locator("svg.memory")

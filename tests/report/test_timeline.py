@@ -12,7 +12,7 @@ from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import Capacity
 from suites.harness.probes.phase_timeline import PhaseTimeline
-from suites.harness.records.build import timelines
+from suites.harness.probes.timelines import memory_timeline
 from suites.harness.report.html_memory import totals
 
 
@@ -30,14 +30,14 @@ def test_a_timeline_has_every_peak_that_the_ledger_saw():
         assert point.allocated <= result.peaks[point.phase].allocated
 
 
-def test_it_crosses_the_channel_as_columns():
+def test_a_record_holds_it_as_columns():
     timeline = TimelineBuilder()
     weights = Allocation(1, 512, "card", "parameters")
     timeline.on_event(Event(True, weights))
     timeline.on_event(Event(True, Allocation(2, 1024, "host", "parameters")))
     timeline.on_event(Event(True, Allocation(3, 512, "card", "kv_cache")))
     timeline.on_event(Event(False, weights))
-    (line,) = timelines([{"timeline": timeline.columns(2)}, {}])
+    line = memory_timeline(2, timeline.points)
     assert (line.rank, totals(line)) == (2, [512, 1024])
     assert line.bytes_by_category == {"kv_cache": (0, 512), "parameters": (512, 512)}
 
@@ -58,8 +58,8 @@ def test_a_real_card_has_a_point_for_each_visit_to_a_phase():
     visits = PhaseTimeline(clock=lambda: next(seconds))
     visits.end("load", 100, 140)
     visits.end("denoise", 300, 300)
-    (line,) = timelines([{"timeline": visits.columns(1, "decode", 200, 350)}])
-    assert (line.axis, line.phases, line.births) == ("milliseconds", ("load", "denoise", "decode"), (0, 2500, 3000))
+    line = visits.timeline(1, "decode", 200, 350)
+    assert (line.axis, line.phases, line.starts) == ("milliseconds", ("load", "denoise", "decode"), (0, 2500, 3000))
     assert line.bytes_by_category == {"allocated": (100, 300, 200), "cached": (40, 0, 150)}
 
 

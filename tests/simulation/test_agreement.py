@@ -17,7 +17,8 @@ from liveavatar_core.recipes import miniature
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.hardware.miniature import ASSETS, PROMPT, MiniatureMode
+from suites.harness.cases.workloads import HEAD, PROMPT, VOICE
+from suites.harness.hardware.miniature import MiniatureMode
 
 PLENTY_MIB = 10_000.0
 
@@ -28,8 +29,8 @@ def given_inputs(recipe: Recipe) -> Inputs:
     """What the miniature mode gives its ranks."""
     samples = recipe.clip.num_clip * recipe.clip.infer_frames * 16_000 // 25
     return Inputs(
-        image=read_image(ASSETS / "portrait.png"),
-        waveform=read_audio(ASSETS / "voice.wav")[:samples],
+        image=read_image(HEAD),
+        waveform=read_audio(VOICE)[:samples],
         prompt=PROMPT,
     )
 

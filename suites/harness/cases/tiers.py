@@ -13,6 +13,8 @@ from liveavatar_core.errors import BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
+from liveavatar_core.workload import Workload
+from suites.harness.cases.workloads import full_size_workload
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
 MIB = 1024**2
@@ -54,8 +56,6 @@ class Case:
     """Fields of the recipe's Deployment to change."""
     expect: Expectation
     """What must happen."""
-    miniature_model: str = "tiny"
-    """The miniature mode's model."""
     miniature_capacity_mib: float | None = None
     """The miniature mode's limit, in MiB; None: the case has no miniature."""
     miniature_clip: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +80,8 @@ class Tier:
     """What runs there."""
     added: bool = False
     """Whether it came from a lab's own file."""
+    workload: Workload | None = None
+    """Portrait, voice and prompt that somebody gave for every run; None: what ships."""
 
     @property
     def card_model(self) -> Card:
@@ -99,12 +101,12 @@ class Tier:
         raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
 
     def recipe(self, case: Case) -> Recipe:
-        """The recipe of `case` for this many cards, its changes applied."""
+        """The recipe of `case` for this many cards, its changes applied, over the tier's workload."""
         recipe = named_recipe(case.recipe, self.cards)
         where = f"{self.name}.cases.{case.name}"
         clip = strict.build(ClipSpec, asdict(recipe.clip) | case.clip, f"{where}.clip")
         deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
-        return replace(recipe, clip=clip, deployment=deployment)
+        return replace(recipe, clip=clip, deployment=deployment, workload=self.workload or full_size_workload())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,8 +117,8 @@ class _TierTable:
     cases: dict[str, dict[str, Any]]
 
 
-def read_tiers(*paths: Path) -> dict[str, Tier]:
-    """The tiers of tiers.toml and of `paths`, by name.
+def read_tiers(*paths: Path, workload: Workload | None = None) -> dict[str, Tier]:
+    """The tiers of tiers.toml and of `paths`, by name; all over `workload`, if one is given.
 
     Raises:
         BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
@@ -126,17 +128,17 @@ def read_tiers(*paths: Path) -> dict[str, Tier]:
         for name, table in strict.read_toml(path).items():
             if name in tiers:
                 raise BadData(f"{path}: tier {name!r} is there already", "choose another name")
-            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE)
+            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE, workload=workload)
     return tiers
 
 
-def _tier(name: str, data: Any, where: str, *, added: bool) -> Tier:
+def _tier(name: str, data: Any, where: str, **given: Any) -> Tier:
     _check_name(name, where)
     table = strict.build(_TierTable, data, where)
     if table.cards < 1 or not table.cases:
         raise BadData(f"{where}: {table.cards} cards, {len(table.cases)} cases", "give 1 or more of each")
     cases = tuple(_case(case, values, f"{where}.cases.{case}") for case, values in table.cases.items())
-    tier = Tier(name=name, title=table.title, cards=table.cards, card=table.card, cases=cases, added=added)
+    tier = Tier(name=name, title=table.title, cards=table.cards, card=table.card, cases=cases, **given)
     for case in tier.cases:
         _check_case(tier, case, f"{where}.cases.{case.name}")
     return tier

@@ -11,26 +11,20 @@ from liveavatar_core import strict
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadData
 from liveavatar_core.recipes import miniature
+from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import MIB, Case, Tier
+from suites.harness.cases.workloads import miniature_workload
+from suites.harness.hardware.clip_runs import PRELOAD, clip_job, run_clips
+from suites.harness.messages import ClipJob
 from suites.harness.probes.film.film import Film, read_kept
-from suites.harness.probes.film.quality import Quality, compared
+from suites.harness.probes.film.quality import compared
 from suites.harness.processes.rank_group import Job
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
-from suites.harness.records.build import (
-    PRELOAD,
-    host_machine,
-    knobs,
-    phase_memory,
-    provenance,
-    quality_fields,
-    run_clips,
-    timelines,
-)
-from suites.harness.records.record import DeclaredRecipe, RunRecord
+from suites.harness.records.build import build_record, host_machine
+from suites.harness.records.record import RunRecord
+from suites.harness.records.run_result import RunResult
 
-ASSETS = Path(__file__).parents[3] / "assets"
 TARGET = "suites.harness.workers.miniature:run"
-PROMPT = "A person talks to the camera and smiles."
 
 
 class MiniatureMode:
@@ -56,72 +50,56 @@ class MiniatureMode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
-        recipe = self.recipe(tier, case)
-        limit = int((case.miniature_capacity_mib or 0) * MIB) or None
+        plan = self.plan(tier, case, folder)
         kept = None if case.reference_clip is None else folder / "kept.safetensors"
-        fields, replies, version = run_clips(self._job(recipe, limit, folder, kept), folder, clock)
-        if kept is not None and fields["outcome"] == "pass":
-            alone = Quality(values=fields["quality"], missing=fields["quality_missing"])
-            fields |= quality_fields(alone | compared(read_kept(kept), self._reference(recipe, case, folder)))
-        return RunRecord(
-            tier=tier.name,
-            case=case.name,
-            recipe=DeclaredRecipe.of(recipe),
+        result = self._clips(clip_job(plan, kept=kept), clock)
+        if kept is not None and result.outcome == "pass":
+            against = compared(read_kept(kept), self._reference(plan))
+            result = replace(result, quality=result.quality | against)
+        machine = host_machine(
+            "miniature", tier.cards, result.reports, imitated_card=tier.card, imitated_cards=tier.cards, link="shm"
+        )
+        return build_record(plan, result, machine)
+
+    def plan(self, tier: Tier, case: Case, folder: Path) -> RunPlan:
+        """What a run of `case` is to do: the small twin of its recipe, over the tiny avatar's head."""
+        recipe = self._shrink(tier.recipe(case))
+        clip = _changed(recipe.clip, case.miniature_clip, f"{tier.name}.cases.{case.name}")
+        return RunPlan(
+            tier=tier,
+            case=case,
             hardware="miniature",
-            emulated=True,
-            machine=host_machine(
-                "miniature",
-                tier.cards,
-                version,
-                imitated_card=tier.card,
-                imitated_cards=tier.cards,
-                link="shm",
-                cpu_kernels=next((reply["cpu_kernels"] for reply in replies if "cpu_kernels" in reply), None),
-            ),
-            limit_bytes=limit,
-            memory=phase_memory(reading for reply in replies for reading in reply.get("memory", ())),
-            timelines=timelines(replies),
-            knobs=knobs(replies),
-            **fields,
-            **provenance(),
+            recipe=replace(recipe, clip=clip, workload=tier.workload or miniature_workload()),
+            limit_bytes=int((case.miniature_capacity_mib or 0) * MIB) or None,
+            folder=folder,
         )
 
-    def recipe(self, tier: Tier, case: Case) -> Recipe:
-        """The small twin of what `case` runs."""
-        recipe = self._shrink(tier.recipe(case))
-        return replace(recipe, clip=_changed(recipe.clip, case.miniature_clip, f"{tier.name}.cases.{case.name}"))
-
-    def _job(self, recipe: Recipe, limit: int | None, folder: Path, kept: Path | None) -> Job:
-        payload = {
-            "recipe": recipe,
-            "capacity_bytes": limit,
-            "image": str(ASSETS / "head.png"),
-            "audio": str(ASSETS / "voice.wav"),
-            "prompt": PROMPT,
-            "video": str(folder / "video.mp4"),
-            "kept": str(kept) if kept else None,
-        }
-        return Job(
+    def _clips(self, given: ClipJob, clock: ClipClock) -> RunResult:
+        job = Job(
             target=self._target,
-            payload=payload,
-            world_size=recipe.deployment.num_cards,
+            given=given,
+            world_size=given.recipe.deployment.num_cards,
             command_seconds=self._command_seconds,
             preload=PRELOAD,
         )
+        return run_clips(job, given, clock)
 
-    def _reference(self, recipe: Recipe, case: Case, folder: Path) -> Film:
+    def _reference(self, plan: RunPlan) -> Film:
         """The film of one process in float32, made once for all cases that are compared with it.
 
         Raises BadData where it cannot be made.
         """
-        exact = _full_precision(recipe, case)
+        exact = _full_precision(plan)
         if exact not in _REFERENCES:
-            place = folder / "reference"
+            place = plan.folder / "reference"
             place.mkdir()
-            fields, _, _ = run_clips(self._job(exact, None, place, place / "kept.safetensors"), place, untimed)
-            if fields["outcome"] != "pass":
-                raise BadData(f"the reference ended in {fields['outcome']}", f"read the logs in {place}")
-            _REFERENCES[exact] = read_kept(place / "kept.safetensors")
+            kept = place / "kept.safetensors"
+            result = self._clips(
+                clip_job(replace(plan, recipe=exact, limit_bytes=None, folder=place), kept=kept), untimed
+            )
+            if result.outcome != "pass":
+                raise BadData(f"the reference ended in {result.outcome}", f"read the logs in {place}")
+            _REFERENCES[exact] = read_kept(kept)
         return _REFERENCES[exact]
 
 
@@ -129,11 +107,12 @@ _REFERENCES: dict[Recipe, Film] = {}
 """Films that others are compared with, by their recipe."""
 
 
-def _full_precision(recipe: Recipe, case: Case) -> Recipe:
-    clip = _changed(recipe.clip, case.reference_clip or {}, f"reference of {case.name}")
+def _full_precision(plan: RunPlan) -> Recipe:
+    recipe = plan.recipe
+    clip = _changed(recipe.clip, plan.case.reference_clip or {}, f"reference of {plan.case.name}")
     lora, rank = recipe.deployment.lora, recipe.deployment.lora_rank
     exact = Deployment(storage_dtype="float32", compute_dtype="float32", lora=lora, lora_rank=rank)
-    return Recipe(name="reference", clip=clip, model=recipe.model, deployment=exact)
+    return Recipe(name="reference", clip=clip, model=recipe.model, deployment=exact, workload=recipe.workload)
 
 
 def _changed(clip: ClipSpec, changes: dict[str, Any], where: str) -> ClipSpec:

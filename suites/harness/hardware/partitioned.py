@@ -9,6 +9,7 @@ from typing import Any
 
 from liveavatar_core.errors import GIB
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
+from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
@@ -45,16 +46,10 @@ class PartitionedMode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank on the same card; seconds are recorded and never compared."""
-        driver = self._driver()
-        placement = Placement(
-            hardware="partitioned",
-            backend="gloo",
-            limit_bytes=tier.limit_bytes,
-            capped=True,
-            ranks_a_card=tier.cards,
-        )
+        driver, placement = self._driver(), Placement(backend="gloo", capped=True, ranks_a_card=tier.cards)
+        plan = RunPlan.full_size(tier, case, "partitioned", folder)
         lease = leased(large_enough(driver, tier), 1, read=lambda: large_enough(self._driver(), tier))
-        return run_on_cards(tier, case, folder, clock, lease=lease, placement=placement, driver=driver)
+        return run_on_cards(plan, clock, lease=lease, placement=placement, driver=driver)
 
     def _driver(self) -> DriverState:
         return read_driver(self._library, self._environment)

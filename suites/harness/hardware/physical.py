@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
+from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
@@ -37,12 +38,10 @@ class PhysicalMode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank on a card of its own; seconds may be compared."""
-        driver = self._driver()
-        placement = Placement(
-            hardware="physical", backend="nccl", limit_bytes=tier.limit_bytes, capped=False, ranks_a_card=1
-        )
+        driver, placement = self._driver(), Placement(backend="nccl", capped=False, ranks_a_card=1)
         lease = leased(matching(driver, tier), tier.cards, read=lambda: matching(self._driver(), tier))
-        return run_on_cards(tier, case, folder, clock, lease=lease, placement=placement, driver=driver)
+        plan = RunPlan.full_size(tier, case, "physical", folder)
+        return run_on_cards(plan, clock, lease=lease, placement=placement, driver=driver)
 
     def _driver(self) -> DriverState:
         return read_driver(self._library, self._environment)

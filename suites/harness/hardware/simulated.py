@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 from liveavatar_core.parallel.ranks import distinct_ranks
+from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
+from suites.harness.hardware.clip_runs import PRELOAD
+from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
 from suites.harness.processes.failures import GroupError
 from suites.harness.processes.rank_group import Job, RankGroup
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
-from suites.harness.records import build as assemble
-from suites.harness.records.build import (
-    PRELOAD,
-    failure_of,
-    host_machine,
-    phase_memory,
-    provenance,
-    timelines,
-    torch_of,
-)
-from suites.harness.records.record import DeclaredRecipe, OutOfMemoryDetails, RunRecord, Timing
+from suites.harness.records.build import build_record, host_machine
+from suites.harness.records.measurements import SimulatedRole, Timing
+from suites.harness.records.record import RunRecord
+from suites.harness.records.run_result import RunResult, failed_result
+
+TARGET = "suites.harness.workers.simulate:simulate"
+WARM_UP = "suites.harness.workers.simulate:warm_up"
+Roles = tuple[tuple[int, ...], ...]
+"""Ranks that do the same stand together, the lowest first."""
 
 
 class SimulatedMode:
@@ -34,84 +36,67 @@ class SimulatedMode:
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Simulate each role; logs go to `folder`."""
-        recipe = tier.recipe(case)
-        roles = tuple(distinct_ranks(recipe.deployment).values())
-        payload = {"recipe": recipe, "card": tier.card, "ranks": [ranks[0] for ranks in roles]}
-        job = Job(
-            target="suites.harness.workers.simulate:simulate", payload=payload, world_size=len(roles), preload=PRELOAD
-        )
-        replies: list[dict[str, Any]] = []
-        try:
-            with RankGroup.start(job, folder) as group:
-                replies = group.command("run")
-            fields = _judged(replies)
-        except GroupError as error:
-            fields = failure_of(error)
-        return RunRecord(
-            tier=tier.name,
-            case=case.name,
-            recipe=DeclaredRecipe.of(recipe),
-            hardware="simulated",
-            emulated=True,
-            machine=host_machine(tier.card, tier.cards, torch_of(replies), link=tier.card_model.link),
-            limit_bytes=tier.limit_bytes,
-            memory=phase_memory(_every_rank(replies, roles)),
-            timelines=timelines(_every_timeline(replies, roles)),
-            knobs=_knobs(replies, roles),
-            **fields,
-            **provenance(),
-        )
+        plan = RunPlan.full_size(tier, case, "simulated", folder)
+        result = _simulated(plan)
+        machine = host_machine(tier.card, tier.cards, result.reports, link=tier.card_model.link)
+        return build_record(plan, result, machine)
 
 
-def _judged(replies: list[dict[str, Any]]) -> dict[str, Any]:
-    """Outcome and predicted time; the lowest rank that ran out of memory speaks for all."""
-    failed = [reply["out_of_memory"] for reply in replies if reply["out_of_memory"]]
-    if failed:
-        others = tuple(details["rank"] for details in failed[1:])
-        return {"outcome": "oom", "out_of_memory": OutOfMemoryDetails(**failed[0], other_ranks=others)}
-    slowest = max(replies, key=lambda reply: reply["predicted_seconds"])
-    timing = Timing(
-        predicted_seconds_per_clip=slowest["predicted_seconds"] / slowest["clips"],
-        communication_share=slowest["communication_share"],
-        least_predicted_seconds_per_clip=slowest["least_seconds"] / slowest["clips"],
-        least_communication_share=slowest["least_communication_share"],
+def _simulated(plan: RunPlan) -> RunResult:
+    roles = tuple(distinct_ranks(plan.recipe.deployment).values())
+    request = SimulationRequest(recipe=plan.recipe, card=plan.tier.card, ranks=tuple(ranks[0] for ranks in roles))
+    job = Job(target=TARGET, world_size=len(roles), preload=PRELOAD, warm_up=WARM_UP)
+    try:
+        with RankGroup.start(job, plan.folder) as group:
+            told = group.command("simulate", request, answer=SimulationReport)
+    except GroupError as error:
+        return failed_result(error)
+    result = RunResult(
+        outcome="pass",
+        reports=tuple(_every_rank(told, roles)),
+        simulated_roles=tuple(map(_role, told, roles)),
+    )
+    short = [each.shortage for each in told if each.shortage]
+    if short:  # the lowest rank that ran out speaks for all
+        ranks = tuple(each.rank for each in short)
+        return replace(result, outcome="oom", shortage=short[0], ranks_out_of_memory=ranks)
+    return replace(result, timing=_timing(told))
+
+
+def _timing(told: Sequence[SimulationReport]) -> Timing:
+    """A clip takes as long as its slowest rank."""
+    slowest = max(told, key=lambda each: each.time.seconds)
+    return Timing(
+        predicted_seconds_per_clip=slowest.time.seconds / slowest.clips,
+        communication_share=slowest.time.communication_share,
+        least_predicted_seconds_per_clip=slowest.time.least_seconds / slowest.clips,
+        least_communication_share=slowest.time.least_communication_share,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
-    return {"outcome": "pass", "timing": timing}
 
 
-def _knobs(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> dict[str, Any]:
-    """Which ranks stand for which, how much of it was executed, and of what a clip's seconds are made."""
-    knobs: dict[str, Any] = {"ranks_simulated": {str(ranks[0]): list(ranks) for ranks in roles}}
-    every: list[dict[str, Any]] = [{}] * sum(map(len, roles))
-    for reply, ranks in zip(replies, roles, strict=False):
+def _role(told: SimulationReport, ranks: tuple[int, ...]) -> SimulatedRole:
+    seconds = {kind: spent / told.clips for kind, spent in asdict(told.time).items()} if told.clips else {}
+    return SimulatedRole(
+        rank=ranks[0],
+        stands_for=ranks,
+        units_executed=told.units_executed,
+        units_repeated=told.units_repeated,
+        predicted_seconds_by_kind=seconds,
+    )
+
+
+def _every_rank(told: Sequence[SimulationReport], roles: Roles) -> Iterator[RankReport]:
+    """The report of the rank that was simulated, for every rank that it stands for."""
+    for each, ranks in zip(told, roles, strict=True):
         for rank in ranks:
-            every[rank] = reply
-    knobs |= assemble.knobs(every)
-    for reply, ranks in zip(replies, roles, strict=False):
-        name = str(ranks[0])
-        knobs.setdefault("units", {})[name] = reply["units"]
-        if reply["clips"]:
-            seconds = {kind: spent / reply["clips"] for kind, spent in reply["breakdown"].items()}
-            knobs.setdefault("predicted_breakdown", {})[name] = seconds
-    return knobs
+            yield _as_rank(each.report, rank)
 
 
-def _every_rank(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> list[dict[str, Any]]:
-    """Readings of the rank that was simulated, for every rank that it stands for."""
-    return [
-        {**reading, "rank": rank}
-        for reply, ranks in zip(replies, roles, strict=False)
-        for rank in ranks
-        for reading in reply["memory"]
-    ]
-
-
-def _every_timeline(replies: list[dict[str, Any]], roles: tuple[tuple[int, ...], ...]) -> list[dict[str, Any]]:
-    """The timeline of the rank that was simulated, for every rank that it stands for."""
-    return [
-        {"timeline": {**reply["timeline"], "rank": rank}}
-        for reply, ranks in zip(replies, roles, strict=False)
-        if "timeline" in reply
-        for rank in ranks
-    ]
+def _as_rank(report: RankReport, rank: int) -> RankReport:
+    return replace(
+        report,
+        memory=tuple(replace(peak, rank=rank) for peak in report.memory),
+        timeline=replace(report.timeline, rank=rank) if report.timeline else None,
+        observed=replace(report.observed, rank=rank) if report.observed else None,
+    )

@@ -16,9 +16,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
-from suites.harness.cases.tiers import Case, Tier, read_tiers
+from suites.harness.cases.run_plan import RunPlan
+from suites.harness.cases.tiers import read_tiers
+from suites.harness.cases.workloads import given_workload
 from suites.harness.multinode.gather import gather
-from suites.harness.multinode.torchrun_rank import run_rank
+from suites.harness.multinode.torchrun_rank import plan_of, run_rank
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.report.terminal import render
@@ -30,24 +32,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Be a rank, or gather what ranks left; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        tiers = read_tiers(*options.tiers)
+        tiers = read_tiers(*options.tiers, workload=given_workload(options.image, options.audio, options.prompt))
         if options.tier not in tiers:
             raise BadInput(f"there is no tier {options.tier!r}", f"tiers: {', '.join(tiers)}")
         tier = tiers[options.tier]
         case = tier.case(options.case)
         if options.part == "rank":
-            run_rank(tier, case, options.folder, options.hardware, dict(os.environ))
+            run_rank(plan_of(tier, case, options.hardware, options.folder), dict(os.environ))
             return 0
-        return _record(tier, case, options)
+        return _record(plan_of(tier, case, options.hardware, options.folder), options)
     except LiveAvatarError as error:
         print(error, file=sys.stderr)
         return 2
 
 
-def _record(tier: Tier, case: Case, options: argparse.Namespace) -> int:
-    record = gather(tier, case, options.folder, options.hardware, options.nodes)
+def _record(plan: RunPlan, options: argparse.Namespace) -> int:
+    record = gather(plan, options.nodes)
     record.write(options.report_dir)
-    judgement = judge(record, case.expect, _settings(options))
+    judgement = judge(record, plan.case.expect, _settings(options))
     print("\n".join(render([Result(record=record, judgement=judgement)], (), width=80)))
     return exit_code({each.verdict for each in judgement.findings if each.fails}) if judgement.failing else 0
 
@@ -77,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hardware", choices=("physical", "miniature"), default="physical")
     parser.add_argument("--nodes", type=int, default=1, help="machines that took part, for the record (1)")
     parser.add_argument("--tiers", action="append", type=Path, default=[], metavar="FILE", help="more tiers")
+    parser.add_argument("--image", metavar="FILE", help="portrait (a drawn one that ships)")
+    parser.add_argument("--audio", metavar="FILE", help="voice (one that ships)")
+    parser.add_argument("--prompt", metavar="TEXT")
     parser.add_argument("--report-dir", type=Path, default=Path("report"), metavar="DIR")
     parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
     return parser

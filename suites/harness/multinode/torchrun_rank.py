@@ -3,104 +3,112 @@
 from __future__ import annotations
 
 import importlib
-import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from liveavatar_core.errors import BadInput, LiveAvatarError, OutOfMemory
+from liveavatar_core.errors import BadData, BadInput
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
-from suites.harness.cases.tiers import MIB, Case, Tier
+from suites.harness.cases.run_plan import RunPlan
+from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware import miniature, on_cards
+from suites.harness.hardware.clip_runs import clip_job
 from suites.harness.hardware.physical import matching, visible
-from suites.harness.processes.child_link import ErrorReport
-from suites.harness.processes.failures import kind_of, message_of
-from suites.harness.records.record import write_atomically
+from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
+from suites.harness.multinode.rank_file import CardIdentity, RankFile
+from suites.harness.processes.link import Command, ErrorReport
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 
 class FileLink:
-    """What a worker takes a ChildLink for. Commands: load, each clip, finish."""
+    """The Link of a rank that nobody commands: it loads, makes each clip and finishes; a file takes what it tells."""
 
-    def __init__(self, payload: dict[str, Any], path: Path, environment: Mapping[str, str]) -> None:
-        """`path`: takes the answers, anew after each, so that a rank that is killed leaves what it knew."""
-        self.payload, self._path = payload, path
+    rendezvous = "env://"
+
+    def __init__(self, given: ClipJob, path: Path, environment: Mapping[str, str]) -> None:
+        """`path`: is written anew after each answer, so that a rank that is killed leaves what it knew."""
+        self._given, self._path = given, path
         self.rank, self.world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        self.rendezvous = "env://"
-        self._commands = ["load"]
-        self._told: dict[str, Any] = {"card": None, "replies": [], "event": {}, "error": None}
-        self._write()
+        self._commands = [Command(name="load")]
+        self._told = RankFile()
+        self._tell(self._told)
 
     def take_card(self, card: CardState, driver: str | None) -> None:
-        """The card that this rank works on, and the version of its driver."""
-        self.payload["uuids"] = {self.rank: card.uuid}
-        self._told["card"] = {"name": card.name, "total_bytes": card.total_bytes, "driver": driver}
+        """Work on `card`, with a driver of that version."""
+        uuids = ("",) * self.rank + (card.uuid,)
+        self._given = replace(self._given, card_uuids=uuids)
+        identity = CardIdentity(name=card.name, total_bytes=card.total_bytes, driver=driver)
+        self._tell(replace(self._told, card=identity))
 
-    def next_command(self) -> str | None:
+    def job(self, kind: type[T]) -> T:
+        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        if not isinstance(self._given, kind):
+            raise BadData(f"the job is a {type(self._given).__name__}", f"ask for it, not for a {kind.__name__}")
+        return self._given
+
+    def next_command(self) -> Command | None:
         """The next one; None when there are no more."""
         return self._commands.pop(0) if self._commands else None
 
-    def reply(self, values: dict[str, Any]) -> None:
-        """The answer to loading says how many clips there will be."""
-        self._told["replies"].append(values)
-        self._commands += ["clip"] * values.get("clips", 0) + ["finish"] * ("clips" in values)
-        self._write()
+    def commands(self) -> Iterator[Command]:
+        """Every command until there are no more."""
+        return iter(self.next_command, None)
 
-    def event(self, values: dict[str, Any]) -> None:
-        """How far it is."""
-        self._told["event"] = values
-        self._write()
+    def reply(self, message: DataclassInstance) -> None:
+        """Take an answer; that to loading says how many clips there will be."""
+        told = replace(self._told, answered=self._told.answered + 1)
+        if isinstance(message, Loaded):
+            self._commands += [Command(name="clip")] * message.clips + [Command(name="finish")]
+        elif isinstance(message, ClipTime):
+            told = replace(told, clips=(*told.clips, message))
+        elif isinstance(message, RankReport):
+            told = replace(told, last_report=message, finished=True)
+        self._tell(told)
+
+    def report(self, report: RankReport) -> None:
+        """Take note of how far the rank is; what it said when it finished stands."""
+        if not self._told.finished:
+            self._tell(replace(self._told, last_report=report))
 
     def error(self, error: BaseException) -> None:
-        """Why it ends."""
-        report = ErrorReport.of(error)
-        typed = report.typed
-        self._told["error"] = {
-            "kind": kind_of(report),
-            "message": message_of(report),
-            "next_step": typed.next_step if typed else "read the rank's output in the job's log",
-            "core": isinstance(error, LiveAvatarError),
-            "out_of_memory": asdict(error.shortage) if isinstance(error, OutOfMemory) else None,
-        }
-        self._write()
+        """Take note of what ends the rank."""
+        self._tell(replace(self._told, error=ErrorReport.of(error)))
 
-    def _write(self) -> None:
-        write_atomically(self._path, json.dumps(self._told))
+    def _tell(self, told: RankFile) -> None:
+        self._told = told
+        told.write(self._path)
 
 
-def run_rank(tier: Tier, case: Case, folder: Path, hardware: str, environment: Mapping[str, str]) -> None:
+def plan_of(tier: Tier, case: Case, hardware: str, folder: Path) -> RunPlan:
+    """What all ranks together are to do, as pytest would have them do it."""
+    if hardware == "physical":
+        return RunPlan.full_size(tier, case, "physical", folder)
+    return miniature.MiniatureMode().plan(tier, case, folder)
+
+
+def run_rank(plan: RunPlan, environment: Mapping[str, str]) -> None:
     """Do the share of the rank that torchrun's variables name; whatever ends it early stands in its file."""
     rank, local = int(environment["RANK"]), int(environment["LOCAL_RANK"])
-    link = FileLink(_payload(tier, case, folder, hardware), folder / f"rank{rank}.json", environment)
+    physical = plan.hardware == "physical"
+    given = replace(clip_job(plan), backend="nccl", capacity_bytes=None) if physical else clip_job(plan)
+    link = FileLink(given, plan.folder / f"rank{rank}.json", environment)
     try:
-        if hardware == "physical":
+        if physical:
             driver = read_driver()
-            card = _own_card(tier, driver, local)
+            card = _own_card(plan.tier, driver, local)
             os.environ["CUDA_VISIBLE_DEVICES"] = card.uuid
             link.take_card(card, driver.version)
-        target = on_cards.TARGET if hardware == "physical" else miniature.TARGET
-        module, _, function = target.partition(":")
+        module, _, function = (on_cards.TARGET if physical else miniature.TARGET).partition(":")
         getattr(importlib.import_module(module), function)(link)
     except BaseException as error:
         link.error(error)
         raise
-
-
-def _payload(tier: Tier, case: Case, folder: Path, hardware: str) -> dict[str, Any]:
-    real = hardware == "physical"
-    capacity = None if real or case.miniature_capacity_mib is None else int(case.miniature_capacity_mib * MIB)
-    return {
-        "recipe": tier.recipe(case) if real else miniature.MiniatureMode().recipe(tier, case),
-        "capacity_bytes": capacity,
-        "backend": "nccl",
-        "alone": True,
-        "image": str(miniature.ASSETS / "head.png"),
-        "audio": str(miniature.ASSETS / "voice.wav"),
-        "prompt": miniature.PROMPT,
-        "folder": str(folder),
-        "video": str(folder / "video.mp4"),
-    }
 
 
 def _own_card(tier: Tier, driver: DriverState, local: int) -> CardState:

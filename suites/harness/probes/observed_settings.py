@@ -12,8 +12,7 @@ from torch.distributed.tensor import DTensor
 
 from liveavatar_core.model.transformer import Denoise
 from liveavatar_core.parallel.system import System
-
-UNPROVEN = "it ended while weights were loaded, before anything acted"
+from suites.harness.records.measurements import ObservedSettings
 
 
 class SettingsObserver:
@@ -36,18 +35,14 @@ class SettingsObserver:
         if isinstance(args[0], Denoise):
             self._caches |= {_words(tensor, self._place_of) for tensor in _tensors(args[0].cache)}
 
-    def report(self) -> dict[str, Any]:
-        """As JSON has it: forwards by kind, bytes of weights held by part, type and place, kinds of caches."""
-        return {
-            "transformer_forwards": dict(self._forwards),
-            "parameter_bytes": self._parameter_bytes,
-            "kv_caches": sorted(self._caches),
-        }
-
-
-def proof_of(proof: SettingsObserver | None) -> dict[str, Any]:
-    """As fields of an answer; None: the run ended before there was anything to look at."""
-    return {"unproven": UNPROVEN} if proof is None else {"knobs": proof.report()}
+    def report(self, rank: int) -> ObservedSettings:
+        """What was seen so far, on rank `rank`."""
+        return ObservedSettings(
+            rank=rank,
+            transformer_forwards=dict(self._forwards),
+            parameter_bytes=self._parameter_bytes,
+            kv_caches=tuple(sorted(self._caches)),
+        )
 
 
 def device_place(tensor: Tensor) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelinePoint, thinned
+from suites.harness.probes.timelines import memory_timeline
+from suites.harness.records.measurements import MemoryTimeline
 
 
 @dataclass(kw_only=True)
@@ -17,7 +18,7 @@ class PhaseTimeline:
     clock: Callable[[], float] = time.monotonic
     """Seconds."""
     points: list[TimelinePoint] = field(default_factory=list)
-    """Finished visits; `births` are milliseconds from the first one to their begin."""
+    """Finished visits; `start` is in milliseconds from the first one to their begin."""
 
     def __post_init__(self) -> None:
         self._first = self._began = self.clock()
@@ -29,19 +30,12 @@ class PhaseTimeline:
             self.points = thinned(self.points)
         self._began = self.clock()
 
-    def columns(self, rank: int, phase: str, allocated: int, reserved: int) -> dict[str, Any]:
-        """As it stands in records, with the visit that goes on."""
+    def timeline(self, rank: int, phase: str, allocated: int, reserved: int) -> MemoryTimeline:
+        """All of it in the record's form, with the visit that goes on."""
         points = [*self.points, self._point(phase, allocated, reserved)]
-        names = ("allocated", "cached")
-        return {
-            "rank": rank,
-            "axis": "milliseconds",
-            "phases": [point.phase for point in points],
-            "births": [point.births for point in points],
-            "bytes_by_category": {name: [point.by_category[name] for point in points] for name in names},
-        }
+        return memory_timeline(rank, points, axis="milliseconds")
 
     def _point(self, phase: str, allocated: int, reserved: int) -> TimelinePoint:
         began = int((self._began - self._first) * 1000)
         held = {"allocated": allocated, "cached": max(reserved - allocated, 0)}
-        return TimelinePoint(phase=phase, births=began, allocated=allocated, by_category=held)
+        return TimelinePoint(phase=phase, start=began, allocated=allocated, by_category=held)

@@ -1,7 +1,7 @@
 """A rank's own end: what it is told, and how it answers its parent. Free of torch.
 
-Up go tuples `(kind, body)`: `started`, `event` and `reply` (JSON text), `error` (an ErrorReport). Down goes
-the RankSpec, then commands as text, then None. A rank that sees the other end closed ends at once.
+Up go tuples `(kind, text)`: `started`, `report` (a RankReport), `reply` (what the command answers with), `error` (an
+ErrorReport). Down goes the RankSpec, then Commands, then None. A rank that sees the other end closed ends at once.
 """
 
 from __future__ import annotations
@@ -10,9 +10,7 @@ import contextlib
 import faulthandler
 import importlib
 import io
-import json
 import os
-import pickle
 import queue
 import resource
 import signal
@@ -23,11 +21,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from liveavatar_core.errors import LiveAvatarError
+from suites.harness.messages import RankReport
+from suites.harness.processes.link import Command, ErrorReport, Link, decoded, encoded
 
-MESSAGE_LIMIT = 4000
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +38,8 @@ class RankSpec:
 
     target: str
     """`package.module:function`."""
-    payload: bytes
-    """The job's payload, pickled: unpickling it may import the target's modules."""
+    job: str
+    """What every rank of the group is given: a dataclass as JSON text."""
     rank: int
     """0 .. world_size - 1."""
     world_size: int
@@ -54,71 +56,49 @@ class RankSpec:
     """The parent's import path."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class ErrorReport:
-    """An exception as it crosses the border: whole if it is one of the core's, as text if not."""
-
-    type_name: str
-    """Name of its class."""
-    message: str
-    """Its text, at most MESSAGE_LIMIT characters."""
-    typed: LiveAvatarError | None
-    """The exception itself. None for others: unpickling those could import torch into the parent."""
-
-    @classmethod
-    def of(cls, error: BaseException) -> ErrorReport:
-        """`error`, ready to be sent."""
-        typed = error if type(error).__module__ == LiveAvatarError.__module__ else None
-        return cls(type_name=type(error).__name__, message=str(error)[:MESSAGE_LIMIT], typed=_intact(typed))
-
-
-def _intact(error: BaseException | None) -> LiveAvatarError | None:
-    """`error` if it survives pickling."""
-    with contextlib.suppress(Exception):
-        copy = pickle.loads(pickle.dumps(error))
-        return copy if isinstance(copy, LiveAvatarError) else None
-    return None
-
-
 class ChildLink:
-    """What a target is given: who it is, what it is told, and the way to answer."""
+    """The Link of a rank that was forked: a channel to its parent."""
 
     def __init__(self, connection: Connection, spec: RankSpec) -> None:
         """For `run_rank`: once `connection` closes, the process group that this is called in is killed."""
         self.rank, self.world_size, self.rendezvous = spec.rank, spec.world_size, spec.rendezvous
-        self.payload: dict[str, Any] = pickle.loads(spec.payload)
+        self._job = spec.job
         self._connection = connection
         self._sending = threading.Lock()
-        self._commands: queue.SimpleQueue[str | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
-    def next_command(self) -> str | None:
+    def job(self, kind: type[T]) -> T:
+        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        return decoded(kind, self._job, "the job")
+
+    def next_command(self) -> Command | None:
         """Wait for the next command; None when there are no more."""
         return self._commands.get()
 
-    def commands(self) -> Iterator[str]:
+    def commands(self) -> Iterator[Command]:
         """Every command until there are no more."""
         return iter(self._commands.get, None)
 
-    def reply(self, values: dict[str, Any]) -> None:
-        """Answer the last command. TypeError for values that JSON does not have."""
-        self._send("reply", json.dumps(values))
+    def reply(self, message: DataclassInstance) -> None:
+        """Answer the last command."""
+        self._send("reply", encoded(message))
 
-    def event(self, values: dict[str, Any]) -> None:
-        """Tell how far this rank is, such as `{"phase": "denoise"}`; may be called from any thread."""
-        self._send("event", json.dumps(values))
+    def report(self, report: RankReport) -> None:
+        """Tell how far this rank is; may be called from any thread."""
+        self._send("report", encoded(report))
 
     def started(self) -> None:
         """Tell that the target was found."""
-        self._send("started", None)
+        self._send("started", "")
 
     def error(self, error: BaseException) -> None:
         """Tell why this rank ends."""
-        self._send("error", ErrorReport.of(error))
+        self._send("error", encoded(ErrorReport.of(error)))
 
-    def _send(self, kind: str, body: object) -> None:
+    def _send(self, kind: str, text: str) -> None:
         with self._sending:
-            self._connection.send((kind, body))
+            self._connection.send((kind, text))
 
     def _listen(self) -> None:
         with contextlib.suppress(EOFError, OSError):
@@ -132,13 +112,7 @@ def run_rank(channel: int) -> int:
     connection = Connection(channel)
     spec: RankSpec = connection.recv()
     _move_in(spec)
-    try:
-        link = ChildLink(connection, spec)
-    except Exception as error:  # a payload that cannot be unpickled here
-        traceback.print_exc()
-        connection.send(("error", ErrorReport.of(error)))
-        return 1
-    return _run_target(link, spec.target)
+    return _run_target(ChildLink(connection, spec), spec.target)
 
 
 def _run_target(link: ChildLink, name: str) -> int:
@@ -155,7 +129,7 @@ def _run_target(link: ChildLink, name: str) -> int:
     return 0
 
 
-def _resolve(name: str) -> Callable[[ChildLink], None]:
+def _resolve(name: str) -> Callable[[Link], None]:
     module, _, function = name.partition(":")
     return getattr(importlib.import_module(module), function)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from liveavatar_core.errors import CannotWrite, InvalidRecipe, LiveAvatarError, OutOfMemory
-from suites.harness.processes.child_link import ErrorReport
+from suites.harness.processes.link import ErrorReport
 from suites.harness.processes.rank_handle import Rank
 
 Kind = Literal["crash", "hang", "oom", "host-oom", "unsupported", "infrastructure"]
@@ -121,7 +121,7 @@ def _failure(rank: Rank, kind: Kind, message: str, error: LiveAvatarError | None
         kind=kind,
         rank=rank.index,
         name=rank.name,
-        phase=str(rank.last_event.get("phase", "")),
+        phase=(rank.last_report.phase if rank.last_report else None) or "",
         message=message,
         detail=read_tail(rank.log),
         error=error,
@@ -141,7 +141,7 @@ def kind_of(error: ErrorReport) -> Kind:
 
 def message_of(error: ErrorReport) -> str:
     """It in one line."""
-    return error.typed.what if error.typed else f"{error.type_name}: {error.message}"
+    return error.message if error.of_core else f"{error.type_name}: {error.message}"
 
 
 def _how_it_ended(status: int | None, doing: str, oom_killed: bool) -> tuple[Kind, str]:
@@ -172,7 +172,7 @@ def hung(silent: list[Rank], stacks: dict[int, str], doing: str, seconds: float)
     If all do, the one that has told nothing for the longest time. `stacks`: what each wrote when asked.
     """
     stuck = [rank for rank in silent if not _waits_in_collective(stacks[rank.index])]
-    blamed = sorted(stuck or silent, key=lambda rank: rank.last_event_at)[: None if stuck else 1]
+    blamed = sorted(stuck or silent, key=lambda rank: rank.last_report_at)[: None if stuck else 1]
     message = f"did not answer {doing!r} within {seconds:g} s"
     return GroupError([_failure(rank, "hang", message) for rank in blamed], f"see its stack in {blamed[0].log}")
 

@@ -64,6 +64,7 @@ class ForkClient:
         self._process: subprocess.Popen[bytes] | None = None
         self._control: socket.socket | None = None
         self._imported = False
+        self._warmed: set[str] = set()
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the server
         atexit.register(self.close)
 
@@ -72,10 +73,18 @@ class ForkClient:
         """Process id, which is also the session id of every rank; None before the first process."""
         return self._process.pid if self._process else None
 
-    def fork(self, deadline: float) -> RankProcess:
-        """A new process. ForkError if there is none by `deadline` (time.monotonic)."""
+    def fork(self, deadline: float, warm_up: str = "") -> RankProcess:
+        """A new process. ForkError if there is none by `deadline` (time.monotonic).
+
+        warm_up: `package.module:function` that is called once in the server before the first process that asks for it.
+        """
         try:
-            return self._fork(self._ready(deadline), deadline)
+            control = self._ready(deadline)
+            if warm_up and warm_up not in self._warmed:
+                control.send(f"warm {warm_up}".encode())
+                self._receive(control, deadline)
+                self._warmed.add(warm_up)
+            return self._fork(control, deadline)
         except OSError as error:
             raise self._lost(f"took no request ({error})") from error
         except BaseException:
@@ -127,6 +136,7 @@ class ForkClient:
 
     def _start(self) -> None:
         self._imported = False
+        self._warmed.clear()
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
@@ -168,6 +178,8 @@ def _server_environment() -> dict[str, str]:
     """What the server needs for itself; ranks are given an environment of their own."""
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+        # Threads that wait spin otherwise, on cores that others need: a clip beside other work takes ten times as long.
+        "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "OMP_NUM_THREADS": "1",  # libraries that start threads when loaded would not survive a fork
         "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # modules that ask for a card on import leave it untouched
     }

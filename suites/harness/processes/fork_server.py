@@ -7,7 +7,8 @@ rank itself started ends with it. multiprocessing's fork server was no fit: it w
 fork, runs the parent's `__main__` again in each rank, and outlives a killed parent while any rank does.
 
 Requests are packets: `fork` with two file descriptors (the rank's channel; where its exit status goes),
-answered with the process id; `SIGNAL PID`, not answered. When the other end closes, everything forked here is
+answered with the process id; `warm MODULE:FUNCTION`, which calls that function once, answered with `warm`; `SIGNAL
+PID`, not answered. When the other end closes, everything forked here is
 killed.
 """
 
@@ -22,6 +23,7 @@ import select
 import signal
 import socket
 import sys
+import traceback
 
 from suites.harness.processes.child_link import run_rank
 
@@ -58,11 +60,24 @@ class ForkServer:
         request, descriptors, _, _ = socket.recv_fds(self._control, PACKET, 2)
         if request == b"fork":
             self._control.send(str(self._fork(*descriptors)).encode())
+        elif request.startswith(b"warm "):
+            self._warm_up(request.removeprefix(b"warm ").decode())
         elif request:
             number, pid = (int(word) for word in request.split())
             if pid in self._status_of:  # not reaped, so the number is still that rank's
                 _kill_group(pid, number)
         return bool(request)
+
+    def _warm_up(self, name: str) -> None:
+        """Call a function whose results ranks find in memory; one that fails keeps none of them from starting."""
+        module, _, function = name.partition(":")
+        try:
+            getattr(importlib.import_module(module), function)()
+        except Exception:  # a rank that meets the same says so itself
+            traceback.print_exc()
+        gc.collect()
+        gc.freeze()
+        self._control.send(b"warm")
 
     def _fork(self, channel: int, status: int) -> int:
         pid = os.fork()

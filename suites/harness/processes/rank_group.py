@@ -1,8 +1,8 @@
 """Running ranks as child processes, commanded clip by clip, so that the first real failure ends all of them.
 
     with RankGroup.start(job, folder) as group:
-        group.command("load")
-        replies = group.command("clip")
+        loaded = group.command("load", answer=Loaded)
+        times = group.command("clip", answer=ClipTime)
 
 The parent never imports torch. Whatever happens here (a failure, Ctrl-C, SIGKILL), no process is left behind.
 """
@@ -10,19 +10,19 @@ The parent never imports torch. Whatever happens here (a failure, Ctrl-C, SIGKIL
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from liveavatar_core.errors import BadInput
+from suites.harness.messages import RankReport
 from suites.harness.processes.child_link import RankSpec
 from suites.harness.processes.failures import (
     GroupError,
@@ -37,10 +37,15 @@ from suites.harness.processes.failures import (
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
+from suites.harness.processes.link import Command, Done, decoded, encoded
 from suites.harness.processes.rank_handle import Rank
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
 
+T = TypeVar("T")
 GRACE_SECONDS = 3.0
 """How long after the first failure ranks that still work on the command may report theirs."""
 CAUSE_SECONDS = 20.0
@@ -61,9 +66,9 @@ class Job:
     """What to run in each rank."""
 
     target: str
-    """`package.module:function`, found in the rank's process and called with a ChildLink."""
-    payload: dict[str, Any] = field(default_factory=dict)
-    """What every rank is given; must pickle."""
+    """`package.module:function`, found in the rank's process and called with a Link."""
+    given: DataclassInstance = Done()
+    """What every rank is given; targets read it with `link.job(kind)`."""
     world_size: int
     """Ranks, a process each."""
     env: tuple[Mapping[str, str], ...] = ()
@@ -79,6 +84,9 @@ class Job:
     """For all ranks to end once there are no more commands."""
     preload: tuple[str, ...] = ("torch",)
     """Modules imported once for all groups. They may neither start threads nor use a card when imported."""
+    warm_up: str = ""
+    """`package.module:function`, called once for all groups before ranks are forked, under the same conditions: what it
+    leaves in memory every rank finds there."""
 
     def __post_init__(self) -> None:
         if self.world_size < 1:
@@ -97,7 +105,7 @@ class RankGroup:
         self._job, self._folder = job, folder
         self._ranks: list[Rank] = []
         self._doing = "start"
-        self._events_at_end: list[dict[str, Any]] = []
+        self._reports_at_end: list[RankReport | None] = []
         self._oom_kills = count_oom_kills()
 
     @classmethod
@@ -117,19 +125,29 @@ class RankGroup:
         return group
 
     @property
-    def last_events(self) -> list[dict[str, Any]]:
-        """The last event of each rank, also once the group has ended; empty where there was none."""
-        return [rank.last_event for rank in self._ranks] or self._events_at_end
+    def last_reports(self) -> list[RankReport | None]:
+        """The last report of each rank, also once the group has ended; None where there was none."""
+        return [rank.last_report for rank in self._ranks] or self._reports_at_end
 
     @property
     def pids(self) -> list[int]:
         """Process id of each rank."""
         return [rank.process.pid for rank in self._ranks]
 
-    def command(self, name: str, *, seconds: float | None = None) -> list[dict[str, Any]]:
-        """Send a command to all ranks; their answers in order of rank. `seconds`: deadline for all of them.
+    def command(
+        self, name: str, argument: DataclassInstance | None = None, *, answer: type[T], seconds: float | None = None
+    ) -> list[T]:
+        """Send a command to all ranks; their answers in order of rank.
 
-        GroupError, the group ended, if a rank fails or does not answer.
+        Args:
+            name: of the command.
+            argument: what goes with it.
+            answer: the dataclass that ranks answer with.
+            seconds: deadline for all of them; the job's by default.
+
+        Raises:
+            GroupError: a rank failed or did not answer; the group has ended.
+            BadData: an answer is no `answer`; the group has ended.
         """
         if not self._ranks:
             raise BadInput(f"command {name!r} for a group that has ended", "start another group")
@@ -137,10 +155,10 @@ class RankGroup:
         allowed = self._job.command_seconds if seconds is None else seconds
         with self._ending_on_error():
             for rank in self._ranks:
-                rank.send(name)
+                rank.send(Command(name=name, argument=encoded(argument) if argument is not None else ""))
             if not self._gather(lambda rank: rank.reply is not None, time.monotonic() + allowed):
                 raise self._hang([rank for rank in self._ranks if rank.reply is None], allowed)
-        return [rank.reply or {} for rank in self._ranks]
+            return [decoded(answer, rank.reply or "", f"rank {rank.index}, {name!r}") for rank in self._ranks]
 
     def stop(self) -> None:
         """Let every rank end by itself. GroupError if one fails to; nothing if the group has ended."""
@@ -167,7 +185,7 @@ class RankGroup:
             log = self._folder / f"rank{index}.log"
             name = self._job.rank_names[index] if self._job.rank_names else ""
             try:
-                process = server.fork(deadline)
+                process = server.fork(deadline, self._job.warm_up)
             except ForkError as error:
                 failure = RankFailure(kind="infrastructure", rank=index, name=name, message=error.what, error=error)
                 raise GroupError([failure]) from error
@@ -179,7 +197,7 @@ class RankGroup:
         own = self._job.env[index] if self._job.env else {}
         return RankSpec(
             target=self._job.target,
-            payload=pickle.dumps(self._job.payload),
+            job=encoded(self._job.given),
             rank=index,
             world_size=self._job.world_size,
             rendezvous=f"file://{(self._folder / 'rendezvous').resolve()}",
@@ -249,7 +267,7 @@ class RankGroup:
                 if process.exit_status is None:
                     process.await_hangup(time.monotonic() + KILL_SECONDS)
                 process.connection.close()
-            self._events_at_end, self._ranks = self.last_events, []
+            self._reports_at_end, self._ranks = self.last_reports, []
 
     def _await_end(self, deadline: float) -> None:
         while (running := [rank.process for rank in self._ranks if not rank.process.ended]) and (

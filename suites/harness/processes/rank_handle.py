@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import time
 from pathlib import Path
 from typing import Any
 
-from suites.harness.processes.child_link import ErrorReport, RankSpec
+from suites.harness.messages import RankReport
+from suites.harness.processes.child_link import RankSpec
 from suites.harness.processes.fork_client import RankProcess
+from suites.harness.processes.link import Command, ErrorReport, decoded
 
 
 class Rank:
@@ -19,10 +20,11 @@ class Rank:
         """`log`: file with the rank's output."""
         self.index, self.name, self.process, self.log = index, name, process, log
         self.connected, self.started = True, False
-        self.reply: dict[str, Any] | None = None
+        self.reply: str | None = None
+        """The answer to the last command, as it came."""
         self.error: ErrorReport | None = None
-        self.last_event: dict[str, Any] = {}
-        self.last_event_at = time.monotonic()
+        self.last_report: RankReport | None = None
+        self.last_report_at = time.monotonic()
         self.failed_at: float | None = None
         self.stopping = False
 
@@ -53,18 +55,19 @@ class Rank:
         except (EOFError, OSError):
             self.connected = False
 
-    def _take(self, kind: str, body: Any) -> None:
+    def _take(self, kind: str, text: str) -> None:
+        where = f"{kind} of rank {self.index}"
         if kind == "started":
             self.started = True
         elif kind == "reply":
-            self.reply = json.loads(body)
-        elif kind == "event":
-            self.last_event, self.last_event_at = json.loads(body), time.monotonic()
+            self.reply = text
+        elif kind == "report":
+            self.last_report, self.last_report_at = decoded(RankReport, text, where), time.monotonic()
         else:
-            self.error = body
+            self.error = decoded(ErrorReport, text, where)
 
-    def send(self, message: RankSpec | str | None) -> None:
+    def send(self, message: RankSpec | Command | None) -> None:
         """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
-        self.reply, self.last_event_at = None, time.monotonic()
+        self.reply, self.last_report_at = None, time.monotonic()
         with contextlib.suppress(OSError):
             self.process.connection.send(message)

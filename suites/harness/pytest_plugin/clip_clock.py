@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
-Replies = list[dict[str, Any]]
+from suites.harness.messages import ClipTime
+
+Replies = list[ClipTime]
+"""Of each rank, for one clip."""
 
 
 class ClipClock(Protocol):

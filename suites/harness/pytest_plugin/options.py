@@ -9,6 +9,8 @@ from typing import Literal, cast
 import pytest
 
 from liveavatar_core.errors import BadInput
+from liveavatar_core.workload import Workload
+from suites.harness.cases.workloads import given_workload
 from suites.harness.records.record import HARDWARE_MODES
 
 AUTO = "auto"
@@ -39,6 +41,8 @@ class Settings:
     """JSON-lines file that every record is added to."""
     report_html: Path | None = None
     """Where a page about the session goes."""
+    workload: Workload | None = None
+    """Portrait, voice and prompt of every run; None: what ships."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -52,6 +56,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--require-hardware", action="store_true", help="missing cards fail instead of skipping")
     group.addoption("--tiers", action="append", default=[], metavar="FILE", help="more tiers, as tiers.toml")
+    group.addoption("--image", default=None, metavar="FILE", help="portrait of every run (a drawn one that ships)")
+    group.addoption("--audio", default=None, metavar="FILE", help="voice of every run (one that ships)")
+    group.addoption("--prompt", default=None, metavar="TEXT", help="prompt of every run")
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
     group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
@@ -91,6 +98,7 @@ def read_settings(config: pytest.Config) -> Settings:
         report_dir=config.rootpath / config.getoption("--report-dir"),
         history=Path(history) if history else None,
         report_html=Path(report_html) if report_html else None,
+        workload=given_workload(*(config.getoption(name) for name in ("--image", "--audio", "--prompt"))),
     )
 
 

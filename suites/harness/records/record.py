@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import tempfile
-from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
 from typing import Any, Literal
 
-from liveavatar_core import errors, strict
+from liveavatar_core import strict
 from liveavatar_core.config import Recipe
-from liveavatar_core.errors import BadData
+from liveavatar_core.errors import BadData, MemoryShortage
+from suites.harness.records.measurements import (
+    CardConditions,
+    MemoryTimeline,
+    ObservedSettings,
+    Phase,
+    PhaseMemory,
+    SimulatedRole,
+    Timing,
+)
 
-SCHEMA = 1
+SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
 """Most real first."""
 OUTCOMES = ("pass", "oom", "host-oom", "unsupported", "hang", "crash", "infrastructure")
 
 HardwareName = Literal["physical", "partitioned", "simulated", "miniature"]
 Outcome = Literal["pass", "oom", "host-oom", "unsupported", "hang", "crash", "infrastructure"]
-Phase = Literal["load", "encode", "prefill", "denoise", "decode"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +42,13 @@ class DeclaredRecipe:
     hash: str
     """Eight hex digits over the declared inputs."""
     declared: dict[str, Any]
-    """Every declared input, defaults included: clip, model, deployment."""
+    """Every declared input, defaults included: clip, model, deployment, workload."""
 
     @classmethod
     def of(cls, recipe: Recipe) -> DeclaredRecipe:
         """The record's form of `recipe`."""
         declared = json.loads(json.dumps(asdict(recipe)))
-        del declared["name"]
+        del declared["name"], declared["workload"]["image"], declared["workload"]["audio"]
         return cls(name=recipe.name, hash=recipe.hash, declared=declared)
 
 
@@ -80,29 +87,6 @@ class MachineProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OutOfMemoryDetails:
-    """Where and by how much a card was too small. Sizes are bytes."""
-
-    rank: int
-    phase: Phase
-    category: str
-    """What the memory was asked for; one of the core's CATEGORIES."""
-    requested: int
-    free: int
-    capacity: int
-    """What the card may hold."""
-    holders: dict[str, int] = field(default_factory=dict)
-    """Bytes held at that moment, by category."""
-    other_ranks: tuple[int, ...] = ()
-    """Ranks that ran out as well, within the same moment."""
-
-    @classmethod
-    def of(cls, error: errors.OutOfMemory, other_ranks: tuple[int, ...] = ()) -> OutOfMemoryDetails:
-        """The record's form of the core's error."""
-        return cls(**asdict(error.shortage), other_ranks=other_ranks)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Failure:
     """Why a run ended that neither passed nor ran out of a card's memory."""
 
@@ -116,75 +100,6 @@ class Failure:
     """What to do about it."""
     detail: str = ""
     """The end of the rank's output."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhaseMemory:
-    """The most that a rank held in a phase, in bytes. What was not read is None, with why in `missing`."""
-
-    rank: int
-    phase: Phase
-    allocated_bytes: int | None
-    """Bytes in live tensors, rounded as the allocator does. The only one of the three that is gated."""
-    reserved_bytes: int | None
-    """Bytes that the allocator kept; depends on the history of the process."""
-    device_used_bytes: int | None
-    """Bytes in use on the card as NVML tells."""
-    by_category: dict[str, int] | None
-    """`allocated_bytes` at that moment, by category."""
-    host_bytes: int | None = None
-    """Host memory: of a tracker's tensors, or of the whole process where there is a card."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Field that is None: reason."""
-
-    def __post_init__(self) -> None:
-        _check_missing(self, ("allocated_bytes", "reserved_bytes", "device_used_bytes", "by_category"))
-
-
-@dataclass(frozen=True, kw_only=True)
-class MemoryTimeline:
-    """How full a rank's card was while the run went on: fullest moments of stretches, in columns of one length."""
-
-    rank: int
-    phases: tuple[Phase, ...]
-    """What the rank was doing."""
-    births: tuple[int, ...]
-    """Where each stretch lies on the axis."""
-    bytes_by_category: dict[str, tuple[int, ...]]
-    """Bytes held, by category; of a real card what is allocated, and what its allocator keeps beyond that."""
-    axis: Literal["births", "milliseconds"] = "births"
-    """Tensors born on the card until then, as a simulation reads no clock; or time since the rank began."""
-
-    def __post_init__(self) -> None:
-        for name, column in {"births": self.births, **self.bytes_by_category}.items():
-            if len(column) != len(self.phases):
-                raise BadData(f"timeline of rank {self.rank}: {len(column)} {name}", f"give {len(self.phases)}")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Timing:
-    """Seconds of wall clock. What could not be measured is None and named in `missing`."""
-
-    load_seconds: float | None = None
-    """From the first process to weights in place."""
-    compile_seconds: float | None = None
-    """Compilation and other warming up."""
-    first_frame_seconds: float | None = None
-    """From the request to the first decoded frame, weights in place."""
-    clip_seconds: tuple[float, ...] = ()
-    """Each measured clip, end to end: conditioning of that clip, denoising, decoding."""
-    predicted_seconds_per_clip: float | None = None
-    """From operations, traffic and the card's data sheet, nothing overlapping; no clock was read."""
-    communication_share: float | None = None
-    """Part of these seconds spent in collectives, 0 to 1."""
-    least_predicted_seconds_per_clip: float | None = None
-    """The same with gathers of weights hidden behind kernels, as far as there are any: the truth lies between."""
-    least_communication_share: float | None = None
-    """Part of those seconds spent in collectives that nothing hides."""
-    comparable: bool = False
-    """Whether measured seconds may be compared with a baseline: false where cards are imitated."""
-    missing: dict[str, str] = field(default_factory=dict)
-    """Field that is None or empty: reason."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,16 +117,22 @@ class RunRecord:
     limit_bytes: int | None
     """What a card might hold in this run; None: nothing was imposed and the card's own size was not read."""
     outcome: Outcome
-    out_of_memory: OutOfMemoryDetails | None = None
-    """With outcome oom."""
+    out_of_memory: MemoryShortage | None = None
+    """With outcome oom: the first rank whose card was too small."""
+    ranks_out_of_memory: tuple[int, ...] = ()
+    """With outcome oom: every rank that ran out within the same moment, that one first."""
     failure: Failure | None = None
     """With every outcome but pass and oom."""
     memory: tuple[PhaseMemory, ...]
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""
     timing: Timing = Timing()
-    knobs: dict[str, Any] = field(default_factory=dict)
-    """Proof that settings acted: transformer_forwards, dtypes, shard_bytes, kv_cache_place, …"""
+    observed: tuple[ObservedSettings, ...] = ()
+    """What ranks were seen to do; of those that ended before there was anything to see, nothing."""
+    simulated_roles: tuple[SimulatedRole, ...] = ()
+    """Of a simulation: which ranks were executed, for which others."""
+    card_conditions: CardConditions = CardConditions()
+    """What held cards back; nothing where there are none."""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
     quality_missing: dict[str, str] = field(default_factory=dict)
@@ -243,7 +164,7 @@ class RunRecord:
 
     def to_json(self) -> str:
         """The document: keys in the order of the fields, numbers that are not finite as text."""
-        return json.dumps(_plain(self), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
+        return json.dumps(strict.plain(self), indent=1, ensure_ascii=True, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str, where: str = "run record") -> RunRecord:
@@ -301,25 +222,3 @@ def write_atomically(path: Path, text: str) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise BadData(f"{path} cannot be written: {error}", "choose a folder that can be written") from error
-
-
-def _check_missing(reading: Any, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(reading, name)
-        if value is None and not reading.missing.get(name):
-            raise BadData(f"{type(reading).__name__}.{name} is null without a reason", f"say why in missing[{name!r}]")
-        if isinstance(value, int) and value < 0:
-            raise BadData(f"{type(reading).__name__}.{name} is {value}", "give bytes, or None with a reason")
-
-
-def _plain(value: Any) -> Any:
-    """`value` as JSON types."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, dict):
-        return {key: _plain(inner) for key, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
-    return value.isoformat() if isinstance(value, date) else value

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 from liveavatar_core.scopes import CATEGORIES, PHASES
-from suites.harness.records.record import MemoryTimeline, RunRecord
+from suites.harness.records.measurements import MemoryTimeline
+from suites.harness.records.record import RunRecord
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_units import name_of, ranks_text, size_text, unit_of
 
@@ -22,16 +23,16 @@ SHORTAGE = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """From births and bytes to the drawing."""
+    """From allocations (or milliseconds) and bytes to the drawing."""
 
     first: int
     last: int
     most: float
     right: float
 
-    def x(self, births: float) -> float:
+    def x(self, position: float) -> float:
         """Where a moment lies."""
-        return LEFT + (births - self.first) / max(self.last - self.first, 1) * (self.right - LEFT)
+        return LEFT + (position - self.first) / max(self.last - self.first, 1) * (self.right - LEFT)
 
     def y(self, size: float) -> float:
         """How high a size reaches."""
@@ -59,7 +60,7 @@ def _of_peaks(record: RunRecord, rank: int) -> MemoryTimeline:
     return MemoryTimeline(
         rank=rank,
         phases=tuple(each.phase for each in readings),
-        births=tuple(range(len(readings))),
+        starts=tuple(range(len(readings))),
         bytes_by_category={
             name: tuple(each.get(name, 0) for each in held) for name in {n for each in held for n in each}
         },
@@ -108,7 +109,7 @@ def _summary(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> str:
     limit = f" of {size_text(record, record.limit_bytes)}" if record.limit_bytes else ""
     text = f"fullest in {line.phases[fullest]}: {size_text(record, held[fullest])}{limit}"
     if line.axis == "milliseconds":
-        text += f"; begins of phases over {line.births[-1] / 1000:.1f} s"
+        text += f"; begins of phases over {line.starts[-1] / 1000:.1f} s"
     short = record.out_of_memory
     if short is None or short.rank not in ranks:
         return text
@@ -121,9 +122,9 @@ def _marks(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> Iterato
     tallest = max(
         *totals(line), record.limit_bytes or 0, *([short.capacity - short.free + short.requested] if short else [0])
     )
-    ends = line.births[-1] + max(1, (line.births[-1] - line.births[0]) // 60)
+    ends = line.starts[-1] + max(1, (line.starts[-1] - line.starts[0]) // 60)
     right = WIDTH - RIGHT - (SHORTAGE if short else 0)
-    scale = Scale(first=line.births[0], last=ends, most=max(tallest * 1.08, 1), right=right)
+    scale = Scale(first=line.starts[0], last=ends, most=max(tallest * 1.08, 1), right=right)
     yield from _axis(record, scale)
     yield from _areas(record, line, scale)
     yield from _phases(line, scale)
@@ -182,15 +183,15 @@ def colour(name: str) -> str:
 
 def _outline(line: MemoryTimeline, base: list[int], top: list[int], scale: Scale) -> str:
     """Steps along the top, and back along the base."""
-    ends = [*line.births[1:], scale.last]
+    ends = [*line.starts[1:], scale.last]
     forth = [
         f"{scale.x(x):.1f} {scale.y(size):.1f}"
-        for start, end, size in zip(line.births, ends, top, strict=True)
+        for start, end, size in zip(line.starts, ends, top, strict=True)
         for x in (start, end)
     ]
     back = [
         f"{scale.x(x):.1f} {scale.y(size):.1f}"
-        for start, end, size in zip(line.births, ends, base, strict=True)
+        for start, end, size in zip(line.starts, ends, base, strict=True)
         for x in (start, end)
     ]
     return f"M{' '.join(forth + back[::-1])}Z"
@@ -198,11 +199,11 @@ def _outline(line: MemoryTimeline, base: list[int], top: list[int], scale: Scale
 
 def _phases(line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
     """A strip below the plot, and a line where each phase begins."""
-    ends = [*line.births[1:], scale.last]
+    ends = [*line.starts[1:], scale.last]
     at, top = 0, HEIGHT - BOTTOM + 5
     for phase, group in groupby(line.phases):
         count = len(list(group))
-        start, end = scale.x(line.births[at]), scale.x(ends[at + count - 1])
+        start, end = scale.x(line.starts[at]), scale.x(ends[at + count - 1])
         mark = tag(
             "rect", tag("title", phase), x=start, y=top, width=end - start, height=8.0, class_=f"phase p-{phase}"
         )

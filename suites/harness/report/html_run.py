@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB
+from liveavatar_core.strict import plain
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import POINTS, fence
@@ -91,12 +92,21 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         video_figure(context.folder / "video.mp4"),
         quality_table(record, context.baseline),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
-        tag("details", tag("summary", "Proof that settings acted"), pairs(record.knobs.items()))
-        if record.knobs
-        else None,
+        _observed(record),
         tag("details", tag("summary", "Environment"), environment(record)),
         class_="run",
     )
+
+
+def _observed(record: RunRecord) -> Markup | None:
+    """What ranks were seen to do, and which were executed for others."""
+    values: list[tuple[str, object]] = [
+        *((f"rank {each.rank}", plain(each)) for each in record.observed),
+        *((f"executed rank {each.rank}", plain(each)) for each in record.simulated_roles),
+        *plain(record.card_conditions).items(),
+    ]
+    shown = [(name, value) for name, value in values if value not in (None, [])]
+    return tag("details", tag("summary", "Settings that were seen to act"), pairs(shown)) if shown else None
 
 
 def _ending(record: RunRecord) -> str:
@@ -116,7 +126,7 @@ def _ending(record: RunRecord) -> str:
     return f"Fits: at most {size_text(record, peak)} a card{room}."
 
 
-def _largest(holders: dict[str, int]) -> list[tuple[str, int]]:
+def _largest(holders: Mapping[str, int]) -> list[tuple[str, int]]:
     """The categories that matter: up to three, none below a hundredth of all."""
     most = sorted(holders.items(), key=lambda item: -item[1])[:3]
     return [(name, size) for name, size in most if size >= sum(holders.values()) / 100]

@@ -5,30 +5,33 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from safetensors.numpy import save_file
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, ClipSpec, Recipe
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.errors import BadInput
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
 from liveavatar_core.parallel.ranks import decode_rank
 from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
 from liveavatar_core.video_geometry import num_clips_in, output_size
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.messages import ClipJob, ClipTime, RankReport
+from suites.harness.processes.link import Link
 
 
-def read_inputs(payload: dict[str, Any]) -> Inputs:
-    """Image, prompt, and the voice for as long as the clips last: what encoding it takes depends on its length."""
-    return Inputs(image=read_image(Path(payload["image"])), waveform=_voice(payload), prompt=payload["prompt"])
+def read_inputs(recipe: Recipe) -> Inputs:
+    """Portrait, prompt, and the voice for as long as the clips last: what encoding it takes depends on its length."""
+    workload = recipe.workload
+    return Inputs(image=read_image(Path(workload.image)), waveform=_voice(recipe), prompt=workload.prompt)
 
 
-def _voice(payload: dict[str, Any]) -> Samples:
+def _voice(recipe: Recipe) -> Samples:
     """Said again from its start where there are more clips than it lasts for."""
-    clip: ClipSpec = payload["recipe"].clip
+    clip = recipe.clip
     samples = clip.num_clip * clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
-    return np.resize(read_audio(Path(payload["audio"])), samples)
+    return np.resize(read_audio(Path(recipe.workload.audio)), samples)
 
 
 def count_clips(recipe: Recipe, inputs: Inputs) -> int:
@@ -36,17 +39,17 @@ def count_clips(recipe: Recipe, inputs: Inputs) -> int:
     return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 
-def make_video(link: ChildLink, avatar: Avatar, inputs: Inputs, report: Callable[[], dict[str, Any]]) -> None:
+def make_video(link: Link, job: ClipJob, avatar: Avatar, inputs: Inputs, report: Callable[[], RankReport]) -> None:
     """Answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name, and `report` is sent."""
-    recipe: Recipe = link.payload["recipe"]
     with ExitStack() as stack:
         output = None
-        if link.rank == decode_rank(recipe.deployment):
-            output = _Output(stack.enter_context(_writer(link.payload, inputs)), link.payload.get("kept"))
+        if link.rank == decode_rank(job.recipe.deployment):
+            output = _Output(stack.enter_context(_writer(job, inputs)), job.kept)
         blocks = avatar.generate(inputs, watch=output.see if output else None)
-        while link.next_command() == "clip":
-            link.reply(_make_clip(recipe, blocks, output))
-    link.reply(report() | (output.close() if output else {}))
+        while (command := link.next_command()) is not None and command.name == "clip":
+            link.reply(_make_clip(job.recipe, blocks, output))
+    told = report()
+    link.reply(replace(told, nan_blocks=output.close()) if output else told)
     link.next_command()  # a rank that ends before it is asked to has failed
 
 
@@ -73,16 +76,16 @@ class _Output:
         if self._kept:
             self._frames.append(frames_JHWC)
 
-    def close(self) -> dict[str, Any]:
-        """Put down what was kept; what was seen, for the report."""
+    def close(self) -> int:
+        """Put down what was kept; how many blocks had latents that were not finite."""
         if self._kept:
             latents, frames = np.concatenate(self._latents, axis=2), np.concatenate(self._frames)
             save_file({"latents": latents, "frames": frames}, self._kept)
-        return {"nan_blocks": self._nan_blocks}
+        return self._nan_blocks
 
 
-def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None) -> dict[str, Any]:
-    """Seconds of the next clip and of its first frame; an empty answer if there are no more."""
+def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None) -> ClipTime:
+    """Seconds of the next clip and of its first frame. Raises BadInput if there are no more."""
     started, first_frame = time.monotonic(), None
     for block in blocks:
         if block.frames_JHWC is not None:
@@ -90,10 +93,10 @@ def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | N
         if output is not None and block.frames_JHWC is not None:
             output.write(block.frames_JHWC.numpy())
         if block.index == recipe.clip.blocks_per_clip - 1:
-            return {"seconds": time.monotonic() - started, "first_frame_seconds": first_frame}
-    return {}
+            return ClipTime(seconds=time.monotonic() - started, first_frame_seconds=first_frame)
+    raise BadInput("another clip was asked for than there are", "ask for as many as the answer to `load` says")
 
 
-def _writer(payload: dict[str, Any], inputs: Inputs) -> VideoWriter:
-    height, width = output_size(inputs.image.height, inputs.image.width, payload["recipe"].clip.max_area)
-    return VideoWriter(Path(payload["video"]), height, width, audio=inputs.waveform)
+def _writer(job: ClipJob, inputs: Inputs) -> VideoWriter:
+    height, width = output_size(inputs.image.height, inputs.image.width, job.recipe.clip.max_area)
+    return VideoWriter(Path(job.video), height, width, audio=inputs.waveform)

@@ -6,50 +6,46 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Self, cast
 
 import pynvml
 import torch
 import torch.distributed as dist
 
 from liveavatar_core import scopes
-from liveavatar_core.config import Recipe
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
+from suites.harness.messages import ClipJob, Loaded, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
-from suites.harness.probes.observed_settings import SettingsObserver, device_place, proof_of
+from suites.harness.probes.observed_settings import SettingsObserver, device_place
 from suites.harness.probes.oom_message import read_message
 from suites.harness.probes.phase_timeline import PhaseTimeline
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.processes.link import Link
+from suites.harness.records.measurements import CardConditions, Phase, PhaseMemory
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 
 NO_CATEGORIES = "an allocator does not know what bytes are for"
 
 
-def run(link: ChildLink) -> None:
-    """Commands as of the miniature mode. The rank sees one card.
-
-    Payload: recipe, capacity_bytes (None: the whole card), backend, uuids (a card for each rank), alone (no other
-    rank on its card), image, audio, prompt, video.
-    """
-    recipe: Recipe = link.payload["recipe"]
+def run(link: Link) -> None:
+    """The commands of a ClipJob, as in the miniature mode. The rank sees one card."""
+    job = link.job(ClipJob)
     card = torch.device("cuda", 0)
     torch.cuda.set_device(card)
-    capacity = _cap(link.payload["capacity_bytes"])
+    capacity = _cap(job.capacity_bytes)
     if link.world_size > 1:
-        dist.init_process_group(
-            link.payload["backend"], init_method=link.rendezvous, rank=link.rank, world_size=link.world_size
-        )
-    inputs = read_inputs(link.payload)
+        dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    inputs = read_inputs(job.recipe)
     link.next_command()
-    with CardProbe(link) as probe, _typed_out_of_memory(link, capacity):
-        avatar = load_avatar(recipe, join_world(recipe.deployment, Memory(card=card)), seeded_weights(recipe))
-        probe.proof = SettingsObserver(avatar.system, device_place)
-        link.reply({"clips": count_clips(recipe, inputs)})
-        make_video(link, avatar, inputs, probe.report)
+    with CardProbe(link, job) as probe, _typed_out_of_memory(link, job, capacity):
+        world = join_world(job.recipe.deployment, Memory(card=card))
+        avatar = load_avatar(job.recipe, world, seeded_weights(job.recipe))
+        probe.observer = SettingsObserver(avatar.system, device_place)
+        link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
+        make_video(link, job, avatar, inputs, probe.report)
     if link.world_size > 1:
         dist.destroy_process_group()
 
@@ -66,14 +62,15 @@ def _cap(capacity: int | None) -> int:
 class CardProbe:
     """Peaks of each phase while it is entered; tells the parent at every change, so that failures leave readings."""
 
-    def __init__(self, link: ChildLink) -> None:
+    def __init__(self, link: Link, job: ClipJob) -> None:
         self._link, self._phase = link, "load"
-        self.proof: SettingsObserver | None = None
+        self._alone = job.alone_on_card
+        self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
         self._peaks: dict[str, tuple[int, int]] = {}
         self._visits = PhaseTimeline()
         self._host = HostMemory()
-        self._device = DeviceSampler(pynvml, link.payload["uuids"][link.rank])
+        self._device = DeviceSampler(pynvml, job.card_uuids[link.rank])
         self._told = scopes.phases_told(self._change)
 
     def __enter__(self) -> Self:
@@ -87,21 +84,22 @@ class CardProbe:
         self._told.__exit__(kind, error, trace)
         self._take()
         self._device.__exit__(kind, error, trace)
-        self._link.event({"phase": scopes.scope_of(error).phase if error else self._phase, **self.report()})
+        self._link.report(self.report(scopes.scope_of(error).phase if error else None))
 
-    def report(self) -> dict[str, Any]:
-        """Readings so far."""
+    def report(self, phase: str | None = None) -> RankReport:
+        """Readings so far. `phase`: which one it is in; the last that was told of, by default."""
         self._take()
-        memory = [self._reading(phase, *peak) for phase, peak in self._peaks.items()]
-        return {
-            "memory": memory,
-            "timeline": self._visits.columns(self._link.rank, self._phase, *_most()),
-            "torch": torch.__version__,
-            "cuda": torch.version.cuda,
-            "slowed_by": sorted(self._device.slowed_by),
-            "most_watts": self._device.most_watts,
-            **proof_of(self.proof),
-        }
+        return RankReport(
+            phase=cast(Phase, phase or self._phase),
+            memory=tuple(self._reading(name, *peak) for name, peak in self._peaks.items()),
+            timeline=self._visits.timeline(self._link.rank, self._phase, *_most()),
+            observed=self.observer.report(self._link.rank) if self.observer else None,
+            torch=torch.__version__,
+            cuda=torch.version.cuda,
+            card_conditions=CardConditions(
+                slowed_by=tuple(sorted(self._device.slowed_by)), most_watts=self._device.most_watts or None
+            ),
+        )
 
     def _change(self, phase: str) -> None:
         self._take()
@@ -111,7 +109,7 @@ class CardProbe:
         self._host.start_phase(phase)
         known, self._phase = phase in self._peaks, phase
         if not known:
-            self._link.event({"phase": phase, **self.report()})
+            self._link.report(self.report())
 
     def _take(self) -> None:
         now = _most()
@@ -119,23 +117,23 @@ class CardProbe:
         self._peaks[self._phase] = max(now[0], before[0]), max(now[1], before[1])
         self._host.read()
 
-    def _reading(self, phase: str, allocated: int, reserved: int) -> dict[str, Any]:
-        alone = self._link.payload["alone"]
-        used = self._device.peaks.get(phase) if alone else None
+    def _reading(self, phase: str, allocated: int, reserved: int) -> PhaseMemory:
+        used = self._device.peaks.get(phase) if self._alone else None
         missing = {"by_category": NO_CATEGORIES}
         if used is None:
             shared = "ranks share the card, and NVML tells of all of them together"
-            missing["device_used_bytes"] = shared if not alone else self._device.problem or "no reading in this phase"
-        return {
-            "rank": self._link.rank,
-            "phase": phase,
-            "allocated_bytes": allocated,
-            "reserved_bytes": reserved,
-            "device_used_bytes": used,
-            "by_category": None,
-            "host_bytes": self._host.peaks.get(phase),
-            "missing": missing,
-        }
+            unread = self._device.problem or "no reading in this phase"
+            missing["device_used_bytes"] = unread if self._alone else shared
+        return PhaseMemory(
+            rank=self._link.rank,
+            phase=cast(Phase, phase),
+            allocated_bytes=allocated,
+            reserved_bytes=reserved,
+            device_used_bytes=used,
+            by_category=None,
+            host_bytes=self._host.peaks.get(phase),
+            missing=missing,
+        )
 
 
 def _most() -> tuple[int, int]:
@@ -144,12 +142,12 @@ def _most() -> tuple[int, int]:
 
 
 @contextmanager
-def _typed_out_of_memory(link: ChildLink, capacity: int) -> Iterator[None]:
+def _typed_out_of_memory(link: Link, job: ClipJob, capacity: int) -> Iterator[None]:
     """Torch's error as the core's, with the numbers of its message; the allocator's state is saved beside the log."""
     try:
         yield
     except torch.OutOfMemoryError as error:
-        path = Path(link.payload["folder"]) / f"rank{link.rank}.snapshot.pickle"
+        path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
         torch.cuda.memory._dump_snapshot(str(path))
         raise _core_error(error, link.rank, capacity) from error
 

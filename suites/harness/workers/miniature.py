@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import torch
 import torch.distributed as dist
@@ -17,59 +17,60 @@ from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
 from liveavatar_core.weights.shipped import shipped_weights
-from suites.harness.probes.observed_settings import SettingsObserver, proof_of
-from suites.harness.probes.phase_peaks import phase_peaks
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.messages import ClipJob, Loaded, RankReport
+from suites.harness.probes.observed_settings import SettingsObserver
+from suites.harness.probes.phase_peaks import phase_memory
+from suites.harness.probes.timelines import memory_timeline
+from suites.harness.processes.link import Link
+from suites.harness.records.measurements import Phase
 from suites.harness.workers.clips import count_clips, make_video, read_inputs
 
 
-def run(link: ChildLink) -> None:
-    """Commands: `load`, then `clip` until it answers that there are no more, then `finish`.
-
-    Payload: recipe, capacity_bytes, image, audio, prompt, video (path of the mp4).
-    """
-    recipe: Recipe = link.payload["recipe"]
-    timeline = TimelineBuilder()
-    tracker = MemoryTracker(rank=link.rank, capacity=Capacity(card=link.payload["capacity_bytes"]), listener=timeline)
-    tracker.on_phase = lambda phase: _tell(link, tracker, timeline, phase)
+def run(link: Link) -> None:
+    """The commands of a ClipJob: `load`, then `clip` for each clip, then `finish`."""
+    job = link.job(ClipJob)
+    probe = TrackerProbe(link, job.capacity_bytes)
     if link.world_size > 1:
-        dist.init_process_group("gloo", init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
-    inputs = read_inputs(link.payload)
+        dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    inputs = read_inputs(job.recipe)
     link.next_command()
-    proof = None
     try:
-        world = join_world(recipe.deployment, Memory(card=torch.device("cpu")))
-        weights = small_weights(recipe)
-        with tracker:
-            avatar = load_avatar(recipe, world, weights)
-            proof = SettingsObserver(avatar.system, tracker.place_of)
-            link.reply({"clips": count_clips(recipe, inputs)})
-            make_video(
-                link,
-                avatar,
-                inputs,
-                lambda: {
-                    "memory": phase_peaks(link.rank, tracker.peaks),
-                    "timeline": timeline.columns(link.rank),
-                    **proof_of(proof),
-                    "torch": torch.__version__,
-                    "cpu_kernels": install_cpu_kernels(),
-                },
-            )
+        world = join_world(job.recipe.deployment, Memory(card=torch.device("cpu")))
+        weights = small_weights(job.recipe)
+        with probe.tracker:
+            avatar = load_avatar(job.recipe, world, weights)
+            probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
+            link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
+            make_video(link, job, avatar, inputs, probe.report)
     finally:
-        _tell(link, tracker, timeline, next(reversed(tracker.peaks), "load"), proof_of(proof))
+        link.report(probe.report())
     if link.world_size > 1:
         dist.destroy_process_group()
+
+
+class TrackerProbe:
+    """A memory tracker and what it has seen; tells at each change of phase, so that a rank that fails leaves it."""
+
+    def __init__(self, link: Link, capacity_bytes: int | None) -> None:
+        """`capacity_bytes`: what the rank may hold; None: as much as it likes."""
+        self._rank, self._timeline = link.rank, TimelineBuilder()
+        self.tracker = MemoryTracker(rank=link.rank, capacity=Capacity(card=capacity_bytes), listener=self._timeline)
+        self.tracker.on_phase = lambda phase: link.report(self.report(phase))
+        self.observer: SettingsObserver | None = None
+        """Once there is a system to look at."""
+
+    def report(self, phase: str | None = None) -> RankReport:
+        """What is known so far, in `phase`; in the last one that the tracker saw, by default."""
+        return RankReport(
+            phase=cast(Phase, phase or next(reversed(self.tracker.peaks), "load")),
+            memory=phase_memory(self._rank, self.tracker.peaks),
+            timeline=memory_timeline(self._rank, self._timeline.points),
+            observed=self.observer.report(self._rank) if self.observer else None,
+            torch=torch.__version__,
+            cpu_kernels=install_cpu_kernels(),
+        )
 
 
 def small_weights(recipe: Recipe) -> Weights:
     """The tiny avatar's where the model is of its size, else values of chance. Raises CheckpointError."""
     return shipped_weights(recipe) if recipe.model == TINY else seeded_weights(recipe)
-
-
-def _tell(
-    link: ChildLink, tracker: MemoryTracker, timeline: TimelineBuilder, phase: str, proof: dict[str, Any] | None = None
-) -> None:
-    """Send what is known so far, so that a rank that fails leaves its readings behind."""
-    memory = phase_peaks(link.rank, tracker.peaks)
-    link.event({"phase": phase, "memory": memory, "timeline": timeline.columns(link.rank), **(proof or {})})

@@ -2,73 +2,65 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
-from dataclasses import asdict
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.parallel.system import System
+from liveavatar_core.recipes import single
 from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.cost.roofline import estimate_time
-from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_tracker import Capacity
 from liveavatar_core.simulation.replay.repeater import Listener
-from suites.harness.probes.observed_settings import SettingsObserver, proof_of
-from suites.harness.probes.phase_peaks import phase_peaks
-from suites.harness.processes.child_link import ChildLink
+from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
+from suites.harness.probes.observed_settings import SettingsObserver
+from suites.harness.probes.phase_peaks import phase_memory
+from suites.harness.probes.timelines import memory_timeline
+from suites.harness.processes.link import Link
 
 CLIP_PHASES = ("denoise", "decode")
 """What a clip's predicted seconds cover; load, encode and prefill happen once a run."""
 
 
-def simulate(link: ChildLink) -> None:
-    """Commands: `run`. Payload: recipe, card, ranks (the lowest rank of each role, one a process)."""
-    recipe, card = link.payload["recipe"], find_card(link.payload["card"])
-    rank = link.payload["ranks"][link.rank]
-    for _ in link.commands():
-        started = time.monotonic()
-        proofs: list[SettingsObserver] = []
-        capacity, trace = Capacity(card=card.usable_bytes), CardMemory(card.usable_bytes)
-        result = simulate_rank(recipe, rank, capacity, observe=partial(observe, proofs), trace=trace)
-        prediction = estimate_time(result.work, card, CLIP_PHASES)
-        link.reply(
-            {
-                "memory": _readings(result, trace.reserved.peaks),
-                "timeline": trace.timeline.columns(rank),
-                "out_of_memory": _details(result),
-                "clips": result.clips,
-                "predicted_seconds": prediction.seconds,
-                "communication_share": prediction.communication_share,
-                "least_seconds": prediction.least_seconds,
-                "least_communication_share": prediction.least_communication_share,
-                "breakdown": asdict(prediction),
-                "units": {"executed": result.units_executed, "repeated": result.units_repeated},
-                "verdict_seconds": time.monotonic() - started,
-                "torch": torch.__version__,
-                **proof_of(next(iter(proofs), None)),
-            }
-        )
+def simulate(link: Link) -> None:
+    """Command `simulate`, with a SimulationRequest; answered with a SimulationReport."""
+    for command in link.commands():
+        request = command.argument_as(SimulationRequest)
+        link.reply(simulate_role(request, request.ranks[link.rank]))
 
 
-def observe(proofs: list[SettingsObserver], system: System, place_of: Callable[[Tensor], str]) -> Listener:
-    """Have a proof hear of every call; repeated ones run no hook."""
-    proofs.append(SettingsObserver(system, place_of, hooked=False))
-    return proofs[0].see
+def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
+    """Execute one rank under the usable memory of the card; its caching allocator is modelled beside it."""
+    card = find_card(request.card)
+    observers: list[SettingsObserver] = []
+    capacity, trace = Capacity(card=card.usable_bytes), CardMemory(card.usable_bytes)
+    result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace)
+    report = RankReport(
+        memory=phase_memory(rank, result.peaks, trace.reserved.peaks),
+        timeline=memory_timeline(rank, trace.timeline.points),
+        observed=observers[0].report(rank) if observers else None,
+        torch=torch.__version__,
+    )
+    return SimulationReport(
+        report=report,
+        shortage=result.out_of_memory.shortage if result.out_of_memory else None,
+        clips=result.clips,
+        time=estimate_time(result.work, card, CLIP_PHASES),
+        units_executed=result.units_executed,
+        units_repeated=result.units_repeated,
+    )
 
 
-def _readings(result: SimulatedRank, reserved: dict[str, int]) -> list[dict[str, Any]]:
-    """What the tracker saw, and what the caching allocator would have kept reserved for it."""
-    return [
-        reading | ({"reserved_bytes": reserved[reading["phase"]]} if reading["phase"] in reserved else {})
-        for reading in phase_peaks(result.rank, result.peaks)
-    ]
+def observe(observers: list[SettingsObserver], system: System, place_of: Callable[[Tensor], str]) -> Listener:
+    """Have an observer hear of every call; repeated ones run no hook."""
+    observers.append(SettingsObserver(system, place_of, hooked=False))
+    return observers[0].see
 
 
-def _details(result: SimulatedRank) -> dict[str, Any] | None:
-    error = result.out_of_memory
-    return asdict(error.shortage) if error else None
+def warm_up() -> None:
+    """Simulate once, so that processes that are forked later find shapes and effects of operations known."""
+    simulate_role(SimulationRequest(recipe=single(1), card="A100 80GB SXM", ranks=(0,)), 0)

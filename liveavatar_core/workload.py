@@ -1,0 +1,71 @@
+"""What a run is given: portrait, voice and prompt, with the sizes that follow from them. Free of torch."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from liveavatar_core.errors import InvalidRecipe
+
+PIXELS_PER_TOKEN_SIDE = 16
+"""The VAE shrinks each side by 8, the transformer's patches by 2 more."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Portrait, voice and prompt of one run. Without files it is what a simulation takes: sizes, and no content."""
+
+    portrait_height: int = 768
+    """Pixels, upright as EXIF says."""
+    portrait_width: int = 512
+    """Pixels."""
+    voice_seconds: float | None = None
+    """How long the recording is; it is cut, or said again from its start, to what the clips last. None: no file."""
+    prompt: str = "a person talks to the camera"
+    """What the video shows."""
+    digest: str = ""
+    """Sixteen hex digits over the contents of portrait and voice; empty without files."""
+    image: str = field(default="", compare=False)
+    """Path of the portrait; where a file lies is no part of what is declared."""
+    audio: str = field(default="", compare=False)
+    """Path of the voice."""
+
+    def __post_init__(self) -> None:
+        if min(self.portrait_height, self.portrait_width) < 1:
+            raise InvalidRecipe(
+                f"a portrait of {self.portrait_width}x{self.portrait_height} pixels has no pixels",
+                "give a portrait of at least 64x64",
+            )
+
+    @classmethod
+    def of_files(cls, image: Path, audio: Path, prompt: str) -> Workload:
+        """The workload of two files and a prompt, which are read whole.
+
+        Raises:
+            BadInput: a file is missing, damaged, silent or shorter than 0.1 s.
+        """
+        from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
+        from liveavatar_core.media import read_audio, read_image  # here: codecs are loaded where files are given
+
+        portrait, voice = read_image(image), read_audio(audio)
+        return cls(
+            portrait_height=portrait.height,
+            portrait_width=portrait.width,
+            voice_seconds=len(voice) / AUDIO_SAMPLES_PER_SECOND,
+            prompt=prompt,
+            digest=hashlib.sha256(image.read_bytes() + audio.read_bytes()).hexdigest()[:16],
+            image=str(image.resolve()),
+            audio=str(audio.resolve()),
+        )
+
+    def output_size(self, max_area: int) -> tuple[int, int]:
+        """Height and width of the video in pixels, multiples of 64 that cover at most `max_area` together."""
+        from liveavatar_core.video_geometry import output_size  # here: it takes its rates from config, as recipes do
+
+        return output_size(self.portrait_height, self.portrait_width, max_area)
+
+    def tokens_per_frame(self, max_area: int) -> int:
+        """Tokens of one latent frame in the transformer."""
+        height, width = self.output_size(max_area)
+        return (height // PIXELS_PER_TOKEN_SIDE) * (width // PIXELS_PER_TOKEN_SIDE)

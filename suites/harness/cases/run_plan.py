@@ -1,0 +1,39 @@
+"""What one run is to do, decided before anything starts. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveavatar_core.config import Recipe
+from suites.harness.cases.tiers import Case, Tier
+from suites.harness.records.record import HardwareName
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """A case of a tier in one hardware mode."""
+
+    tier: Tier
+    """On what."""
+    case: Case
+    """What must come of it."""
+    hardware: HardwareName
+    """How it is run."""
+    recipe: Recipe
+    """What is run, workload included; in the miniature mode the small twin of the tier's."""
+    limit_bytes: int | None
+    """What a card may hold; None: nothing is imposed."""
+    folder: Path
+    """Takes logs and the mp4; there, and empty."""
+
+    @classmethod
+    def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
+        """The tier's own recipe, under what its cards may hold."""
+        recipe = tier.recipe(case)
+        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=tier.limit_bytes, folder=folder)
+
+    @property
+    def video(self) -> Path:
+        """The mp4, where ranks really run."""
+        return self.folder / "video.mp4"

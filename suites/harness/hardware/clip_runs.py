@@ -1,0 +1,85 @@
+"""Ranks that really run: load, clip after clip, finish; what that came to. Free of torch."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from suites.harness.cases.run_plan import RunPlan
+from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
+from suites.harness.probes.film.film import read_film
+from suites.harness.probes.film.quality import Quality, quality_of
+from suites.harness.processes.failures import GroupError
+from suites.harness.processes.rank_group import Job, RankGroup
+from suites.harness.pytest_plugin.clip_clock import ClipClock
+from suites.harness.records.measurements import Timing
+from suites.harness.records.run_result import RunResult, failed_result
+
+PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.miniature")
+"""Imported once for all groups of ranks: starting them would take longer than what they do."""
+
+
+def clip_job(plan: RunPlan, *, kept: Path | None = None) -> ClipJob:
+    """What ranks without cards are given; those on cards are told more. `kept`: where frames and latents go."""
+    return ClipJob(
+        recipe=plan.recipe,
+        folder=str(plan.folder),
+        video=str(plan.video),
+        kept=str(kept) if kept else None,
+        capacity_bytes=plan.limit_bytes,
+    )
+
+
+def run_clips(job: Job, given: ClipJob, clock: ClipClock, *, comparable: bool = False) -> RunResult:
+    """Run `job`, whose ranks are given `given`. `comparable`: no card is imitated, so seconds may be compared."""
+    group: RankGroup | None = None
+    started = time.monotonic()
+    try:
+        group = RankGroup.start(job, Path(given.folder))
+        with group:
+            loaded = group.command("load", answer=Loaded)
+            load_seconds = time.monotonic() - started
+            clips = clock(lambda: group.command("clip", answer=ClipTime), loaded[0].clips)
+            reports = tuple(group.command("finish", answer=RankReport))
+    except GroupError as error:
+        told = group.last_reports if group else []
+        return failed_result(error, tuple(each for each in told if each is not None))
+    return passed_result(given, clips, reports, load_seconds=load_seconds, comparable=comparable)
+
+
+def passed_result(
+    given: ClipJob,
+    clips: Sequence[Sequence[ClipTime]],
+    reports: tuple[RankReport, ...],
+    *,
+    load_seconds: float | None,
+    comparable: bool,
+) -> RunResult:
+    """The result of a run whose ranks all finished; looks through the film that they made."""
+    return RunResult(
+        outcome="pass",
+        reports=reports,
+        timing=_timing(clips, load_seconds, comparable),
+        quality=film_quality(given, reports),
+    )
+
+
+def film_quality(given: ClipJob, reports: Sequence[RankReport]) -> Quality:
+    """Of the mp4, as people see it."""
+    nan_blocks = next((each.nan_blocks for each in reports if each.nan_blocks is not None), None)
+    film = read_film(Path(given.video), nan_blocks)
+    return quality_of(film, clip_frames=given.recipe.clip.infer_frames)
+
+
+def _timing(clips: Sequence[Sequence[ClipTime]], load_seconds: float | None, comparable: bool) -> Timing:
+    """A clip takes as long as its slowest rank."""
+    first = [each.first_frame_seconds for each in clips[0] if each.first_frame_seconds is not None]
+    missing = {"predicted_seconds_per_clip": "measured"}
+    return Timing(
+        load_seconds=load_seconds,
+        clip_seconds=tuple(max(each.seconds for each in ranks) for ranks in clips),
+        first_frame_seconds=max(first),
+        comparable=comparable,
+        missing=missing if load_seconds is not None else missing | {"load_seconds": "ranks were started elsewhere"},
+    )

@@ -1,0 +1,104 @@
+"""What ranks are told and what they tell: frozen dataclasses, so that a wrong field is named. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from liveavatar_core.config import Recipe
+from liveavatar_core.errors import MemoryShortage
+from liveavatar_core.simulation.cost.roofline import TimeEstimate
+from suites.harness.records.measurements import CardConditions, MemoryTimeline, ObservedSettings, Phase, PhaseMemory
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipJob:
+    """What ranks that really run are given; their commands are `load`, `clip` for each clip, `finish`."""
+
+    recipe: Recipe
+    """What to run; its workload names the files of portrait and voice."""
+    folder: str
+    """Where files about the run go."""
+    video: str
+    """Path of the mp4 that the decode rank writes."""
+    kept: str | None = None
+    """A safetensors file for latents and frames that no coder has touched; None: they are not kept."""
+    capacity_bytes: int | None = None
+    """What a rank may hold on its card; None: the whole card."""
+    backend: str = "gloo"
+    """Between ranks: gloo, or nccl."""
+    card_uuids: tuple[str, ...] = ()
+    """The card of each rank, as NVML names it; empty without cards."""
+    alone_on_card: bool = True
+    """Whether no other rank is on a rank's card, so that NVML's bytes are its own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loaded:
+    """The answer to `load`: weights are in place."""
+
+    clips: int
+    """How many clips there will be."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipTime:
+    """The answer to `clip`."""
+
+    seconds: float
+    """From the command to the clip's last block on this rank."""
+    first_frame_seconds: float | None
+    """From the command to the first decoded frame; None on ranks that decode nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankReport:
+    """What a rank knows of its run: told at each change of phase, and the answer to `finish`."""
+
+    phase: Phase | None = None
+    """What it is doing; None before it has begun."""
+    memory: tuple[PhaseMemory, ...] = ()
+    """Peaks of the phases so far."""
+    timeline: MemoryTimeline | None = None
+    """How full its card was while the run went on."""
+    observed: ObservedSettings | None = None
+    """What it was seen to do; None: it ended before there was anything to see."""
+    torch: str | None = None
+    """Version of torch."""
+    cuda: str | None = None
+    """Version of CUDA that torch was built with; None without a card."""
+    cpu_kernels: str | None = None
+    """In what the CPU multiplies bfloat16; None where a card computes."""
+    card_conditions: CardConditions = CardConditions()
+    """What held its card back."""
+    nan_blocks: int | None = None
+    """Blocks whose latents were not finite, on the rank that decodes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationRequest:
+    """The argument of `simulate`: a process executes one rank."""
+
+    recipe: Recipe
+    """What to execute on fake tensors."""
+    card: str
+    """Name of the card in cards.toml."""
+    ranks: tuple[int, ...]
+    """The rank that each process executes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationReport:
+    """The answer to `simulate`."""
+
+    report: RankReport
+    """Memory, timeline and settings, as of a rank that really runs."""
+    shortage: MemoryShortage | None
+    """Where the card was too small; None: it passed."""
+    clips: int
+    """Clips made."""
+    time: TimeEstimate
+    """Predicted seconds of denoising and decoding all clips."""
+    units_executed: int
+    """Calls of blocks, injectors, ... that were executed."""
+    units_repeated: int
+    """Calls whose recorded effect stands for them."""

@@ -1,0 +1,55 @@
+"""What a rank that torchrun started leaves in the shared folder: one file, whole after each answer. Free of torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from liveavatar_core.errors import BadData
+from suites.harness.messages import ClipTime, RankReport
+from suites.harness.processes.link import ErrorReport, decoded, encoded
+from suites.harness.records.record import write_atomically
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardIdentity:
+    """The card that a rank worked on, as its driver tells."""
+
+    name: str | None
+    """The card's name, form factor included."""
+    total_bytes: int | None
+    """Its memory."""
+    driver: str | None
+    """Version of the driver."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankFile:
+    """Everything that one rank told."""
+
+    card: CardIdentity | None = None
+    """None without cards, and before one was taken."""
+    answered: int = 0
+    """Commands that were answered."""
+    clips: tuple[ClipTime, ...] = ()
+    """Seconds of each clip."""
+    last_report: RankReport = RankReport()
+    """What it knew of its run."""
+    finished: bool = False
+    """Whether it came to its end."""
+    error: ErrorReport | None = None
+    """What ended it."""
+
+    def write(self, path: Path) -> None:
+        """Replace `path`, whole or not at all."""
+        write_atomically(path, encoded(self))
+
+
+def read_rank_file(path: Path) -> RankFile:
+    """What a rank left; of one that left nothing, that. Raises BadData for a file that is none."""
+    try:
+        return decoded(RankFile, path.read_text(encoding="utf-8"), str(path))
+    except FileNotFoundError:
+        return RankFile()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{path}: {error}", "run the job again") from error

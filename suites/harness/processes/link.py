@@ -1,0 +1,109 @@
+"""How a rank and whoever commands it talk: frozen dataclasses as JSON text, read strictly. Free of torch."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from liveavatar_core import errors, strict
+from liveavatar_core.errors import BadData, LiveAvatarError, MemoryShortage, OutOfMemory
+from suites.harness.messages import RankReport
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T")
+MESSAGE_LIMIT = 4000
+
+
+def encoded(message: DataclassInstance) -> str:
+    """`message` as JSON text."""
+    return json.dumps(strict.plain(message), allow_nan=False)
+
+
+def decoded(kind: type[T], text: str, where: str) -> T:
+    """The `kind` (a dataclass) that `text` holds. Raises BadData, which names `where` and the field that is wrong."""
+    try:
+        data: Any = json.loads(text)
+    except ValueError as error:
+        raise BadData(f"{where}: {error}", "both ends of a link must be of one version") from error
+    return strict.build(kind, data, where)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Command:
+    """What a rank is to do next."""
+
+    name: str
+    """Which of the commands that its target knows."""
+    argument: str = ""
+    """A dataclass as JSON text; empty where the command takes none."""
+
+    def argument_as(self, kind: type[T]) -> T:
+        """The argument as a `kind`; raises BadData where it is none."""
+        return decoded(kind, self.argument, f"argument of {self.name!r}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Done:
+    """The answer to a command that has nothing else to say."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorReport:
+    """An exception as it crosses the border: rebuilt on the other side if it is one of the core's, else as text."""
+
+    type_name: str
+    """Name of its class."""
+    message: str
+    """Its text, at most MESSAGE_LIMIT characters; of the core's errors the first line."""
+    next_step: str = ""
+    """Of the core's errors: what to do."""
+    of_core: bool = False
+    """Whether its class is one of liveavatar_core.errors."""
+    shortage: MemoryShortage | None = None
+    """Of an OutOfMemory: its numbers."""
+
+    @classmethod
+    def of(cls, error: BaseException) -> ErrorReport:
+        """`error`, ready to be sent."""
+        name = type(error).__name__
+        if isinstance(error, LiveAvatarError) and getattr(errors, name, None) is type(error):
+            shortage = error.shortage if isinstance(error, OutOfMemory) else None
+            return cls(type_name=name, message=error.what, next_step=error.next_step, of_core=True, shortage=shortage)
+        return cls(type_name=name, message=str(error)[:MESSAGE_LIMIT])
+
+    @property
+    def typed(self) -> LiveAvatarError | None:
+        """The exception itself, if it is one of the core's."""
+        if self.shortage is not None:
+            return OutOfMemory(self.shortage)
+        return getattr(errors, self.type_name)(self.message, self.next_step) if self.of_core else None
+
+
+class Link(Protocol):
+    """What a target is given: who it is, what it is told, and the way to answer."""
+
+    rank: int
+    """0 .. world_size - 1."""
+    world_size: int
+    """Ranks in the group."""
+    rendezvous: str
+    """Where the ranks meet, as torch's `init_method`."""
+
+    def job(self, kind: type[T]) -> T:
+        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+
+    def next_command(self) -> Command | None:
+        """Wait for the next command; None when there are no more."""
+
+    def commands(self) -> Iterator[Command]:
+        """Every command until there are no more."""
+
+    def reply(self, message: DataclassInstance) -> None:
+        """Answer the last command."""
+
+    def report(self, report: RankReport) -> None:
+        """Tell how far this rank is; may be called from any thread. The last one outlives a rank that fails."""
