@@ -10,22 +10,22 @@ from __future__ import annotations
 import gc
 import weakref
 from collections.abc import Callable, Container, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import torch
-from torch._subclasses.fake_tensor import FakeTensor
 from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._sharding_prop import ShardingPropagator
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from liveavatar_core import scopes
+from liveavatar_core import scopes, torch_private
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
+from liveavatar_core.parallel import hooks
 from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, ReplayedCall, Rise
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
+from liveavatar_core.simulation.counting_hooks import COUNTING
 from liveavatar_core.simulation.fake_tensors import WHERE, Observe, active_fake_mode, is_meta
+from liveavatar_core.torch_private import FakeTensor, TorchDispatchMode, storage_key
 
 ALLOCATION_UNIT = 512
 """Bytes that the CUDA caching allocator rounds every request up to."""
@@ -99,16 +99,16 @@ class MemoryTracker:
         if type(tensor) is not FakeTensor and tensor.device.type == "meta":
             return
         storage = tensor.untyped_storage()
-        if storage._cdata not in self._living:
+        if storage_key(storage) not in self._living:
             self._enter(storage, storage.nbytes())
 
     def place_of(self, tensor: torch.Tensor) -> str:
         """Where a tensor stands: card or host."""
-        entry = self._living.get(tensor.untyped_storage()._cdata)
+        entry = self._living.get(storage_key(tensor.untyped_storage()))
         return entry[0].place if entry else scopes.current().place
 
     def _enter(self, storage: torch.UntypedStorage, nbytes: int) -> None:
-        scope, key = scopes.current(), storage._cdata
+        scope, key = scopes.current(), storage_key(storage)
         size = -(-nbytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
         self._check(size, scope)
         self._allocations += 1
@@ -127,7 +127,7 @@ class MemoryTracker:
             self._tell(Event(False, allocation))
 
     def _resized(self, storage: torch.UntypedStorage, nbytes: int) -> None:
-        self._leave(storage._cdata)
+        self._leave(storage_key(storage))
         self._enter(storage, nbytes)
 
     def _check(self, size: int, scope: scopes.Scope) -> None:
@@ -194,7 +194,7 @@ class MemoryTracker:
 
     def number_of(self, tensor: torch.Tensor | None) -> int | None:
         """The number of the tensor's allocation; None if it stands in no book."""
-        entry = None if tensor is None else self._living.get(tensor.untyped_storage()._cdata)
+        entry = None if tensor is None else self._living.get(storage_key(tensor.untyped_storage()))
         return None if entry is None else entry[0].number
 
     def living(self, numbers: Container[int]) -> dict[int, int]:
@@ -204,7 +204,7 @@ class MemoryTracker:
     def adopt(self, tensor: torch.Tensor, allocation: Allocation) -> None:
         """Enter a storage that is as good as allocated already: it changes the totals, no peak."""
         storage = tensor.untyped_storage()
-        key = storage._cdata
+        key = storage_key(storage)
         self._living[key] = (allocation, weakref.ref(storage, partial(self._leave, key)))
         self.totals[allocation.place][allocation.category] += allocation.size
         self.allocated[allocation.place] += allocation.size
@@ -243,21 +243,33 @@ class MemoryTracker:
                 peak.by_category[name] += change
 
     def __enter__(self) -> MemoryTracker:
-        gc.freeze()  # what the process has loaded need not be looked through when a part has been sharded
-        gc.disable()  # what a cycle holds would be freed at a moment that depends on all else in the process
-        self._unpatch = _watch_resizes(self._resized)
-        # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
-        ShardingPropagator._fake_mode_lock = _Pause(self)  # type: ignore[assignment]
-        self._dispatch = observed_by(self)
-        self._dispatch.__enter__()
+        with ExitStack() as stack:
+            stack.enter_context(_no_garbage_collection())
+            stack.enter_context(torch_private.resizes_told(self._resized))
+            # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
+            stack.enter_context(torch_private.shape_inference_in(_Pause(self)))
+            stack.enter_context(hooks.hooked(COUNTING))
+            stack.enter_context(observed_by(self))
+            self._entered = stack.pop_all()
         return self
 
     def __exit__(self, *exc: Any) -> None:
-        self._dispatch.__exit__(*exc)
-        self._unpatch()
-        ShardingPropagator._fake_mode_lock = nullcontext()
-        gc.enable()
-        gc.unfreeze()
+        self._entered.__exit__(*exc)
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """Collect no cycles inside: what one holds would be freed at a moment that depends on all else in the process."""
+    before = gc.isenabled()
+    if before:
+        gc.freeze()  # what the process has loaded need not be looked through when a part has been sharded
+    gc.disable()
+    try:
+        yield
+    finally:
+        if before:
+            gc.enable()
+            gc.unfreeze()
 
 
 def observed_by(tracker: MemoryTracker) -> AbstractContextManager[Any]:
@@ -295,19 +307,3 @@ class _Pause:
 
     def __exit__(self, *exc: object) -> None:
         self._ledger._pauses -= 1
-
-
-def _watch_resizes(told: Callable[[torch.UntypedStorage, int], None]) -> Callable[[], None]:
-    """Hear of every storage resize until the returned function is called: they are no aten operations."""
-    original = torch.UntypedStorage.resize_
-
-    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
-        told(storage, size)  # first, as an allocator refuses before it gives
-        return original(storage, size)
-
-    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]
-
-    def unpatch() -> None:
-        torch.UntypedStorage.resize_ = original  # type: ignore[method-assign]
-
-    return unpatch

@@ -12,7 +12,7 @@ import pynvml
 import torch
 import torch.distributed as dist
 
-from liveavatar_core import scopes
+from liveavatar_core import scopes, torch_private
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from liveavatar_core.parallel.devices import Memory
@@ -150,7 +150,7 @@ def _typed_out_of_memory(link: ChildLink, capacity: int) -> Iterator[None]:
         yield
     except torch.OutOfMemoryError as error:
         path = Path(link.payload["folder"]) / f"rank{link.rank}.snapshot.pickle"
-        torch.cuda.memory._dump_snapshot(str(path))
+        torch_private.dump_allocator_snapshot(str(path))
         raise _core_error(error, link.rank, capacity) from error
 
 
