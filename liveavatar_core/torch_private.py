@@ -1,6 +1,8 @@
-"""Every name of torch that its authors do not promise to keep, in one place, looked for when this is imported.
+"""Every name of torch that its authors do not promise to keep, in one place, looked for before anything runs.
 
-Nothing else in the project uses a private name of torch; what these do stands here under names of our own.
+Nothing else in the project uses a private name of torch; what these do stands here under names of our own. What a run
+needs is looked for when this is imported, what simulations need beyond it when their memory tracker is: machines with
+cards often have an older torch, and do not simulate.
 """
 
 from __future__ import annotations
@@ -26,42 +28,22 @@ _FSDP = "torch.distributed.fsdp._fully_shard"
 _FLAT = "torch.distributed.fsdp._flat_param.FlatParameter"
 _ATEN = "torch.ops.aten"
 
-PRIVATE_NAMES = (
+RUN_NAMES = (
     "torch._scaled_mm",
     "torch.cuda.memory._dump_snapshot",
-    "torch.Tensor._make_subclass",
-    "torch.Tensor._use_count",
-    "torch.UntypedStorage._cdata",
-    "torch._C._DisableTorchDispatch",
-    "torch._C._PreserveDispatchKeyGuard",
-    "torch._C._TorchDispatchModeKey.FAKE",
-    "torch._C._get_dispatch_mode",
-    "torch._C._set_meta_in_tls_dispatch_include",
-    "torch._ops.OpOverload._schema",
-    "torch._subclasses.fake_tensor.FakeTensor",
-    "torch._subclasses.fake_tensor.FakeTensorMode._should_skip_dynamo",
-    "torch._subclasses.fake_tensor.FakeTensorMode.in_kernel_invocation",
+    "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils._pytree.tree_leaves",
     "torch.testing._internal.distributed.fake_pg.FakeStore",
-    "torch.nn.Module._call_impl",
-    "torch.nn.Module._parameters",
-    "torch.nn.Module._buffers",
-    "torch.nn.Module._forward_hooks",
     "torch.nn.Module._forward_pre_hooks",
-    "torch.distributed.tensor.DTensor._local_tensor",
-    "torch.distributed.tensor._sharding_prop.ShardingPropagator._fake_mode_lock",
-    f"{_FSDP}._fsdp_collectives.AllGatherResult.all_gather_output",
-    f"{_FSDP}._fsdp_param.FSDPParam._sharded_param_data",
+    "torch.distributed.tensor._sharding_prop.ShardingPropagator",
+    f"{_FSDP}._fsdp_collectives.AllGatherResult",
     f"{_FSDP}._fsdp_param.FSDPParam._init_extensions",
     f"{_FSDP}._fsdp_param.FSDPParam.reset_sharded_param",
-    f"{_FSDP}._fsdp_param_group.AllGatherState.all_gather_result",
-    f"{_FSDP}._fsdp_param_group.FSDPCommContext.all_gather_state",
+    f"{_FSDP}._fsdp_param_group.AllGatherState",
     f"{_FSDP}._fsdp_param_group.FSDPParamGroup.fsdp_params",
     f"{_FSDP}._fsdp_param_group.FSDPParamGroup._reset_sharded_params",
-    f"{_FSDP}._fsdp_param_group.FSDPParamGroup._sharded_state",
-    f"{_FSDP}._fsdp_state.FSDPState._comm_ctx",
-    f"{_FSDP}._fsdp_state.FSDPState._fsdp_param_groups",
+    f"{_FSDP}._fsdp_state.FSDPState._fsdp_param_group",
     f"{_FSDP}.FSDPModule._get_fsdp_state",
     "torch.distributed.fsdp.FullyShardedDataParallel._fsdp_wrapped_module",
     "torch.distributed.fsdp._common_utils._FSDPState._handle",
@@ -79,7 +61,35 @@ PRIVATE_NAMES = (
     "torch.ops.c10d._allgather_base_",
     "torch.ops.c10d._reduce_scatter_base_",
 )
-"""What this module takes from torch: attributes of modules, of classes, and those that classes give their objects."""
+"""What a run takes: attributes of modules, of classes, and those that classes give their objects; and what is read
+when this module is imported."""
+
+SIMULATION_NAMES = (
+    "torch.Tensor._make_subclass",
+    "torch.Tensor._use_count",
+    "torch.UntypedStorage._cdata",
+    "torch._C._DisableTorchDispatch",
+    "torch._C._PreserveDispatchKeyGuard",
+    "torch._C._TorchDispatchModeKey.FAKE",
+    "torch._C._get_dispatch_mode",
+    "torch._C._set_meta_in_tls_dispatch_include",
+    "torch._ops.OpOverload._schema",
+    "torch._subclasses.fake_tensor.FakeTensorMode._should_skip_dynamo",
+    "torch._subclasses.fake_tensor.FakeTensorMode.in_kernel_invocation",
+    "torch.nn.Module._call_impl",
+    "torch.nn.Module._parameters",
+    "torch.nn.Module._buffers",
+    "torch.nn.Module._forward_hooks",
+    "torch.distributed.tensor.DTensor._local_tensor",
+    "torch.distributed.tensor._sharding_prop.ShardingPropagator._fake_mode_lock",
+    f"{_FSDP}._fsdp_collectives.AllGatherResult.all_gather_output",
+    f"{_FSDP}._fsdp_param.FSDPParam._sharded_param_data",
+    f"{_FSDP}._fsdp_param_group.AllGatherState.all_gather_result",
+    f"{_FSDP}._fsdp_param_group.FSDPCommContext.all_gather_state",
+    f"{_FSDP}._fsdp_param_group.FSDPParamGroup._sharded_state",
+    f"{_FSDP}._fsdp_state.FSDPState._comm_ctx",
+)
+"""What simulations take beyond that."""
 
 
 class UnsupportedTorch(LiveAvatarError):
@@ -120,7 +130,7 @@ def _gives_objects(owner: type, name: str) -> bool:
     )
 
 
-check_names(PRIVATE_NAMES)
+check_names(RUN_NAMES)
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult  # noqa: E402
@@ -197,7 +207,10 @@ def dump_allocator_snapshot(path: str) -> None:
 
 # Fake tensors and dispatch
 
-without_dispatch: Callable[[], AbstractContextManager] = torch._C._DisableTorchDispatch
+
+def without_dispatch() -> AbstractContextManager:
+    """Inside, operations on fake tensors reach the kernels of what they are made of."""
+    return torch._C._DisableTorchDispatch()
 
 
 class PlainFakeMode(FakeTensorMode):
@@ -237,8 +250,13 @@ def innermost_fake_mode() -> FakeTensorMode | None:
 
 def sharded_parameters(unit: nn.Module) -> list[Any]:
     """What `fully_shard` keeps for each parameter that is in shards in this unit itself; empty for other modules."""
-    groups = unit._get_fsdp_state()._fsdp_param_groups if isinstance(unit, FSDPModule) else ()
-    return [parameter for group in groups for parameter in group.fsdp_params]
+    group = _parameter_group(unit)
+    return [] if group is None else list(group.fsdp_params)
+
+
+def _parameter_group(unit: nn.Module) -> Any:
+    """What `fully_shard` gathers at once for a unit; None where it has nothing of its own to gather."""
+    return unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
 
 
 def shard_data(parameter: Any) -> Tensor:
@@ -256,16 +274,18 @@ def adopt_shards(unit: nn.Module) -> None:
 
     Its first forward would do it otherwise, and the copies would seem to be gathered weights.
     """
-    for parameter in sharded_parameters(unit):
-        parameter.reset_sharded_param()
-        parameter._init_extensions()
-    for group in unit._get_fsdp_state()._fsdp_param_groups if isinstance(unit, FSDPModule) else ():
+    group = _parameter_group(unit)
+    if group is not None:
+        for parameter in group.fsdp_params:
+            parameter.reset_sharded_param()
+            parameter._init_extensions()
         group._reset_sharded_params = True
 
 
-def sharded_states(unit: FSDPModule) -> tuple[Any, ...]:
-    """Whether the parameters of a unit lie in shards or are gathered, group by group."""
-    return tuple(group._sharded_state for group in unit._get_fsdp_state()._fsdp_param_groups)
+def sharded_state(unit: FSDPModule) -> Any:
+    """Whether the parameters of a unit lie in shards or are gathered; None where it has none of its own."""
+    group = _parameter_group(unit)
+    return None if group is None else group._sharded_state
 
 
 def gathered_leftover(unit: FSDPModule) -> Tensor | None:

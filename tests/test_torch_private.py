@@ -69,7 +69,9 @@ def test_nothing_else_uses_a_private_name_of_torch() -> None:
 
 def test_everything_that_it_uses_is_looked_for() -> None:
     tree = ast.parse(MODULE.read_text(encoding="utf-8"))
-    looked_for = {part for name in torch_private.PRIVATE_NAMES for part in name.split(".")}
+    looked_for = {
+        part for name in (*torch_private.RUN_NAMES, *torch_private.SIMULATION_NAMES) for part in name.split(".")
+    }
     assert foreign_names(tree, own_names(tree)) <= looked_for
 
 
@@ -84,14 +86,14 @@ def test_what_is_missing_is_named_with_the_version() -> None:
 
 
 @pytest.mark.parametrize(
-    ("owner", "name"),
+    ("owner", "name", "imported"),
     [
-        ("torch._C", "_get_dispatch_mode"),
-        ("torch.nn.Module", "_call_impl"),
+        ("torch", "_scaled_mm", "torch_private"),
+        ("torch.nn.Module", "_call_impl", "simulation.memory_tracker"),
     ],
 )
-def test_a_torch_without_a_name_is_refused_when_the_module_is_imported(owner: str, name: str) -> None:
-    script = f"import torch, torch.distributed.tensor\ndel {owner}.{name}\nimport liveavatar_core.torch_private"
+def test_a_torch_without_a_name_is_refused_before_anything_runs(owner: str, name: str, imported: str) -> None:
+    script = f"import torch\ndel {owner}.{name}\nimport liveavatar_core.{imported}"
     ended = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, text=True, check=False)
     assert ended.returncode != 0
     assert f"UnsupportedTorch: torch {torch.__version__} has no {owner}.{name}\n" in ended.stderr
@@ -156,3 +158,15 @@ def test_a_nested_tracker_of_fake_tensors_takes_nothing_from_the_outer_one() -> 
         assert (inner.allocated["card"], outer.allocated["card"]) == (4096, 4096)
         del held
         assert outer.allocated["card"] == 0
+
+
+def test_compat_runs_on_both_ends_of_the_versions_that_are_named() -> None:
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    tested = next(line for line in makefile.splitlines() if line.startswith("COMPAT_TORCH ?="))
+    versions = [tuple(map(int, version.split("."))) for version in tested.partition("=")[2].split()]
+    least, below = (
+        tuple(map(int, bound.lstrip("<>=").split("."))) for bound in torch_private.TESTED_VERSIONS.split(",")
+    )
+    assert min(versions)[: len(least)] == least
+    newest = max(versions)
+    assert (newest[0], newest[1] + 1) == below

@@ -27,6 +27,8 @@ from liveavatar_core.simulation.counting_hooks import COUNTING
 from liveavatar_core.simulation.fake_tensors import WHERE, Observe, active_fake_mode, is_meta
 from liveavatar_core.torch_private import FakeTensor, TorchDispatchMode, storage_key
 
+torch_private.check_names(torch_private.SIMULATION_NAMES)
+
 ALLOCATION_UNIT = 512
 """Bytes that the CUDA caching allocator rounds every request up to."""
 

@@ -52,9 +52,7 @@ class Signatures:
         Worked out anew where weights lie in other allocations than at the last call.
         """
         weights = list(self._weights(unit))
-        gathered = tuple(
-            state for module in self.sharded_modules(unit) for state in torch_private.sharded_states(module)
-        )
+        gathered = tuple(torch_private.sharded_state(module) for module in self.sharded_modules(unit))
         state = gathered, tuple(map(self._number_of, weights))
         known = self._units.get(unit)
         if known is None or known[0] != state:
