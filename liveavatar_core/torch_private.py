@@ -254,7 +254,7 @@ def sharded_parameters(unit: nn.Module) -> list[Any]:
     return [] if group is None else list(group.fsdp_params)
 
 
-def _parameter_group(unit: nn.Module) -> Any:
+def _parameter_group(unit: nn.Module | FSDPModule) -> Any:
     """What `fully_shard` gathers at once for a unit; None where it has nothing of its own to gather."""
     return unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
 

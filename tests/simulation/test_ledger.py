@@ -10,7 +10,8 @@ from torch.distributed.tensor import DTensor, Replicate, Shard
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
+from liveavatar_core.simulation.memory_account import Capacity
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.torch_private import FakeStore
 
 KIB = 1024

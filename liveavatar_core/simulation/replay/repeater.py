@@ -52,7 +52,7 @@ class UnitReplayer:
     """Watches calls of units and repeats what it has seen twice."""
 
     def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
-        self._ledger, self._recorder = tracker, CallRecorder(tracker, work)
+        self._tracker, self._recorder = tracker, CallRecorder(tracker, work)
         self._signatures = Signatures(tracker.place_of, tracker.number_of)
         self._seen: dict[Any, CallEffect | None] = {}
         self._proven: dict[Any, CallEffect] = {}
@@ -75,9 +75,9 @@ class UnitReplayer:
             self.listener(unit, args)
         key = self._key(unit, arguments)
         effect = self._proven.get(key)
-        if effect is not None and self._ledger.fits(effect.program):
+        if effect is not None and self._tracker.fits(effect.program):
             self.repeated += 1
-            left = self._ledger.number_of(self._leftover(unit))
+            left = self._tracker.number_of(self._leftover(unit))
             result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
             _hand_over(unit, args, result)
             return result

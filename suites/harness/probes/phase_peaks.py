@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from liveavatar_core.simulation.memory_tracker import PhasePeak
+from liveavatar_core.simulation.memory_account import PhasePeak
 
 
 def phase_peaks(rank: int, peaks: Mapping[str, PhasePeak]) -> list[dict[str, Any]]:

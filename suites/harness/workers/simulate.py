@@ -16,7 +16,7 @@ from liveavatar_core.parallel.system import System
 from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.cost.roofline import estimate_time
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.replay.repeater import Listener
 from suites.harness.probes.observed_settings import SettingsObserver, proof_of
 from suites.harness.probes.phase_peaks import phase_peaks
