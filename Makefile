@@ -6,16 +6,20 @@ HARDWARE ?= simulated,miniature
 TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
 SUITES ?= $(addprefix suites/tiers/test_,gpu4x24.py gpu5x24.py gpu1x80.py)
 
+COMPAT_TORCH ?= 2.13.0
+FAST_TESTS := tests/test_torch_private.py tests/simulation tests/parity tests/test_load.py tests/test_ulysses.py
+
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup conformance quality fuzz test lint clean
+.PHONY: help setup conformance quality fuzz test compat lint clean
 
 help:  ## What can be made, and with which variables
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nvariables: PYTHON=%s  WORKERS=%s  HARDWARE=%s\n' '$(PYTHON)' '$(WORKERS)' '$(HARDWARE)'
+	@printf '           COMPAT_TORCH="%s"\n' '$(COMPAT_TORCH)'
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
 
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
@@ -30,6 +34,12 @@ fuzz: $(READY)  ## Do drawn recipes keep the rules of memory, results and refusa
 test: lint  ## Checks of the project itself: style, types, tests
 	$(BIN)/pytest tests -n $(WORKERS)
 
+compat: $(COMPAT_TORCH:%=compat-%)  ## The fast tests on the oldest and the newest torch of pyproject.toml
+
+compat-%:
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' TORCH='$*' ci/setup.sh .compat/torch-$*
+	.compat/torch-$*/bin/python -m pytest $(FAST_TESTS) -n $(WORKERS) -q
+
 lint: $(READY)  ## Style and types only
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -42,5 +52,5 @@ $(READY): pyproject.toml ci/constraints.txt ci/setup.sh
 	@touch $@
 
 clean:  ## Remove the virtual environment, reports and caches
-	rm -rf $(VENV) report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .compat report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -18,13 +18,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from liveavatar_core.model.cache import KVCache
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.state import BlockContext
 from liveavatar_core.model.transformer import Denoise, LiveAvatarTransformer, Prefill
+from liveavatar_core.torch_private import TorchDispatchMode, flash_attention_cpu, tree_leaves
 
 YARDSTICK = TransformerParams(
     dim=512,
@@ -40,7 +39,7 @@ PRODUCTS = {
     torch.ops.aten.mm.default,
     torch.ops.aten.bmm.default,
     torch.ops.aten.convolution.default,
-    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu.default,
+    flash_attention_cpu.default,
 }
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 from suites.harness.cases.tiers import Case, Tier, read_tiers
 
 ROW = "{:<10} {:<26} {:>4} {:<6} {:>9} {:>9} {:>9} {:>9}"

@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that everything runs in: ci/setup.sh FOLDER
 #   PYTHON       interpreter to make it with, 3.11 or newer (python3)
+#   TORCH        version of torch to install in place of the one in ci/constraints.txt
 #   TORCH_INDEX  package index that torch comes from; the default has no CUDA in it, so that a laptop downloads
 #                200 MB and not 3 GB. On a machine with cards: https://download.pytorch.org/whl/cu130
 set -euo pipefail
@@ -22,7 +23,13 @@ version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>
 "$python" -c 'import ensurepip, venv' 2>/dev/null ||
     fail "$python has no venv module" "apt-get install python${version%.*}-venv, or another PYTHON="
 
-echo "Setting up $folder with Python $version"
+constraints=ci/constraints.txt
+if [ -n "${TORCH:-}" ]; then
+    constraints=$(mktemp)
+    { grep -v '^torch==' ci/constraints.txt; echo "torch==$TORCH"; } >"$constraints"
+fi
+
+echo "Setting up $folder with Python $version${TORCH:+ and torch $TORCH}"
 "$python" -m venv "$folder"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT
@@ -33,7 +40,7 @@ pip() {
 }
 
 # torch alone, from its own index: a general index would bring the CUDA build and gigabytes of libraries.
-pip --retries 1 install --constraint ci/constraints.txt --no-deps --index-url "$torch_index" torch ||
+pip --retries 1 install --constraint "$constraints" --no-deps --index-url "$torch_index" torch ||
     fail "torch could not be installed from $torch_index" "make TORCH_INDEX=<an index that has the torch of ci/constraints.txt>"
-pip install --constraint ci/constraints.txt --editable ".[dev]" ||
+pip install --constraint "$constraints" --editable ".[dev]" ||
     fail "the packages of pyproject.toml could not be installed" "read pip's message above; PIP_INDEX_URL names another index"

@@ -22,7 +22,7 @@ from liveavatar_core.parallel.quantize import (
 )
 from liveavatar_core.pipeline import open_avatar
 from liveavatar_core.simulation.estimate import simulate_rank, simulated_inputs
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 
 TWO = {"num_gpus_dit": 2, "ulysses_size": 2}
 

@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 
 from liveavatar_core import scopes
 from liveavatar_core.config import ModelParams
@@ -19,6 +18,7 @@ from liveavatar_core.model.layers import Float32Linear, RMSNorm
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.state import BlockContext, ConditionState
 from liveavatar_core.model.transformer import Denoise, LiveAvatarTransformer, Prefill
+from liveavatar_core.torch_private import FakeTensor, FakeTensorMode
 from tiny_avatar.training.transformer import GrowingCache
 
 PARAMS = TransformerParams(

@@ -20,7 +20,8 @@ from liveavatar_core.pipeline import FrameBlock, Inputs, load_avatar, open_avata
 from liveavatar_core.pipeline import avatar as avatar_module
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker, PhasePeak
+from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.video_geometry import num_clips_in
 
 ALONE = Deployment()

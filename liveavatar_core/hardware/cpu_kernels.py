@@ -16,6 +16,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from liveavatar_core import torch_private
+
 PRODUCTS = ("aten::addmm", "aten::mm", "aten::baddbmm", "aten::bmm")
 """What multiplies; attention does not gain: its own kernel adds up in float32 already."""
 
@@ -49,7 +51,7 @@ def has_bfloat16_units() -> bool:
     """Whether torch has bfloat16 kernels for this processor that are worth taking; heeds ATEN_CPU_CAPABILITY."""
     if platform.machine() in ("x86_64", "AMD64"):
         return torch.backends.cpu.get_cpu_capability() == "AVX512"
-    return HAS_ONEDNN and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return HAS_ONEDNN and torch_private.has_onednn_bfloat16()
 
 
 def _replace(name: str, kernel: Kernel) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from liveavatar_core import torch_private
 from liveavatar_core.errors import InvalidRecipe
 
 _CUDA_FLASH_DTYPES = (torch.bfloat16, torch.float16)
@@ -41,12 +42,11 @@ def _attention_lse(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tens
     """
     device, dtype = q_BHLD.device.type, q_BHLD.dtype
     if device == "cpu" and dtype in _CPU_DTYPES:
-        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(q_BHLD, k_BHTD, v_BHTD)
+        return torch_private.flash_attention_cpu(q_BHLD, k_BHTD, v_BHTD)
     if device == "cuda" and dtype in _CUDA_FLASH_DTYPES:
-        return torch.ops.aten._scaled_dot_product_flash_attention(q_BHLD, k_BHTD, v_BHTD)[:2]
+        return torch_private.flash_attention_cuda(q_BHLD, k_BHTD, v_BHTD)[:2]
     if device == "cuda" and dtype == torch.float32:
-        kernel = torch.ops.aten._scaled_dot_product_efficient_attention
-        out_BHLD, padded_lse = kernel(q_BHLD, k_BHTD, v_BHTD, None, True)[:2]
+        out_BHLD, padded_lse = torch_private.efficient_attention_cuda(q_BHLD, k_BHTD, v_BHTD, None, True)[:2]
         return out_BHLD, padded_lse[..., : q_BHLD.shape[2]]
     raise InvalidRecipe(
         f"no attention kernel for {dtype} on {device}; cpu and cuda have float32, bfloat16 and float16",

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.distributed.tensor import DTensor
 
 from liveavatar_core import scopes
 from liveavatar_core.parallel.quantize import QuantizedLinear
+from liveavatar_core.torch_private import WRAPPER, FlatWeight, flat_weights
 from liveavatar_core.weights.source import WeightSource
-
-_WRAPPER = "_fsdp_wrapped_module."
 
 
 @torch.no_grad()
 def fill(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: str = "") -> None:
     """Copy what this rank holds of the weights `names` of `unit`; `source` has them behind `prefix`."""
-    flat, rounded = _flat_pieces(unit), _fill_rounded(unit, names, source, prefix)
+    rounded = _fill_rounded(unit, names, source, prefix)
+    flat = {plain_name(each.name): each for each in flat_weights(unit)}
     weights = {plain_name(name): weight for name, weight in unit.named_parameters()}
     for name in (name for name in names if name not in rounded):
         weight = weights[name]
         if name in flat:
-            _fill_piece(weight, source, prefix + name, *flat[name])
+            _fill_piece(weight, source, prefix + name, flat[name])
         elif isinstance(weight, DTensor):
             _fill_rows(weight, source, prefix + name)
         else:
@@ -34,7 +33,7 @@ def fill(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: st
 
 def plain_name(name: str) -> str:
     """The name of a weight as it is without flat sharding around it."""
-    return name.replace(_WRAPPER, "")
+    return name.replace(f"{WRAPPER}.", "")
 
 
 def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
@@ -62,32 +61,14 @@ def _fill_rows(parameter: DTensor, source: WeightSource, name: str) -> None:
         local.copy_(_read(source, name, slice(first, first + local.shape[0])))
 
 
-def _fill_piece(
-    parameter: nn.Parameter, source: WeightSource, name: str, shape: tuple[int, ...], first: int, last: int
-) -> None:
-    """A shard of a flat parameter: elements first..last of this weight, so parts of rows at both ends."""
-    if last < first:
-        return
-    width = math.prod(shape[1:])
-    top, bottom = first // width, last // width + 1
-    rows = _read(source, name, slice(top, bottom)).reshape(-1)
-    parameter.view(-1).copy_(rows[first - top * width : last + 1 - top * width])
+def _fill_piece(parameter: nn.Parameter, source: WeightSource, name: str, piece: FlatWeight) -> None:
+    """A shard of a flat parameter: from the first to the last element of this weight, so parts of rows at both ends.
 
-
-def _flat_pieces(unit: nn.Module) -> dict[str, tuple[tuple[int, ...], int, int]]:
-    """Of every weight in the unit's own flat parameter: its shape, and the first and last element that this rank holds.
-
-    Weights of which this rank holds nothing are listed with an empty parameter; there is nothing to read for them.
+    Of a weight of which this rank holds nothing the parameter is empty; there is nothing to read.
     """
-    handle = unit._handle if isinstance(unit, FullyShardedDataParallel) else None
-    pieces = {}
-    for name, shape, shard in _weights_of(handle.flat_param) if handle is not None else ():
-        first, last = (shard.intra_param_start_idx, shard.intra_param_end_idx) if shard.in_shard else (0, -1)
-        pieces[plain_name(name)] = (tuple(shape), first, last)
-    return pieces
-
-
-def _weights_of(flat_param: Tensor) -> Iterator[tuple]:
-    infos, shapes, shards = flat_param._param_infos, flat_param._shapes, flat_param._shard_param_infos  # type: ignore[attr-defined]
-    for info, shape, shard in zip(infos, shapes, shards, strict=True):
-        yield ".".join(filter(None, (info.module_name, info.param_name))), shape, shard
+    if piece.last < piece.first:
+        return
+    width = math.prod(piece.shape[1:])
+    top, bottom = piece.first // width, piece.last // width + 1
+    rows = _read(source, name, slice(top, bottom)).reshape(-1)
+    parameter.view(-1).copy_(rows[piece.first - top * width : piece.last + 1 - top * width])

@@ -10,7 +10,6 @@ from torch import nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import (
     CPUOffloadPolicy,
-    FSDPModule,
     FullyShardedDataParallel,
     MixedPrecisionPolicy,
     OffloadPolicy,
@@ -19,7 +18,9 @@ from torch.distributed.fsdp import (
 )
 
 from liveavatar_core import scopes
+from liveavatar_core.parallel import hooks
 from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.torch_private import wrapped_module
 
 
 class GatherScope:
@@ -35,30 +36,6 @@ class GatherScope:
     def end(self, *_: Any) -> None:
         """Hook: the gather is done, the unit's own work begins."""
         scopes.leave(self._tokens.pop())
-
-
-class ShardVisit:
-    """Where one device plays card and host: copies a unit's shards while they are gathered, as FSDP does between two.
-
-    FSDP's own copy is left out where nothing has to move, and a tracker would not see what a card has to hold.
-    """
-
-    def __init__(self, unit: nn.Module, memory: Memory) -> None:
-        self._unit, self._memory = unit, memory
-        self._resting: list[tuple[Any, torch.Tensor]] = []
-
-    def begin(self, *_: Any) -> None:
-        """Hook: the gather begins."""
-        group = self._unit._get_fsdp_state()._fsdp_param_group  # type: ignore[operator]
-        self._resting = [(parameter, parameter._sharded_param_data) for parameter in group.fsdp_params]
-        with scopes.category("unsharded_parameters"):
-            for parameter, data in self._resting:
-                parameter._sharded_param_data = self._memory.move(data, "card")
-
-    def end(self, *_: Any) -> None:
-        """Hook: the gather is done."""
-        for parameter, data in self._resting:
-            parameter._sharded_param_data = data
 
 
 def shard_per_parameter(
@@ -78,24 +55,9 @@ def shard_per_parameter(
     fully_shard(unit, mesh=mesh, mp_policy=policy, reshard_after_forward=reshard, offload_policy=resting)
     scope = GatherScope()
     unit.register_forward_pre_hook(scope.begin, prepend=True)
-    if offload is not None and offload.card == offload.host:
-        visit = ShardVisit(unit, offload)
-        unit.register_forward_pre_hook(visit.begin, prepend=True)
-        unit.register_forward_pre_hook(visit.end)
     unit.register_forward_pre_hook(scope.end)
-
-
-def adopt_shards(unit: nn.Module) -> None:
-    """Let `fully_shard` take up the shards that were put in place, now: the last ranks' are padded to a full share.
-
-    Its first forward would do it otherwise, and the copies would seem to be gathered weights.
-    """
-    group = unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
-    if group is not None:
-        for parameter in group.fsdp_params:
-            parameter.reset_sharded_param()
-            parameter._init_extensions()
-        group._reset_sharded_params = True
+    if offload is not None:
+        hooks.current().shards_rest(unit, offload)
 
 
 def shard_flat(unit: nn.Module, mesh: DeviceMesh, *, device: torch.device, reshard: bool = True) -> nn.Module:
@@ -116,5 +78,5 @@ def shard_flat(unit: nn.Module, mesh: DeviceMesh, *, device: torch.device, resha
     )
     scope = GatherScope()
     wrapped.register_forward_pre_hook(scope.begin, prepend=True)
-    wrapped._fsdp_wrapped_module.register_forward_pre_hook(scope.end, prepend=True)
+    wrapped_module(wrapped).register_forward_pre_hook(scope.end, prepend=True)
     return wrapped

@@ -24,11 +24,12 @@ from liveavatar_core.hardware.cpu_kernels import install_cpu_kernels
 from liveavatar_core.model.transformer import LiveAvatarTransformer
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.fill import fill, plain_name
-from liveavatar_core.parallel.fsdp import adopt_shards, shard_flat, shard_per_parameter
+from liveavatar_core.parallel.fsdp import shard_flat, shard_per_parameter
 from liveavatar_core.parallel.fsdp_units import BLOCKS, unit_paths
 from liveavatar_core.parallel.offload import BlockOffload
 from liveavatar_core.parallel.quantize import quantize
 from liveavatar_core.parallel.world import World
+from liveavatar_core.torch_private import adopt_shards
 from liveavatar_core.weights.adapter import add_adapters
 from liveavatar_core.weights.random import SeededSource
 from liveavatar_core.weights.source import WeightSource

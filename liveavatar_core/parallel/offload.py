@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from liveavatar_core import scopes
 from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.torch_private import forward_pre_hooks
 
 
 class Arrival:
@@ -25,7 +26,7 @@ class Arrival:
 
 def is_brought(block: nn.Module) -> bool:
     """Whether the weights of `block` come for each call and go after it."""
-    return any(isinstance(hook, Arrival) for hook in block._forward_pre_hooks.values())
+    return any(isinstance(hook, Arrival) for hook in forward_pre_hooks(block))
 
 
 class BlockOffload:

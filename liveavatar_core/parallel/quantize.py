@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
+from liveavatar_core import torch_private
 from liveavatar_core.config import Deployment
 from liveavatar_core.model.cache import FLOAT8_MAX
 
@@ -63,7 +64,7 @@ class Float8MultipliedLinear(Float8Linear):
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], same dtype. CUDA cards need compute capability 8.9 (Ada) or newer."""
         x_NI, x_scale = to_float8(x.flatten(0, -2))
-        out_NO = torch._scaled_mm(
+        out_NO = torch_private.scaled_mm(
             x_NI, self.weight.t(), x_scale, self.scale, bias=self.bias, out_dtype=x.dtype, use_fast_accum=x.is_cuda
         )
         return out_NO.unflatten(0, x.shape[:-1])

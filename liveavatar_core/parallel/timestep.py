@@ -10,8 +10,8 @@ import torch.distributed as dist
 from torch import Tensor
 
 from liveavatar_core.config import Deployment
-from liveavatar_core.parallel.collectives import released_after
 from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.hooks import exchange
 from liveavatar_core.parallel.world import World
 
 
@@ -22,14 +22,14 @@ def latents_rank(deployment: Deployment) -> int:
 
 def send(latents: Tensor, rank: int) -> None:
     """Hand latents to `rank`; returns when they may be dropped."""
-    with released_after(latents):
+    with exchange(latents):
         dist.send(latents, dst=rank)
 
 
 def receive(shape: tuple[int, ...], rank: int, memory: Memory) -> Tensor:
     """Float32 latents of a shape from `rank`, on the card."""
     latents = torch.empty(shape, device=memory.card)
-    with released_after(latents):
+    with exchange(latents):
         dist.recv(latents, src=rank)
     return latents
 

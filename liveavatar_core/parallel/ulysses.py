@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from liveavatar_core.errors import InvalidRecipe
-from liveavatar_core.parallel.collectives import released_after
+from liveavatar_core.parallel.hooks import exchange
 
 
 def shares(total: int, ranks: int) -> list[int]:
@@ -103,6 +103,6 @@ class Ulysses:
                 f"a sequence split over {self.ranks} ranks carries no gradient", "train with ulysses_size 1"
             )
         out = x.new_empty(sum(received))
-        with released_after(x, out):
+        with exchange(x, out):
             dist.all_to_all_single(out, x, received, sent, group=self.group)
         return out

@@ -17,7 +17,7 @@ from liveavatar_core.config import VIDEO_FRAMES_PER_LATENT
 from liveavatar_core.encoders.audio import encode_audio
 from liveavatar_core.encoders.text import Tokenizer, Tokens, encode_text
 from liveavatar_core.encoders.vae import PIXELS_PER_LATENT, encode_video
-from liveavatar_core.parallel.collectives import released_after
+from liveavatar_core.parallel.hooks import exchange
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline.types import Conditioning, Inputs
 from liveavatar_core.video_geometry import fit_portrait, num_clips_in, output_size
@@ -53,7 +53,7 @@ def _prompt_context(system: System, tokens: Tokens) -> Tensor | None:
     else:
         shape = (1, recipe.model.transformer.text_len, recipe.model.transformer.text_dim)
         context = torch.empty(shape, dtype=system.compute_dtype, device=world.memory.card)
-    with released_after(context):
+    with exchange(context):
         dist.broadcast(context, src=world.decode_rank)
     return context if world.computes_transformer else None
 
@@ -86,7 +86,7 @@ def _portrait_latents(system: System, image: Image.Image) -> tuple[Tensor, Tenso
         latents = _empty_latents(system, height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT)
     if world.role != "whole":
         for latent in latents:
-            with released_after(latent):
+            with exchange(latent):
                 dist.broadcast(latent, src=world.decode_rank)
     return *latents, portrait
 

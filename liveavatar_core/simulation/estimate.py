@@ -21,7 +21,8 @@ from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.fake_world import MetaSource, fake_world
-from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker, PhasePeak
+from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer

@@ -16,8 +16,19 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed.fsdp  # registers its operations
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.distributed.tensor import DTensor
+
+from liveavatar_core.torch_private import (
+    FakeTensor,
+    PlainFakeMode,
+    fake_from_meta,
+    foreach_copy,
+    in_meta_kernel,
+    innermost_fake_mode,
+    schema_of,
+    storage_key,
+    without_dispatch,
+)
 
 aten = torch.ops.aten
 
@@ -43,7 +54,7 @@ _VIEWS = frozenset(
         aten.view_as_real.default,
     }
 )
-_COPIES = frozenset({aten._foreach_copy_.default, torch.ops.fsdp.split_with_sizes_copy.default})
+_COPIES = frozenset({foreach_copy.default, torch.ops.fsdp.split_with_sizes_copy.default})
 """Write into what they are given, and give nothing."""
 WHERE = torch.ops.prim.device.default
 _HERE = torch.device("cpu")
@@ -76,7 +87,7 @@ _RESULTS: dict[tuple, tuple[_Made, ...] | None] = {}
 """What operations gave for arguments of the same shapes, in any simulation of this process and of those it forks."""
 
 
-class QuickFakeMode(FakeTensorMode):
+class QuickFakeMode(PlainFakeMode):
     """FakeTensorMode with short ways; what comes out cannot be told from what it makes."""
 
     def __init__(self) -> None:
@@ -84,17 +95,14 @@ class QuickFakeMode(FakeTensorMode):
         self._attributes: dict[torch.device, dict[str, Any]] = {}
         self._observe: Observe | None = None
 
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # nothing is compiled in here, and keeping the compiler out takes time in every operation
-
     @contextmanager
     def observed(self, observe: Observe) -> Iterator[None]:
         """Show every operation inside, but for those that make it up, to `observe`.
 
         A mode of its own could do that as well, and would take as long once more for each operation.
         """
-        before, self._observe = self._observe, observe
+        before = self._observe
+        self._observe = observe if before is None else _each(before, observe)
         try:
             yield
         finally:
@@ -108,7 +116,7 @@ class QuickFakeMode(FakeTensorMode):
         if DTensor in types:
             return NotImplemented  # let it desugar into operations on the local shard, seen one by one
         if is_meta(args, kwargs):
-            with torch._C._DisableTorchDispatch():  # no memory to count, and fake tensors would only be slower
+            with without_dispatch():  # no memory to count, and fake tensors would only be slower
                 return func(*args, **(kwargs or {}))
         observe, self._observe = self._observe, None  # what it is made up of is not shown
         try:
@@ -130,11 +138,12 @@ class QuickFakeMode(FakeTensorMode):
         return self._computed(func, types, args, kwargs)
 
     def _view(self, func: Any, args: Any, kwargs: Any) -> FakeTensor | list[FakeTensor]:
-        device, made = args[0].fake_device, self._in_kernel(func, args, kwargs)
+        device, made = args[0].fake_device, in_meta_kernel(self, func, args, kwargs)
         return self._fake(made, device) if isinstance(made, Tensor) else [self._fake(each, device) for each in made]
 
     def _empty(self, args: Any, kwargs: Any) -> FakeTensor:
-        return self._fake(self._in_kernel(aten.empty.memory_format, args, kwargs | {"device": "meta"}), _HERE)
+        made = in_meta_kernel(self, aten.empty.memory_format, args, kwargs | {"device": "meta"})
+        return self._fake(made, _HERE)
 
     def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -151,32 +160,21 @@ class QuickFakeMode(FakeTensorMode):
 
     def _make(self, made: _Made) -> FakeTensor:
         sizes = {"dtype": made.dtype, "device": "meta"}
-        return self._fake(self._in_kernel(aten.empty_strided.default, (made.shape, made.stride), sizes), made.device)
+        return self._fake(
+            in_meta_kernel(self, aten.empty_strided.default, (made.shape, made.stride), sizes), made.device
+        )
 
     def empty_storage(self, nbytes: int, dtype: torch.dtype, device: torch.device, geometry: tuple) -> FakeTensor:
         """See the function of that name."""
-        with torch._C._DisableTorchDispatch():
+        with without_dispatch():
             flat = torch.empty(nbytes // dtype.itemsize, dtype=dtype, device="meta")
             return self._fake(flat.as_strided(*geometry), device)
-
-    def _in_kernel(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """What torch's in_kernel_invocation_manager is for, without the cost of a generator."""
-        with torch._C._DisableTorchDispatch():
-            self.in_kernel_invocation = True
-            with torch._C._PreserveDispatchKeyGuard():
-                torch._C._set_meta_in_tls_dispatch_include(True)
-                try:
-                    return func(*args, **kwargs)
-                finally:
-                    self.in_kernel_invocation = False
 
     def _fake(self, elem: Tensor, device: torch.device) -> FakeTensor:
         """What FakeTensor(self, elem, device) is, its attributes copied from the first one made so."""
         if device not in self._attributes:
             self._attributes[device] = dict(vars(FakeTensor(self, elem, device)))
-        made = Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
-        made.__dict__.update(self._attributes[device])
-        return made
+        return fake_from_meta(elem, device, self._attributes[device])
 
 
 def empty_storage(nbytes: int, dtype: torch.dtype, device: torch.device, *geometry: Any) -> Tensor:
@@ -188,7 +186,7 @@ def empty_storage(nbytes: int, dtype: torch.dtype, device: torch.device, *geomet
 
 def active_fake_mode() -> QuickFakeMode | None:
     """The mode that makes tensors at this moment, if they are fake."""
-    mode = torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+    mode = innermost_fake_mode()
     return mode if isinstance(mode, QuickFakeMode) else None
 
 
@@ -205,6 +203,14 @@ def is_meta(args: tuple, kwargs: dict[str, Any] | None) -> bool:
     )
 
 
+def _each(*observers: Observe) -> Observe:
+    def observe(func: Any, args: tuple, out: Any) -> None:
+        for each in observers:
+            each(func, args, out)
+
+    return observe
+
+
 def _is_plain(value: Any) -> bool:
     """A fake tensor without known values, which operations would have to follow."""
     return type(value) is FakeTensor and value.constant is None and not value.requires_grad
@@ -218,7 +224,7 @@ def _is_here(kwargs: dict[str, Any]) -> bool:
 @cache
 def _gives_new(func: Any) -> bool:
     """Whether an operation writes to nothing that it is given, and gives tensors of its own."""
-    schema = func._schema
+    schema = schema_of(func)
     return func.namespace == "aten" and not any(item.alias_info for item in (*schema.arguments, *schema.returns))
 
 
@@ -249,7 +255,7 @@ def _description(out: Any, given: set[int]) -> tuple[_Made, ...] | None:
 
 def _storages(value: Any) -> Iterator[int]:
     if isinstance(value, Tensor):
-        yield value.untyped_storage()._cdata
+        yield storage_key(value.untyped_storage())
     elif isinstance(value, list | tuple):
         for part in value:
             yield from _storages(part)

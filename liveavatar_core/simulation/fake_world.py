@@ -10,11 +10,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
+from liveavatar_core.torch_private import FakeStore
 
 
 class MetaSource:

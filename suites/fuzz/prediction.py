@@ -10,7 +10,7 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity, PhasePeak
+from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 
 
 @dataclass(frozen=True, kw_only=True)

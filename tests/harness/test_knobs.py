@@ -9,7 +9,7 @@ import pytest
 from fault_targets import smallest
 
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.hardware.miniature import MiniatureMode
 from suites.harness.probes.observed_settings import SettingsObserver

@@ -9,8 +9,8 @@ from liveavatar_core.scopes import PHASES
 from liveavatar_core.simulation.alloc_events import Allocation, Event
 from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelineBuilder
-from liveavatar_core.simulation.memory_tracker import Capacity
 from suites.harness.probes.phase_timeline import PhaseTimeline
 from suites.harness.probes.timelines import memory_timeline
 from suites.harness.report.html_memory import totals

@@ -15,7 +15,7 @@ from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.pipeline import Inputs
 from liveavatar_core.recipes import miniature
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.cases.workloads import HEAD, PROMPT, VOICE
 from suites.harness.hardware.miniature import MiniatureMode

@@ -7,11 +7,12 @@ import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.tensor import DTensor, Replicate, Shard
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
+from liveavatar_core.simulation.memory_account import Capacity
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.torch_private import FakeStore
 
 KIB = 1024
 

@@ -8,7 +8,7 @@ import pytest
 
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 
 
 def simulated(name: str, cards: int, clips: int) -> SimulatedRank:

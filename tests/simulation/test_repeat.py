@@ -9,7 +9,7 @@ from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 
 SMALL = [
     ("published_sharded", 5, 0),

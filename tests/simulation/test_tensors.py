@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from torch.nn import functional as F  # noqa: N812
 
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
+from liveavatar_core.torch_private import FakeTensor, FakeTensorMode, storage_key, unsafe_view
 
 OPERATIONS: dict[str, Callable[[Tensor], Any]] = {
     "view": lambda x: x.view(8, 6),
@@ -28,7 +28,7 @@ OPERATIONS: dict[str, Callable[[Tensor], Any]] = {
     "transposed result": lambda x: torch.empty_like(x.t()),
     "reshape that copies": lambda x: x.t().reshape(-1),
     "reshape that does not": lambda x: x.reshape(-1),
-    "unsafe view": lambda x: torch.ops.aten._unsafe_view(x, [48]),
+    "unsafe view": lambda x: unsafe_view(x, [48]),
     "in place": lambda x: x.mul_(2),
     "several results": lambda x: torch.aminmax(x),
     "split": lambda x: x.split([1, 5]),
@@ -83,4 +83,4 @@ def _described(value: Any, given: Tensor) -> Any:
     storage = value.untyped_storage()
     geometry = value.shape, value.stride(), value.storage_offset(), value.dtype, value.device
     alike = type(value) is FakeTensor, value.is_contiguous(), value.requires_grad, value is given
-    return geometry, alike, storage.nbytes(), storage._cdata == given.untyped_storage()._cdata
+    return geometry, alike, storage.nbytes(), storage_key(storage) == storage_key(given.untyped_storage())

@@ -5,7 +5,6 @@ from collections import Counter
 import pytest
 import torch
 import torch.distributed as dist
-from torch.testing._internal.distributed.fake_pg import FakeStore
 
 from liveavatar_core import scopes
 from liveavatar_core.hardware.cards import find_card
@@ -17,6 +16,7 @@ from liveavatar_core.simulation.cost.roofline import (
     estimate_time,
 )
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.torch_private import FakeStore
 
 RANKS, RANK = 4, 1
 

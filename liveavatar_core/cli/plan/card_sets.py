@@ -58,7 +58,7 @@ def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int |
 
 def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     from liveavatar_core.simulation.estimate import simulate_rank
-    from liveavatar_core.simulation.memory_tracker import Capacity
+    from liveavatar_core.simulation.memory_account import Capacity
 
     peaks = []
     for rank in distinct_ranks(recipe.deployment):

@@ -171,7 +171,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
     from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.estimate import simulate_rank
-    from liveavatar_core.simulation.memory_tracker import Capacity
+    from liveavatar_core.simulation.memory_account import Capacity
 
     peaks: dict[str, float] = {}
     host, slowest = 0.0, None

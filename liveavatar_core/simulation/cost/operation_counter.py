@@ -12,18 +12,13 @@ from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from liveavatar_core import scopes
 from liveavatar_core.simulation.cost.roofline import Operation
+from liveavatar_core.torch_private import ATTENTION, all_gather_base, reduce_scatter_base, schema_of, to_copy
 
 aten, c10d = torch.ops.aten, torch.ops.c10d
 
-_ATTENTION = {
-    aten._scaled_dot_product_flash_attention_for_cpu,
-    aten._scaled_dot_product_flash_attention,
-    aten._scaled_dot_product_efficient_attention,
-    aten._scaled_dot_product_cudnn_attention,
-}
 _LOOKUPS = {aten.embedding, aten.index_select, aten.gather, aten.index}
-_COPIES = {aten.clone, aten.copy_, aten._to_copy}
-_GATHERS = {c10d._allgather_base_, c10d.allgather_}
+_COPIES = {aten.clone, aten.copy_, to_copy}
+_GATHERS = {all_gather_base, c10d.allgather_}
 _NO_WORK = {aten.empty, aten.new_empty, aten.empty_like, aten.empty_strided, aten.detach, aten.lift_fresh}
 
 
@@ -56,7 +51,7 @@ class WorkCounter:
         if packet in _COPIES and self._crosses(given, made):
             self._add("host", "", 0, _nbytes(made[0]))
             return
-        flops = _flops(packet, args, out) if packet in flop_registry or packet in _ATTENTION else 0
+        flops = _flops(packet, args, out) if packet in flop_registry or packet in ATTENTION else 0
         multiplied = given[min(1, len(given) - 1)] if given else made[0]  # scales and biases come behind it
         dtype = str(multiplied.dtype).removeprefix("torch.")
         self._add("card" if self.place_of(made[0]) == "card" else "cpu", dtype, flops, moved)
@@ -71,7 +66,7 @@ class WorkCounter:
     def _is_view(self, func: Any) -> bool:
         known = self._views.get(func)
         if known is None:
-            returns = func._schema.returns
+            returns = schema_of(func).returns
             known = bool(returns) and all(r.alias_info is not None and not r.alias_info.is_write for r in returns)
             self._views[func] = known
         return known
@@ -90,7 +85,7 @@ def _nbytes(tensor: torch.Tensor) -> int:
 
 
 def _flops(packet: Any, args: tuple, out: Any) -> int:
-    if packet in _ATTENTION:
+    if packet in ATTENTION:
         query, key, value = (tuple(tensor.shape) for tensor in args[:3])
         return sdpa_flop_count(query, key, value)
     return flop_registry[packet](*args, out_val=out)
@@ -114,7 +109,7 @@ def _sent(packet: Any, args: tuple, rank: int) -> int:
     if packet is c10d.alltoall_base_:
         out, given, _, out_splits, in_splits = args[:5]
         return max(_not_own(out, out_splits, rank), _not_own(given, in_splits, rank))
-    if packet in (c10d._allgather_base_, c10d._reduce_scatter_base_):
+    if packet in (all_gather_base, reduce_scatter_base):
         return max(sizes) - min(sizes)
     if packet is c10d.allgather_:
         return sum(sizes[:-1]) - sizes[-1]

@@ -15,6 +15,7 @@ import torch
 from liveavatar_core.simulation.alloc_events import MemoryProgram
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.fake_tensors import empty_storage
+from liveavatar_core.torch_private import storage_key
 
 Path = tuple[tuple[str, Any], ...]
 """Steps from the arguments to a value: ("item", index or key) or ("attribute", name)."""
@@ -144,7 +145,7 @@ class Arguments:
     def _note(self, path: Path, part: Any) -> None:
         if isinstance(part, torch.Tensor):
             self._places.setdefault(id(part), path)
-            self._storages.setdefault(part.untyped_storage()._cdata, path)
+            self._storages.setdefault(storage_key(part.untyped_storage()), path)
             return
         contents = {name: _identity(held) for _, name, held in parts_of(part)}
         if contents:
@@ -185,12 +186,12 @@ class Arguments:
     def _tensor(self, tensor: torch.Tensor, numbers: Mapping[int, int]) -> View | New:
         storage = tensor.untyped_storage()
         geometry = (tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
-        if storage._cdata in numbers:
-            number = numbers[storage._cdata]
+        if storage_key(storage) in numbers:
+            number = numbers[storage_key(storage)]
             return New(number, storage.nbytes(), tensor.dtype, tensor.device, geometry)
-        if storage._cdata not in self._storages:
+        if storage_key(storage) not in self._storages:
             raise NotReplayable("a tensor from elsewhere came out of it")
-        return View(self._storages[storage._cdata], (tensor.dtype, *geometry))
+        return View(self._storages[storage_key(storage)], (tensor.dtype, *geometry))
 
 
 def _identity(value: Any) -> Any:

@@ -19,7 +19,7 @@ class CallRecorder:
 
     def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
         """`tracker` and `work` count what is executed, and what is repeated."""
-        self._ledger, self._work = tracker, work
+        self._tracker, self._work = tracker, work
 
     def record(
         self, call: Callable[[], Any], arguments: Any, leftover: Callable[[], Tensor | None] = lambda: None
@@ -29,8 +29,8 @@ class CallRecorder:
         arguments: all that it is given. leftover: finds what the call before left to it, and what it leaves itself.
         """
         outer, before = self._work.operations, Arguments(arguments)
-        left = self._ledger.number_of(leftover())
-        with self._ledger.recording() as log:
+        left = self._tracker.number_of(leftover())
+        with self._tracker.recording() as log:
             start, self._work.operations = len(log), Counter()
             try:
                 result = call()
@@ -52,14 +52,14 @@ class CallRecorder:
         """
         maker = TemplateFiller(arguments)
         self._work.operations.update(effect.work)
-        first = self._ledger.repeat(effect.program, left)
-        with self._ledger.paused():
+        first = self._tracker.repeat(effect.program, left)
+        with self._tracker.paused():
             result = maker.make(effect.result)
             for path, name, template in effect.changes:
                 setattr(at(arguments, path), name, maker.make(template))
             leave(maker.make(effect.leftover))
         for number, allocation in effect.program.survivors.items():
-            self._ledger.adopt(maker.bases[number], allocation._replace(number=first + number))
+            self._tracker.adopt(maker.bases[number], allocation._replace(number=first + number))
         return result
 
     def _effect(
@@ -73,7 +73,7 @@ class CallRecorder:
     ) -> CallEffect | None:
         try:
             program, numbers = _program(log, left)
-            living = self._ledger.living(numbers)
+            living = self._tracker.living(numbers)
             made = {key: numbers[number] for key, number in living.items() if number != left}
             effect = CallEffect(
                 program=program,

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import nn
-from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult
-from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState
+from torch.distributed.fsdp import FSDPModule
 
-from liveavatar_core import scopes
+from liveavatar_core import scopes, torch_private
+from liveavatar_core.parallel.fill import plain_name
 from liveavatar_core.parallel.fsdp_units import BLOCKS, VAE
 from liveavatar_core.parallel.offload import is_brought
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
@@ -33,7 +33,6 @@ from liveavatar_core.simulation.replay.signatures import Signatures, UnitSignatu
 
 INJECTOR = re.compile(r"audio_injector\.(injector|injector_adain_layers)\.\d+")
 Listener = Callable[[nn.Module, tuple[Any, ...]], None]
-WRAPPER = "_fsdp_wrapped_module."
 
 
 class Key(NamedTuple):
@@ -53,7 +52,7 @@ class UnitReplayer:
     """Watches calls of units and repeats what it has seen twice."""
 
     def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
-        self._ledger, self._recorder = tracker, CallRecorder(tracker, work)
+        self._tracker, self._recorder = tracker, CallRecorder(tracker, work)
         self._signatures = Signatures(tracker.place_of, tracker.number_of)
         self._seen: dict[Any, CallEffect | None] = {}
         self._proven: dict[Any, CallEffect] = {}
@@ -66,7 +65,7 @@ class UnitReplayer:
         """Watch the units of the parts of a system."""
         for unit in (unit for name, part in parts.items() for unit in units_to_watch(name, part)):
             # of a block that is brought, hooks bring the next one and take this one away: they run as they would
-            method = "forward" if is_brought(unit) else "_call_impl"
+            method = "forward" if is_brought(unit) else torch_private.CALL_METHOD
             setattr(unit, method, partial(self._call, weakref.ref(unit), method))
 
     def _call(self, reference: weakref.ref, method: str, *args: Any, **kwargs: Any) -> Any:
@@ -76,9 +75,9 @@ class UnitReplayer:
             self.listener(unit, args)
         key = self._key(unit, arguments)
         effect = self._proven.get(key)
-        if effect is not None and self._ledger.fits(effect.program):
+        if effect is not None and self._tracker.fits(effect.program):
             self.repeated += 1
-            left = self._ledger.number_of(self._leftover(unit))
+            left = self._tracker.number_of(self._leftover(unit))
             result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
             _hand_over(unit, args, result)
             return result
@@ -109,25 +108,23 @@ class UnitReplayer:
 
     def _leftover(self, unit: nn.Module) -> torch.Tensor | None:
         """The gathered bytes that the last unit left to be freed by the next."""
-        state = getattr(self._context(unit), "all_gather_state", None)
-        return None if state is None else state.all_gather_result.all_gather_output
+        sharded = self._any_sharded(unit)
+        return None if sharded is None else torch_private.gathered_leftover(sharded)
 
     def _leave(self, unit: nn.Module, left: torch.Tensor | None) -> None:
         """Put `left` where `fully_shard` would keep it; what was there is freed."""
-        context = self._context(unit)
-        if context is not None:
-            result = None if left is None else AllGatherResult(left, None, None, [], [], [])
-            context.all_gather_state = None if result is None else AllGatherState(result, None)
+        sharded = self._any_sharded(unit)
+        if sharded is not None:
+            torch_private.set_gathered_leftover(sharded, left)
 
-    def _context(self, unit: nn.Module) -> Any:
-        """What the units that `fully_shard` made of one module share; None where it made none of this one."""
-        sharded = next(self._signatures.sharded_modules(unit), None)
-        return None if sharded is None else sharded._get_fsdp_state()._comm_ctx
+    def _any_sharded(self, unit: nn.Module) -> FSDPModule | None:
+        """One of the units that `fully_shard` made of a module, which all keep one leftover; None: it made none."""
+        return next(self._signatures.sharded_modules(unit), None)
 
 
 def _hand_over(unit: nn.Module, arguments: tuple, result: Any) -> None:
     """Show a result to the hooks by which transformers reads what layers give; those of `fully_shard` are repeated."""
-    for hook in unit._forward_hooks.values():
+    for hook in torch_private.forward_hooks(unit):
         if getattr(hook, "__module__", "") == "transformers.utils.output_capturing":
             hook(unit, arguments, result)
 
@@ -138,7 +135,7 @@ def units_to_watch(name: str, part: nn.Module) -> Iterator[nn.Module]:
         yield part
     taken = set()
     for path, module in part.named_modules():
-        plain = path.replace(WRAPPER, "").removesuffix(WRAPPER[:-1]).removesuffix(".")
+        plain = plain_name(path).removesuffix(torch_private.WRAPPER).removesuffix(".")
         matches = VAE.fullmatch(plain) if name == "vae" else BLOCKS.fullmatch(plain) or INJECTOR.fullmatch(plain)
         if matches and plain not in taken and not isinstance(module, ReplayedLayer):
             taken.add(plain)

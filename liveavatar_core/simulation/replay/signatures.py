@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
+from liveavatar_core import torch_private
 from liveavatar_core.model.block import NoisyAttend, SinkAttend
 from liveavatar_core.model.cache import KVCache
 from liveavatar_core.model.state import BlockContext
@@ -51,11 +52,7 @@ class Signatures:
         Worked out anew where weights lie in other allocations than at the last call.
         """
         weights = list(self._weights(unit))
-        gathered = tuple(
-            group._sharded_state
-            for module in self.sharded_modules(unit)
-            for group in module._get_fsdp_state()._fsdp_param_groups
-        )
+        gathered = tuple(torch_private.sharded_state(module) for module in self.sharded_modules(unit))
         state = gathered, tuple(map(self._number_of, weights))
         known = self._units.get(unit)
         if known is None or known[0] != state:
@@ -74,12 +71,12 @@ class Signatures:
     def _weights(self, unit: nn.Module) -> Iterator[Tensor]:
         owners = self._owners.get(unit)
         if owners is None:
-            tables = [table for module in unit.modules() for table in (module._parameters, module._buffers)]
+            tables = [table for module in unit.modules() for table in torch_private.weight_tables(module)]
             owners = self._owners[unit] = [(table, name) for table in tables for name in table]
         for table, name in owners:
             weight = table.get(name)
             if weight is not None:
-                yield weight._local_tensor if isinstance(weight, DTensor) else weight
+                yield torch_private.local_shard(weight) if isinstance(weight, DTensor) else weight
 
     def of_tensor(self, tensor: Tensor) -> tuple:
         """Geometry, type, size of its storage and where it stands; not its values."""

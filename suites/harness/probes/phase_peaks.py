@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from liveavatar_core.simulation.memory_tracker import PhasePeak
+from liveavatar_core.simulation.memory_account import PhasePeak
 from suites.harness.records.measurements import Phase, PhaseMemory
 
 NO_ALLOCATOR = "the tracker counts tensors; there is no allocator to keep memory in reserve"

@@ -12,7 +12,7 @@ import pynvml
 import torch
 import torch.distributed as dist
 
-from liveavatar_core import scopes
+from liveavatar_core import scopes, torch_private
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import seeded_weights
@@ -148,7 +148,7 @@ def _typed_out_of_memory(link: Link, job: ClipJob, capacity: int) -> Iterator[No
         yield
     except torch.OutOfMemoryError as error:
         path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
-        torch.cuda.memory._dump_snapshot(str(path))
+        torch_private.dump_allocator_snapshot(str(path))
         raise _core_error(error, link.rank, capacity) from error
 
 

@@ -14,8 +14,9 @@ from liveavatar_core.parallel.load import Weights, seeded_weights
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.recipes import TINY
+from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
-from liveavatar_core.simulation.memory_tracker import Capacity, MemoryTracker
+from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.weights.shipped import shipped_weights
 from suites.harness.messages import ClipJob, Loaded, RankReport
 from suites.harness.probes.observed_settings import SettingsObserver

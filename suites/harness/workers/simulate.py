@@ -14,7 +14,7 @@ from liveavatar_core.recipes import single
 from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.cost.roofline import estimate_time
 from liveavatar_core.simulation.estimate import simulate_rank
-from liveavatar_core.simulation.memory_tracker import Capacity
+from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.replay.repeater import Listener
 from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
 from suites.harness.probes.observed_settings import SettingsObserver

@@ -1,0 +1,386 @@
+"""Every name of torch that its authors do not promise to keep, in one place, looked for before anything runs.
+
+Nothing else in the project uses a private name of torch; what these do stands here under names of our own. What a run
+needs is looked for when this is imported, what simulations need beyond it when their memory tracker is: machines with
+cards often have an older torch, and do not simulate.
+"""
+
+from __future__ import annotations
+
+import dis
+import importlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from inspect import isfunction
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule, FullyShardedDataParallel
+
+from liveavatar_core.errors import LiveAvatarError
+
+TESTED_VERSIONS = ">=2.13,<2.14"
+"""Versions of torch that the tests have passed on, as in pyproject.toml; see `make compat`."""
+
+_FSDP = "torch.distributed.fsdp._fully_shard"
+_FLAT = "torch.distributed.fsdp._flat_param.FlatParameter"
+_ATEN = "torch.ops.aten"
+
+RUN_NAMES = (
+    "torch._scaled_mm",
+    "torch.cuda.memory._dump_snapshot",
+    "torch._subclasses.fake_tensor.FakeTensorMode",
+    "torch.utils._python_dispatch.TorchDispatchMode",
+    "torch.utils._pytree.tree_leaves",
+    "torch.testing._internal.distributed.fake_pg.FakeStore",
+    "torch.nn.Module._forward_pre_hooks",
+    "torch.distributed.tensor._sharding_prop.ShardingPropagator",
+    f"{_FSDP}._fsdp_collectives.AllGatherResult",
+    f"{_FSDP}._fsdp_param.FSDPParam._init_extensions",
+    f"{_FSDP}._fsdp_param.FSDPParam.reset_sharded_param",
+    f"{_FSDP}._fsdp_param_group.AllGatherState",
+    f"{_FSDP}._fsdp_param_group.FSDPParamGroup.fsdp_params",
+    f"{_FSDP}._fsdp_param_group.FSDPParamGroup._reset_sharded_params",
+    f"{_FSDP}._fsdp_state.FSDPState._fsdp_param_group",
+    f"{_FSDP}.FSDPModule._get_fsdp_state",
+    "torch.distributed.fsdp.FullyShardedDataParallel._fsdp_wrapped_module",
+    "torch.distributed.fsdp._common_utils._FSDPState._handle",
+    f"{_FLAT}._param_infos",
+    f"{_FLAT}._shapes",
+    f"{_FLAT}._shard_param_infos",
+    *(("torch.ops.mkldnn._is_mkldnn_bf16_supported",) if torch.backends.mkldnn.is_available() else ()),
+    f"{_ATEN}._foreach_copy_",
+    f"{_ATEN}._scaled_dot_product_cudnn_attention",
+    f"{_ATEN}._scaled_dot_product_efficient_attention",
+    f"{_ATEN}._scaled_dot_product_flash_attention",
+    f"{_ATEN}._scaled_dot_product_flash_attention_for_cpu",
+    f"{_ATEN}._to_copy",
+    f"{_ATEN}._unsafe_view",
+    "torch.ops.c10d._allgather_base_",
+    "torch.ops.c10d._reduce_scatter_base_",
+)
+"""What a run takes: attributes of modules, of classes, and those that classes give their objects; and what is read
+when this module is imported."""
+
+SIMULATION_NAMES = (
+    "torch.Tensor._make_subclass",
+    "torch.Tensor._use_count",
+    "torch.UntypedStorage._cdata",
+    "torch._C._DisableTorchDispatch",
+    "torch._C._PreserveDispatchKeyGuard",
+    "torch._C._TorchDispatchModeKey.FAKE",
+    "torch._C._get_dispatch_mode",
+    "torch._C._set_meta_in_tls_dispatch_include",
+    "torch._ops.OpOverload._schema",
+    "torch._subclasses.fake_tensor.FakeTensorMode._should_skip_dynamo",
+    "torch._subclasses.fake_tensor.FakeTensorMode.in_kernel_invocation",
+    "torch.nn.Module._call_impl",
+    "torch.nn.Module._parameters",
+    "torch.nn.Module._buffers",
+    "torch.nn.Module._forward_hooks",
+    "torch.distributed.tensor.DTensor._local_tensor",
+    "torch.distributed.tensor._sharding_prop.ShardingPropagator._fake_mode_lock",
+    f"{_FSDP}._fsdp_collectives.AllGatherResult.all_gather_output",
+    f"{_FSDP}._fsdp_param.FSDPParam._sharded_param_data",
+    f"{_FSDP}._fsdp_param_group.AllGatherState.all_gather_result",
+    f"{_FSDP}._fsdp_param_group.FSDPCommContext.all_gather_state",
+    f"{_FSDP}._fsdp_param_group.FSDPParamGroup._sharded_state",
+    f"{_FSDP}._fsdp_state.FSDPState._comm_ctx",
+)
+"""What simulations take beyond that."""
+
+
+class UnsupportedTorch(LiveAvatarError):
+    """The torch that is installed lacks names that this project takes from inside of it."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Raise UnsupportedTorch, naming all that are missing, unless torch has every one of `names`."""
+    missing = [name for name in names if not _exists(name)]
+    if missing:
+        raise UnsupportedTorch(
+            f"torch {torch.__version__} has no {', '.join(missing)}",
+            f'install a torch that this project is tested with: pip install "torch{TESTED_VERSIONS}"',
+        )
+
+
+def _exists(name: str) -> bool:
+    """Whether a dotted name leads somewhere; its last part may be an attribute that objects of a class get."""
+    *path, last = name.split(".")
+    value: Any = torch
+    for depth, part in enumerate(path[1:], start=2):
+        try:
+            value = getattr(value, part) if hasattr(value, part) else importlib.import_module(".".join(path[:depth]))
+        except ImportError:
+            return False
+    return hasattr(value, last) or (isinstance(value, type) and _gives_objects(value, last))
+
+
+def _gives_objects(owner: type, name: str) -> bool:
+    """Whether a class declares an attribute, or one of its methods sets it."""
+    declared = any(name in getattr(each, "__annotations__", {}) for each in owner.__mro__)
+    methods = [part for each in owner.__mro__ for part in vars(each).values() if isfunction(part)]
+    return declared or any(
+        step.opname == "STORE_ATTR" and step.argval == name
+        for method in methods
+        if name in method.__code__.co_names
+        for step in dis.get_instructions(method)
+    )
+
+
+check_names(RUN_NAMES)
+
+from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
+from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult  # noqa: E402
+from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState  # noqa: E402
+from torch.distributed.tensor import DTensor  # noqa: E402
+from torch.distributed.tensor._sharding_prop import ShardingPropagator  # noqa: E402
+from torch.testing._internal.distributed.fake_pg import FakeStore  # noqa: E402
+from torch.utils._python_dispatch import TorchDispatchMode  # noqa: E402
+from torch.utils._pytree import tree_leaves  # noqa: E402
+
+__all__ = ["FakeStore", "FakeTensor", "FakeTensorMode", "TorchDispatchMode", "tree_leaves"]
+
+# Operations. What torch offers publicly gives no log-sum-exp, which attention in two parts needs.
+
+aten, c10d = torch.ops.aten, torch.ops.c10d
+flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
+flash_attention_cuda = aten._scaled_dot_product_flash_attention
+efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
+ATTENTION = frozenset(
+    {
+        flash_attention_cpu,
+        flash_attention_cuda,
+        efficient_attention_cuda,
+        aten._scaled_dot_product_cudnn_attention,
+    }
+)
+"""Operations whose first three arguments are query, key and value."""
+to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
+all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
+scaled_mm = torch._scaled_mm
+schema_of: Callable[[Any], Any] = attrgetter("_schema")
+"""The schema of an operation's overload."""
+
+
+def has_onednn_bfloat16() -> bool:
+    """Whether oneDNN has kernels for bfloat16 on this processor; torch must have been built with oneDNN."""
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+# Tensors, storages, modules
+
+storage_key: Callable[[torch.UntypedStorage], int] = attrgetter("_cdata")
+"""What tells a storage from all others that live at the same time, whoever asks for it."""
+local_shard: Callable[[DTensor], Tensor] = attrgetter("_local_tensor")
+"""The shard of a DTensor that this rank holds, without a word to autograd."""
+CALL_METHOD = "_call_impl"
+"""The method of a module that calls its hooks and its forward."""
+
+
+def holders_of(tensor: Tensor) -> int:
+    """How many hold the tensor, those of C++ counted."""
+    return tensor._use_count()  # type: ignore[attr-defined]
+
+
+def weight_tables(module: nn.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Parameters and buffers of a module itself, as it keeps them."""
+    return module._parameters, module._buffers
+
+
+def forward_hooks(module: nn.Module) -> Iterator[Callable]:
+    """What is called behind the forward of a module."""
+    yield from module._forward_hooks.values()
+
+
+def forward_pre_hooks(module: nn.Module) -> Iterator[Callable]:
+    """What is called before the forward of a module."""
+    yield from module._forward_pre_hooks.values()
+
+
+def dump_allocator_snapshot(path: str) -> None:
+    """Write what torch's CUDA allocator holds and has recorded, for pytorch.org/memory_viz."""
+    torch.cuda.memory._dump_snapshot(path)
+
+
+# Fake tensors and dispatch
+
+
+def without_dispatch() -> AbstractContextManager:
+    """Inside, operations on fake tensors reach the kernels of what they are made of."""
+    return torch._C._DisableTorchDispatch()
+
+
+class PlainFakeMode(FakeTensorMode):
+    """FakeTensorMode of which no operation asks the compiler, which takes time, whether it is tracing."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False
+
+
+def in_meta_kernel(mode: FakeTensorMode, func: Any, args: Any, kwargs: Mapping[str, Any]) -> Any:
+    """Call `func` on fake tensors as on meta tensors: in_kernel_invocation_manager without the cost of a generator."""
+    with torch._C._DisableTorchDispatch():
+        mode.in_kernel_invocation = True
+        with torch._C._PreserveDispatchKeyGuard():
+            torch._C._set_meta_in_tls_dispatch_include(True)
+            try:
+                return func(*args, **kwargs)
+            finally:
+                mode.in_kernel_invocation = False
+
+
+def fake_from_meta(elem: Tensor, device: torch.device, attributes: Mapping[str, Any]) -> FakeTensor:
+    """A fake tensor over a meta tensor, its attributes given rather than worked out."""
+    made = Tensor._make_subclass(FakeTensor, elem, False, dispatch_device=True, device_for_backend_keys=device)
+    made.__dict__.update(attributes)
+    return made
+
+
+def innermost_fake_mode() -> FakeTensorMode | None:
+    """The mode that makes fake tensors of what is made at this moment."""
+    return torch._C._get_dispatch_mode(torch._C._TorchDispatchModeKey.FAKE)
+
+
+# fully_shard
+
+
+def sharded_parameters(unit: nn.Module) -> list[Any]:
+    """What `fully_shard` keeps for each parameter that is in shards in this unit itself; empty for other modules."""
+    group = _parameter_group(unit)
+    return [] if group is None else list(group.fsdp_params)
+
+
+def _parameter_group(unit: nn.Module | FSDPModule) -> Any:
+    """What `fully_shard` gathers at once for a unit; None where it has nothing of its own to gather."""
+    return unit._get_fsdp_state()._fsdp_param_group if isinstance(unit, FSDPModule) else None
+
+
+def shard_data(parameter: Any) -> Tensor:
+    """The flat shard of one of `sharded_parameters` that this rank holds."""
+    return parameter._sharded_param_data
+
+
+def set_shard_data(parameter: Any, data: Tensor) -> None:
+    """Have the next gather of one of `sharded_parameters` read `data`."""
+    parameter._sharded_param_data = data
+
+
+def adopt_shards(unit: nn.Module) -> None:
+    """Let `fully_shard` take up the shards that were put in place, now: the last ranks' are padded to a full share.
+
+    Its first forward would do it otherwise, and the copies would seem to be gathered weights.
+    """
+    group = _parameter_group(unit)
+    if group is not None:
+        for parameter in group.fsdp_params:
+            parameter.reset_sharded_param()
+            parameter._init_extensions()
+        group._reset_sharded_params = True
+
+
+def sharded_state(unit: FSDPModule) -> Any:
+    """Whether the parameters of a unit lie in shards or are gathered; None where it has none of its own."""
+    group = _parameter_group(unit)
+    return None if group is None else group._sharded_state
+
+
+def gathered_leftover(unit: FSDPModule) -> Tensor | None:
+    """The gathered bytes that the last unit left to be freed by the next one."""
+    state = getattr(unit._get_fsdp_state()._comm_ctx, "all_gather_state", None)  # there is none before the first
+    return None if state is None else state.all_gather_result.all_gather_output
+
+
+def set_gathered_leftover(unit: FSDPModule, left: Tensor | None) -> None:
+    """Put `left` where `fully_shard` keeps gathered bytes until the next unit; what was there is freed."""
+    state = None if left is None else AllGatherState(AllGatherResult(left, None, None, [], [], []), None)
+    unit._get_fsdp_state()._comm_ctx.all_gather_state = state
+
+
+# FullyShardedDataParallel
+
+WRAPPER = "_fsdp_wrapped_module"
+"""What flat sharding puts into the names of modules and weights."""
+
+
+class FlatWeight(NamedTuple):
+    """One weight in a flat parameter, and what of it this rank holds."""
+
+    name: str
+    """As the unit has it."""
+    shape: tuple[int, ...]
+    """Of the whole weight."""
+    first: int
+    """The first of its elements that this rank holds."""
+    last: int
+    """The last one; -1 behind first 0 where it holds none."""
+
+
+def wrapped_module(unit: FullyShardedDataParallel) -> nn.Module:
+    """The module that flat sharding wraps."""
+    return unit._fsdp_wrapped_module
+
+
+def flat_weights(unit: nn.Module) -> Iterator[FlatWeight]:
+    """Every weight in the unit's own flat parameter; none where it has none."""
+    handle = unit._handle if isinstance(unit, FullyShardedDataParallel) else None
+    if handle is None:
+        return
+    flat: Any = handle.flat_param
+    for info, shape, shard in zip(flat._param_infos, flat._shapes, flat._shard_param_infos, strict=True):
+        name = ".".join(filter(None, (info.module_name, info.param_name)))
+        span = (shard.intra_param_start_idx, shard.intra_param_end_idx) if shard.in_shard else (0, -1)
+        yield FlatWeight(name, tuple(shape), *span)
+
+
+# What is replaced for a while; what was there before is always put back.
+
+
+@contextmanager
+def shape_inference_in(context: AbstractContextManager) -> Iterator[None]:
+    """Have DTensor work out shapes of results inside of `context` and of whatever it did so in before.
+
+    `context` is entered once for each kind of operation, so it must be one that can be entered again.
+    """
+    before = ShardingPropagator._fake_mode_lock
+    ShardingPropagator._fake_mode_lock = _Nested(before, context)  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        ShardingPropagator._fake_mode_lock = before
+
+
+class _Nested:
+    """Several contexts as one that can be entered again and again, as they can."""
+
+    def __init__(self, *contexts: AbstractContextManager) -> None:
+        self._contexts = contexts
+        self._entered: list[ExitStack] = []
+
+    def __enter__(self) -> None:
+        with ExitStack() as stack:
+            for context in self._contexts:
+                stack.enter_context(context)
+            self._entered.append(stack.pop_all())
+
+    def __exit__(self, *exc: Any) -> None:
+        self._entered.pop().__exit__(*exc)
+
+
+@contextmanager
+def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Iterator[None]:
+    """Tell `listener` of every storage resize, before it happens: they are no operations that dispatch shows."""
+    before = torch.UntypedStorage.resize_
+
+    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
+        listener(storage, size)  # first, as an allocator refuses before it gives
+        return before(storage, size)
+
+    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]
+    try:
+        yield
+    finally:
+        torch.UntypedStorage.resize_ = before  # type: ignore[method-assign]
