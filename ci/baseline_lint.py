@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -12,28 +11,7 @@ from ci.revisions import Baselines
 from suites.harness.records.machine_identity import machine_profile_name
 from suites.harness.verdicts.baseline_update import what_got_worse
 from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, render
-from suites.harness.verdicts.metrics import HIGHER_IS_BETTER
-
-UNITS = frozenset(
-    {
-        "gib",
-        "mib",
-        "seconds",
-        "frames",
-        "percent",
-        "share",
-        "ratio",
-        "degrees",
-        "db",
-        "hz",
-        "celsius",
-        "watts",
-        "ms",
-        "levels",
-    }
-    | {"cosine", "drift", "error", "distance", "score", "count", "strength"}
-)
-"""Words of which one must be in a metric's name; the last ones say that it has no unit."""
+from suites.harness.verdicts.metrics import WITHOUT_UNIT, metric_kind
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,8 +64,7 @@ def _form(path: str, file: BaselineFile, text: str) -> Iterator[Objection]:
 
 def _names(where: str, case: CaseBaseline) -> Iterator[Objection]:
     for name in case.metrics:
-        known = any(name == word or name.endswith(f"_{word}") for word in HIGHER_IS_BETTER)
-        if not known and not UNITS.intersection(re.split(r"[^a-z0-9]+", name.lower())):
+        if metric_kind(name) is WITHOUT_UNIT:
             step = "name it after its unit, as peak_vram_gib"
             yield Objection(where=where, what=f"metric {name!r} has no unit in its name", next_step=step)
 

@@ -10,7 +10,8 @@ from suites.harness.cases.tiers import Expectation
 from suites.harness.records.record import Timing
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.compare import compare
-from suites.harness.verdicts.metrics import better, metrics
+from suites.harness.verdicts.measured import metrics
+from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict, exit_code, judge_outcome, worst
 
 OOM = Expectation(outcome="oom", phases=("encode", "prefill"), category="unsharded_parameters", because="b")
@@ -85,7 +86,7 @@ def test_a_new_metric_needs_a_baseline():
 
 
 def test_less_likeness_is_worse_and_less_drift_is_better():
-    assert (better("latent_cosine"), better("drift_per_clip")) == ("higher", "lower")
+    assert (metric_kind("latent_cosine").better, metric_kind("drift_per_clip").better) == ("higher", "lower")
     before = passed(quality={"latent_cosine": 0.99, "drift_per_clip": 0.5})
     after = passed(quality={"latent_cosine": 0.80, "drift_per_clip": 0.3})
     assert verdicts(after, before) == {
@@ -160,7 +161,7 @@ def test_the_gravest_verdict_leads():
 
 
 def test_what_can_be_off_to_both_sides_gets_better_towards_0():
-    assert better("lip_sync_lag_ms") == "nearer to 0"
+    assert metric_kind("lip_sync_lag_ms").better == "nearer to 0"
     early, late, exact = (passed(quality={"lip_sync_lag_ms": lag}) for lag in (-80.0, 80.0, 0.0))
     assert verdicts(early, exact) == verdicts(late, exact) == {"lip_sync_lag_ms": Verdict.REGRESSED}
     assert verdicts(exact, early) == verdicts(exact, late) == {"lip_sync_lag_ms": Verdict.IMPROVED}

@@ -14,6 +14,7 @@ from liveavatar_core import strict
 from liveavatar_core.errors import BadData
 from suites.harness.records.machine_identity import machine_identity, machine_profile_name
 from suites.harness.records.record import RunRecord, run_name
+from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.stats import Summary
 
 MACHINE = "machine"
@@ -88,7 +89,7 @@ class CaseBaseline:
         if not re.fullmatch(r"[0-9a-f]{8}", self.recipe):
             raise ValueError(f"recipe {self.recipe!r} is no hash of a recipe")
         for name, metric in self.metrics.items():
-            if is_amount(name) and metric.value <= 0:
+            if metric_kind(name).is_amount and metric.value <= 0:
                 raise ValueError(f"{name} {metric.value:g} is a placeholder, not a measurement")
 
 
@@ -133,16 +134,6 @@ def find_case(folder: Path, record: RunRecord) -> CaseBaseline | None:
     if found.machine != machine_identity(record):
         raise BadData(f"{path}: table 'machine' is of another machine", "move the file, or run --baseline-update")
     return found.cases.get(record.case)
-
-
-def is_amount(metric: str) -> bool:
-    """Whether the metric is an amount of memory or time, of which 0 is no measurement."""
-    return metric.endswith("_gib") or "seconds" in metric
-
-
-def rounded(metric: str, value: float) -> float:
-    """As baselines keep it: memory to a KiB, time to a millisecond, quality to four places."""
-    return round(value, 6 if metric.endswith("_gib") else 3 if "seconds" in metric else 4)
 
 
 def render(file: BaselineFile) -> str:

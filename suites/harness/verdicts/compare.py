@@ -6,8 +6,9 @@ import math
 from dataclasses import replace
 
 from suites.harness.records.record import RunRecord
-from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline, rounded
-from suites.harness.verdicts.metrics import Metric, metrics, worsening
+from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
+from suites.harness.verdicts.measured import Metric, metrics
+from suites.harness.verdicts.metrics import metric_kind, worsening
 from suites.harness.verdicts.stats import Summary, disjoint
 from suites.harness.verdicts.verdict import Finding, Verdict
 
@@ -51,7 +52,7 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
     A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
     halves of both samples are disjoint. A limit holds without tolerance.
     """
-    value = rounded(metric.name, metric.value)
+    value = metric_kind(metric.name).rounded(metric.value)
     if not metric.samples:
         return (
             Verdict.MISSING_METRIC,
