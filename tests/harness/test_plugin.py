@@ -213,6 +213,25 @@ def test_a_lab_adds_a_tier_in_one_file(lab):
     assert "test_ends_as_its_file_says[lab2x48-sharded-auto]" in said(result)
 
 
+@pytest.mark.parametrize("name", ["skip", "xfail"])
+def test_a_tier_named_as_a_mark_cannot_hide_a_crash(lab, name):
+    (lab.folder / "lab.toml").write_text(LAB_TIERS.replace("lab2x48", name))
+    (lab.folder / "test_added.py").write_text((ROOT / "suites/tiers/test_added_tiers.py").read_text())
+    lab.put(failed("crash", tier=name, case="sharded"))
+    result = lab.run_apart("--tiers", "lab.toml", "test_added.py")
+    assert result.ret == 2
+    assert f"{name!r} already means something as a pytest marker" in result.stderr.str()
+
+
+def test_a_tier_named_as_the_mark_of_another_plugin_ends_the_session(lab):
+    (lab.folder / "lab.toml").write_text(LAB_TIERS.replace("lab2x48", "slow"))
+    other = "def pytest_configure(config):\n    config.addinivalue_line('markers', 'slow: takes long')\n"
+    (lab.folder / "other_plugin.py").write_text(other)
+    result = lab.run_apart("--tiers", "lab.toml", "-p", "other_plugin")
+    assert result.ret == 2
+    assert "'slow': another plugin has a marker of that name" in said(result)
+
+
 def test_a_test_without_a_tier_is_told_how_to_name_one(lab):
     (lab.folder / "test_none.py").write_text("def test_none(tier):\n    tier.check('x')\n")
     assert "next: write pytestmark" in said(lab.run("test_none.py"))

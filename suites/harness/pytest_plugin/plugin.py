@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
 
 import pytest
 
-from liveavatar_core.errors import LiveAvatarError
+from liveavatar_core.errors import BadData, LiveAvatarError
 from suites.harness.cases.tiers import Tier, read_tiers
 from suites.harness.pytest_plugin.options import add_options, read_settings
 from suites.harness.pytest_plugin.progress import Progress
@@ -42,13 +44,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Show progress where this process runs the tests, unless it was asked to be quiet."""
+    """Refuse tiers named as a marker of another plugin. Show progress where this process runs the tests."""
     config = session.config
+    _check_markers(config)
     if not config.pluginmanager.hasplugin("terminalreporter") or config.get_verbosity() < 0:
         return
     if not hasattr(config, "workerinput") and not config.getoption("numprocesses", 0):
         ours = config.stash[SESSION]
         config.pluginmanager.register(Progress(config, ours.tiers, lambda: ours.doing))
+
+
+def _check_markers(config: pytest.Config) -> None:
+    """End the session where another plugin gives the marker of a tier a meaning: by now all have declared theirs."""
+    declared = Counter(re.split(r"[:(]", line)[0].strip() for line in config.getini("markers"))
+    for name in config.stash[SESSION].tiers:
+        if declared[name] > 1:
+            error = BadData(f"tier {name!r}: another plugin has a marker of that name", "name it after its cards")
+            pytest.exit(str(error), returncode=BAD_INPUT)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
