@@ -19,7 +19,7 @@ def case(**changes) -> CaseBaseline:
         "outcome": "pass",
         "measured": EARLIER,
         "metrics": {
-            "peak_vram_gib": MetricBaseline(value=20.0, rel=0.01, abs=0.1, limit=22.15),
+            "peak_vram_gib": MetricBaseline(value=20.0, rel=0.01, abs=0.1, limit=21.5),
             "predicted_seconds_per_clip": MetricBaseline(value=22.0, rel=0.01, abs=0.1),
         },
     }

@@ -80,6 +80,7 @@ def ran_out(**changes) -> RunRecord:
         limit_bytes=LIMIT,
         outcome="oom",
         out_of_memory=details,
+        expected_phases={str(rank): ("load",) for rank in range(4)},
         memory=tuple(reading(rank, "load", 21.51) for rank in range(4)),
         timelines=(
             timeline(0, ("load", 10.0, 0.0), ("load", 21.51, 0.0), ("encode", 21.51, 0.4)),
@@ -101,6 +102,7 @@ def fitting(**changes) -> RunRecord:
             ),
             "outcome": "pass",
             "out_of_memory": None,
+            "expected_phases": {"0": ("load", "denoise"), "1": ("load", "denoise")},
             "memory": tuple(
                 reading(rank, phase, 11 + at) for rank in (0, 1) for at, phase in enumerate(("load", "denoise"))
             ),

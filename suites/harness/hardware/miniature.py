@@ -26,6 +26,7 @@ from suites.harness.records.build import (
     run_clips,
     timelines,
 )
+from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.record import DeclaredRecipe, RunRecord
 
 ASSETS = Path(__file__).parents[3] / "assets"
@@ -79,6 +80,7 @@ class MiniatureMode:
                 cpu_kernels=next((reply["cpu_kernels"] for reply in replies if "cpu_kernels" in reply), None),
             ),
             limit_bytes=limit,
+            expected_phases=expected_phases(recipe.deployment),
             memory=phase_memory(reading for reply in replies for reading in reply.get("memory", ())),
             timelines=timelines(replies),
             knobs=knobs(replies),

@@ -18,6 +18,7 @@ from suites.harness.hardware.miniature import ASSETS, PROMPT
 from suites.harness.processes.rank_group import Job
 from suites.harness.pytest_plugin.clip_clock import ClipClock
 from suites.harness.records.build import host_machine, knobs, provenance, run_clips, timelines
+from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.record import DeclaredRecipe, Failure, HardwareName, PhaseMemory, RunRecord
 
 ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
@@ -118,6 +119,7 @@ def _record(
             attention_backend="scaled_dot_product_attention",
         ),
         limit_bytes=placement.limit_bytes,
+        expected_phases=expected_phases(recipe.deployment),
         memory=tuple(_memory(reading for reply in replies for reading in reply.get("memory", ()))),
         timelines=timelines(replies),
         knobs=knobs(replies) | circumstances(replies),

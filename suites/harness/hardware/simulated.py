@@ -20,6 +20,7 @@ from suites.harness.records.build import (
     timelines,
     torch_of,
 )
+from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.record import DeclaredRecipe, OutOfMemoryDetails, RunRecord, Timing
 
 
@@ -55,6 +56,7 @@ class SimulatedMode:
             emulated=True,
             machine=host_machine(tier.card, tier.cards, torch_of(replies), link=tier.card_model.link),
             limit_bytes=tier.limit_bytes,
+            expected_phases=expected_phases(recipe.deployment),
             memory=phase_memory(_every_rank(replies, roles)),
             timelines=timelines(_every_timeline(replies, roles)),
             knobs=_knobs(replies, roles),

@@ -22,6 +22,7 @@ from suites.harness.records.build import (
     timelines,
     torch_of,
 )
+from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.record import DeclaredRecipe, MachineProfile, PhaseMemory, RunRecord
 
 FINISHED = 3
@@ -49,6 +50,7 @@ def gather(tier: Tier, case: Case, folder: Path, hardware: str, nodes: int) -> R
         emulated=not real,
         machine=_machine(tier, told, last, nodes),
         limit_bytes=limit,
+        expected_phases=expected_phases(recipe.deployment),
         memory=tuple(PhaseMemory(**each) for each in readings) if real else phase_memory(readings),
         timelines=timelines(last),
         knobs=knobs(last) | (circumstances(last) if real else {}),

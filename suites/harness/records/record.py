@@ -16,7 +16,7 @@ from liveavatar_core import errors, strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData
 
-SCHEMA = 1
+SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
 """Most real first."""
 OUTCOMES = ("pass", "oom", "host-oom", "unsupported", "hang", "crash", "infrastructure")
@@ -207,6 +207,8 @@ class RunRecord:
     """With outcome oom."""
     failure: Failure | None = None
     """With every outcome but pass and oom."""
+    expected_phases: dict[str, tuple[Phase, ...]]
+    """Phases of which each rank must have a reading if the run passes, by the rank's number: a missing rank shows."""
     memory: tuple[PhaseMemory, ...]
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""

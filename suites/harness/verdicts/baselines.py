@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData
-from suites.harness.records.machine_identity import machine_identity, machine_profile_name
+from suites.harness.records.machine_identity import machine_identity, machine_profile_name, usable_gib
 from suites.harness.records.record import RunRecord, run_name
 from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.stats import Summary
@@ -101,6 +101,15 @@ class BaselineFile:
     """What the machine is, exactly."""
     cases: dict[str, CaseBaseline] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        usable = usable_gib(self.machine)
+        for name, case in self.cases.items():
+            for metric, entry in case.metrics.items():
+                if usable is not None and metric.endswith("vram_gib") and (entry.limit or 0.0) > usable:
+                    raise ValueError(
+                        f"{name}: {metric} limit {entry.limit:g} is more than the {usable:g} GiB of a card"
+                    )
+
 
 def baseline_path(folder: Path, record: RunRecord) -> Path:
     """The file that holds or would hold the baseline of `record`."""
@@ -122,7 +131,10 @@ def baselines_of(tables: dict[str, Any], where: str) -> BaselineFile:
     if not isinstance(machine, dict):
         raise BadData(f"{where}: table 'machine' is missing", "run again with --baseline-update")
     cases = {name: _read_case(table, f"{where}: {name}") for name, table in tables.items() if name != MACHINE}
-    return BaselineFile(machine=machine, cases=cases)
+    try:
+        return BaselineFile(machine=machine, cases=cases)
+    except ValueError as error:
+        raise BadData(f"{where}: {error}", "give the card's usable memory, or less") from error
 
 
 def find_case(folder: Path, record: RunRecord) -> CaseBaseline | None:

@@ -12,6 +12,7 @@ from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
+from suites.harness.verdicts.completeness import own_findings
 from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, judge_outcome, worst
 from suites.harness.verdicts.waivers import applies, read_waivers
 
@@ -55,13 +56,14 @@ class Judgement:
 
 
 def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judgement:
-    """Compare with what the tier says, then with the baseline; then ask the waivers.
+    """Compare with what the tier says, with what the record must have and may hold, with the baseline; ask the waivers.
 
     Raises:
         BadData: the baseline or the waivers are broken.
     """
     wrong = judge_outcome(record, expected)
-    judgement = _judge_numbers(record, settings) if wrong is None else _of([wrong], failing=True)
+    own = [wrong] if wrong is not None else own_findings(record)
+    judgement = _of(own, failing=True) if own else _judge_numbers(record, settings)
     return _waive(judgement, record, settings)
 
 

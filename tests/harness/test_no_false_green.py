@@ -1,0 +1,90 @@
+"""What once came out green and must not: each test is a way to get a pass that means nothing."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from canned import memory, passed, ran_out
+from lab import said
+
+from liveavatar_core.errors import BadData
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.baselines import read_baseline
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
+
+pytest_plugins = ["pytester"]
+
+
+def only(record: RunRecord, *, ranks=(0, 1), phases=("load", "denoise")) -> RunRecord:
+    """`record` without the readings of other ranks and phases."""
+    kept = tuple(each for each in record.memory if each.rank in ranks and each.phase in phases)
+    return replace(record, memory=kept)
+
+
+@pytest.mark.parametrize("options", [(), ("--baseline-update-new-only",), ("--baseline-compare=off",)])
+def test_more_than_the_card_holds_fails_without_a_baseline_and_becomes_none(lab, options):
+    lab.put(passed(peak=40.0))
+    result = lab.run(*options)
+    assert result.ret == EXIT_CODES[Verdict.OVER_LIMIT]
+    assert "peak_vram_gib 40 against a limit of 22.15" in said(result)
+    assert not lab.files
+
+
+def test_a_limit_of_a_baseline_above_the_card_ends_the_session(lab):
+    lab.baseline(passed())
+    lab.files[0].write_text(lab.files[0].read_text().replace("limit = 22.15", "limit = 99.0"))
+    result = lab.run_apart()
+    assert result.ret == 2
+    assert "limit 99 is more than the 22.15 GiB of a card" in result.stderr.str()
+
+
+@pytest.mark.parametrize(
+    "identity",
+    [
+        {"hardware": "partitioned", "card": "NVIDIA H200", "cards": 1, "imitated_card": "RTX 4090"},
+        {"hardware": "physical", "card": "NVIDIA GeForce RTX 4090", "cards": 5},
+        {"hardware": "physical", "card": "Card X", "cards": 5, "card_memory_bytes": 24 * 1024**3},
+    ],
+    ids=lambda identity: identity["card"],
+)
+def test_a_limit_is_held_against_the_card_that_counts(tmp_path: Path, identity):
+    path = tmp_path / "a.toml"
+    machine = "\n".join(f"{key} = {value!r}" for key, value in identity.items())
+    case = 'recipe = "9c41e07b"\noutcome = "pass"\n'
+    case += 'measured = { commit = "1f0c2ab", date = 2026-11-20, torch = "2.13.0", run = "local" }\n'
+    peak = "peak_vram_gib = { value = 20.0, rel = 0.01, abs = 0.1, limit = 25.0 }\n"
+    path.write_text(f"[machine]\n{machine}\n[case]\n{case}{peak}")
+    with pytest.raises(BadData, match="limit 25 is more than the 2"):
+        read_baseline(path)
+
+
+@pytest.mark.parametrize(
+    ("record", "named"),
+    [
+        (only(passed(), ranks=(0,)), "rank 1: load, denoise"),
+        (only(passed(), phases=("load",)), "rank 0: denoise; rank 1: denoise"),
+        (replace(passed(), memory=()), "rank 0: load, denoise; rank 1: load, denoise"),
+        (passed(expected_phases={}), "names no rank"),
+    ],
+    ids=["a rank", "a phase", "everything", "no expectation"],
+)
+@pytest.mark.parametrize("options", [(), ("--baseline-update", "--baseline-reason", "please")])
+def test_a_record_that_lacks_a_rank_or_a_phase_is_no_pass_and_no_improvement(lab, record, named, options):
+    lab.baseline(passed())
+    before = lab.files[0].read_bytes()
+    lab.put(record)
+    result = lab.run(*options)
+    assert result.ret == EXIT_CODES[Verdict.MISSING_METRIC]
+    assert named in " ".join(said(result).split())
+    assert lab.files[0].read_bytes() == before
+
+
+def test_a_run_that_ran_out_must_have_loaded_on_every_rank(lab):
+    lab.tests("gpu4x24", "published_sharded")
+    loaded = tuple(memory(rank, "load", 21.5) for rank in (0, 1))
+    lab.put(ran_out(memory=loaded[:1]))
+    result = lab.run("-m", "gpu4x24")
+    assert result.ret == EXIT_CODES[Verdict.MISSING_METRIC]
+    assert "rank 1: load" in said(result)
+    lab.put(ran_out(memory=loaded))
+    assert lab.run("-m", "gpu4x24").ret == 0
