@@ -11,6 +11,7 @@ from ci.revisions import Baselines
 from suites.harness.records.machine_identity import machine_profile_name
 from suites.harness.verdicts.baseline_update import what_got_worse
 from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, render
+from suites.harness.verdicts.index import INDEX_FILE
 from suites.harness.verdicts.metrics import WITHOUT_UNIT, metric_kind
 
 
@@ -34,6 +35,7 @@ def lint(base: Baselines, head: Baselines) -> list[Objection]:
         Objection(where=path, what=why, next_step="restore the file, or measure again with --baseline-update")
         for path, why in head.broken.items()
     ]
+    found += _index(head)
     for path, file in head.files.items():
         found += _form(path, file, head.texts[path])
         before = base.files.get(path)
@@ -43,6 +45,23 @@ def lint(base: Baselines, head: Baselines) -> list[Objection]:
             if before is not None and name in before.cases:
                 found += _honesty(where, before.cases[name], case)
     return found
+
+
+def _index(head: Baselines) -> Iterator[Objection]:
+    """The index and the files list the same: what only one of them has was lost, or never reviewed."""
+    there = {
+        f"{path.removesuffix('.toml')}/{name}": tuple(sorted(case.metrics))
+        for path, file in head.files.items()
+        for name, case in file.cases.items()
+    }
+    unread = tuple(path.removesuffix(".toml") + "/" for path in head.broken)
+    for key in sorted(there.keys() | head.index.keys()):
+        if there.get(key) == head.index.get(key) or key.startswith(unread):
+            continue
+        lost = sorted(set(head.index.get(key, ())) - set(there.get(key, ())))
+        what = f"lists {', '.join(lost)}, of which there is no baseline" if lost else "does not list all its metrics"
+        step = "restore the baseline, or delete it here too" if lost else "keep what --baseline-update writes"
+        yield Objection(where=f"{INDEX_FILE}: {key}", what=what, next_step=step)
 
 
 def _form(path: str, file: BaselineFile, text: str) -> Iterator[Objection]:

@@ -95,3 +95,25 @@ def test_files_that_cannot_be_read(objections, text):
     status, said = objections(text)
     assert status == 1
     assert f"{FIVE}" in said
+
+
+@pytest.mark.parametrize(
+    ("index", "named"),
+    [
+        ({}, "does not list all its metrics"),
+        ({"peak_vram_gib", "predicted_seconds_per_clip", "latent_cosine"}, "lists latent_cosine, of which there is no"),
+    ],
+    ids=["not listed", "lost"],
+)
+def test_the_index_lists_what_there_is(repository, capsys, index, named):
+    base = repository.put(published=OLD)
+    repository.write_index({"simulated-rtx4090x5/gpu5x24/published": tuple(sorted(index))} if index else {})
+    assert main([base, repository.commit(), "--repository", str(repository.folder)]) == 1
+    assert named in capsys.readouterr().out
+
+
+def test_a_case_that_is_gone_from_its_file_and_not_from_the_index(repository, capsys):
+    base = repository.put(published=OLD, other=OLD)
+    head = repository.write(render(BaselineFile(machine=MACHINE, cases={"published": OLD})))
+    assert main([base, head, "--repository", str(repository.folder)]) == 1
+    assert "index.toml: simulated-rtx4090x5/gpu5x24/other: lists peak_vram_gib" in capsys.readouterr().out

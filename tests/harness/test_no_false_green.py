@@ -88,3 +88,67 @@ def test_a_run_that_ran_out_must_have_loaded_on_every_rank(lab):
     assert "rank 1: load" in said(result)
     lab.put(ran_out(memory=loaded))
     assert lab.run("-m", "gpu4x24").ret == 0
+
+
+def test_a_folder_of_baselines_that_is_not_there_ends_the_session(lab):
+    lab.baseline(passed())
+    result = lab.run_apart("--baseline-dir", "baselnies")
+    assert result.ret == 2
+    assert "--baseline-dir baselnies: there is no folder" in result.stderr.str()
+
+
+def delete_file(lab):
+    lab.files[0].unlink()
+
+
+def delete_case(lab):
+    lab.files[0].write_text(lab.files[0].read_text().split('["published_sharded"]')[0])
+
+
+def delete_line(lab):
+    lines = lab.files[0].read_text().splitlines(keepends=True)
+    lab.files[0].write_text("".join(line for line in lines if not line.startswith("peak_vram_gib")))
+
+
+@pytest.mark.parametrize("delete", [delete_file, delete_case, delete_line])
+def test_a_deleted_baseline_is_lost_and_not_new(lab, delete):
+    lab.baseline(passed())
+    delete(lab)
+    result = lab.run()
+    assert result.ret == 0
+    assert "lost-baseline: gpu5x24/published_sharded on simulated cards" in said(result)
+    assert "needs-baseline" not in said(result)
+    assert lab.run("--require-baselines").ret == EXIT_CODES[Verdict.LOST_BASELINE]
+
+
+@pytest.mark.parametrize("delete", [delete_file, delete_case, delete_line])
+@pytest.mark.parametrize("option", ["--baseline-update", "--baseline-update-new-only"])
+def test_an_update_does_not_bring_a_worse_value_in_by_way_of_a_deletion(lab, delete, option):
+    lab.baseline(passed(peak=20.0))
+    delete(lab)
+    lab.put(passed(peak=21.0))
+    assert lab.run(option, "--baseline-reason", "please").ret == EXIT_CODES[Verdict.LOST_BASELINE]
+    assert not any("value = 21.0" in path.read_text() for path in lab.files)
+
+
+def test_a_new_case_or_metric_has_no_baseline_yet_which_fails_only_where_one_is_required(lab):
+    lab.baseline(passed())
+    lab.put(passed(quality={"latent_cosine": 0.99}))
+    assert lab.run().ret == 0
+    result = lab.run("--require-baselines")
+    assert result.ret == EXIT_CODES[Verdict.NEEDS_BASELINE]
+    assert "lost-baseline" not in said(result)
+
+
+def test_requiring_baselines_and_not_comparing_exclude_each_other(lab):
+    assert lab.run_apart("--require-baselines", "--baseline-compare=off").ret == 2
+
+
+def test_every_run_in_continuous_integration_requires_baselines():
+    root = Path(__file__).parents[2]
+    makefile = (root / "Makefile").read_text()
+    sessions = [line for line in makefile.splitlines() if "pytest" in line and "suites" in line.lower()]
+    sessions += (root / ".github/workflows/nightly.yml").read_text().split("run:")
+    judged = [text for text in sessions if "--hardware" in text or "--require-hardware" in text]
+    assert len(judged) >= 3
+    assert [text for text in judged if "--require-baselines" not in text] == []

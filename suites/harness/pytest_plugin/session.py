@@ -15,6 +15,7 @@ from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD
 from suites.harness.records.history import append_history, outliers, read_history
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
+from suites.harness.verdicts.index import read_index
 from suites.harness.verdicts.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
 from suites.harness.verdicts.verdict import Verdict, exit_code
 from suites.harness.verdicts.waivers import applies, read_waivers
@@ -95,6 +96,7 @@ def check_data(settings: Settings) -> None:
     """
     for path in sorted(settings.baseline_dir.glob("*/*.toml")):
         read_baseline(path)
+    read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
     _check_folder(settings.report_dir)
 

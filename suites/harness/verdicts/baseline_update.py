@@ -20,6 +20,7 @@ from suites.harness.verdicts.baselines import (
     read_baseline,
     render,
 )
+from suites.harness.verdicts.index import add_to_index, index_key
 from suites.harness.verdicts.measured import Metric, metrics
 from suites.harness.verdicts.metrics import metric_kind, worsening
 
@@ -53,11 +54,12 @@ def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaselin
 
 
 def write_case(folder: Path, record: RunRecord, case: CaseBaseline) -> Path:
-    """Put `case` in its file; the file's other cases stay as they are. Returns the path."""
+    """Put `case` in its file, and in the index; the file's other cases stay as they are. Returns the file's path."""
     path = baseline_path(folder, record)
     cases = read_baseline(path).cases if path.exists() else {}
     file = BaselineFile(machine=machine_identity(record), cases=cases | {record.case: case})
     write_atomically(path, render(file))
+    add_to_index(folder, index_key(record), tuple(sorted(case.metrics)))
     return path
 
 

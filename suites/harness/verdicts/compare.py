@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 from dataclasses import replace
 
 from suites.harness.records.record import RunRecord
@@ -12,15 +13,24 @@ from suites.harness.verdicts.metrics import metric_kind, worsening
 from suites.harness.verdicts.stats import Summary, disjoint
 from suites.harness.verdicts.verdict import Finding, Verdict
 
+RESTORE = "restore it from version control, or drop it on purpose: delete it from baselines/index.toml too"
 
-def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
+
+def compare(record: RunRecord, baseline: CaseBaseline | None, listed: Collection[str] | None = None) -> list[Finding]:
     """Everything that differs; empty if nothing does beyond the tolerances.
 
     `record` must have ended as its tier expects. Numbers of another recipe or outcome are not looked at.
+
+    Args:
+        record: the run.
+        baseline: of the same case and machine; None: there is none.
+        listed: metrics of which the index says that they have a baseline; None: it does not know the case.
     """
     where = f"{record.tier}/{record.case} on {record.hardware} cards"
     update = f"pytest -m {record.tier} --hardware={record.hardware} --baseline-update"
-    if baseline is None:
+    if baseline is None and listed is not None:
+        found = Verdict.LOST_BASELINE, "its baseline was there and is gone", RESTORE
+    elif baseline is None:
         found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"{update}-new-only"
     elif baseline.recipe != record.recipe.hash:
         what = f"recipe {record.recipe.hash} against {baseline.recipe}: other inputs were declared"
@@ -29,14 +39,20 @@ def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
         what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
         found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
     else:
-        return _compare_metrics(record, baseline, where, update)
+        return _compare_metrics(record, baseline, frozenset(listed or ()), where, update)
     return [Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])]
 
 
-def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> list[Finding]:
+def _compare_metrics(
+    record: RunRecord, baseline: CaseBaseline, listed: frozenset[str], where: str, update: str
+) -> list[Finding]:
     measured = metrics(record)
     found = []
-    for name in sorted(measured.keys() | baseline.metrics.keys()):
+    for name in sorted(measured.keys() | baseline.metrics.keys() | listed):
+        if name in listed and name not in baseline.metrics:
+            what = f"{where}: {name} had a baseline, and it is gone"
+            found.append(Finding(verdict=Verdict.LOST_BASELINE, what=what, next_step=RESTORE, metric=name))
+            continue
         reason = record.quality_missing.get(name, "the run has no such metric")
         metric = measured.get(name) or Metric(name=name, samples=(), reason=reason)
         result = compare_metric(metric, baseline.metrics.get(name), update)

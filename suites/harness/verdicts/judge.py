@@ -13,6 +13,7 @@ from suites.harness.verdicts.baseline_update import updated_case, with_new_metri
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
 from suites.harness.verdicts.completeness import own_findings
+from suites.harness.verdicts.index import index_key, read_index
 from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, judge_outcome, worst
 from suites.harness.verdicts.waivers import applies, read_waivers
 
@@ -83,7 +84,9 @@ def judgement_from_data(data: Any) -> Judgement:
 def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
     if settings.baseline_compare == "off" and settings.baseline_update == "no":
         return _of([], failing=False)
-    findings = [_required(each, settings) for each in compare(record, find_case(settings.baseline_dir, record))]
+    listed = read_index(settings.baseline_dir).get(index_key(record))
+    differences = compare(record, find_case(settings.baseline_dir, record), listed)
+    findings = [_required(each, settings) for each in differences]
     accepted = ACCEPTED[settings.baseline_update]
     left = [finding for finding in findings if finding.verdict not in accepted]
     failing = any(finding.fails for finding in left)
@@ -93,8 +96,15 @@ def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
 
 
 def _required(finding: Finding, settings: Settings) -> Finding:
-    """With --require-hardware a number that nobody reviewed is a failure: a nightly run would compare nothing."""
-    needed = settings.require_hardware and finding.verdict is Verdict.NEEDS_BASELINE
+    """A number that nobody reviewed is a failure where baselines are required: a nightly run would compare nothing.
+
+    One that is lost is never replaced by an update: the update could not tell whether it got worse.
+    """
+    strict = settings.require_baselines
+    needed = {
+        Verdict.NEEDS_BASELINE: strict or settings.require_hardware,
+        Verdict.LOST_BASELINE: strict or settings.baseline_update != "no",
+    }.get(finding.verdict, False)
     return replace(finding, required=True) if needed else finding
 
 

@@ -17,6 +17,7 @@ class Verdict(StrEnum):
     UPDATED = "updated"
     IMPROVED = "improved"
     NEEDS_BASELINE = "needs-baseline"
+    LOST_BASELINE = "lost-baseline"
     INCONCLUSIVE = "inconclusive"
     REGRESSED = "regressed"
     OVER_LIMIT = "over-limit"
@@ -36,10 +37,11 @@ EXIT_CODES = {
     Verdict.OVER_LIMIT: 15,
     Verdict.INFRASTRUCTURE: 16,
     Verdict.NEEDS_BASELINE: 17,
+    Verdict.LOST_BASELINE: 18,
 }
 """The exit status of a session whose failures are all of this kind."""
 
-FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE}
+FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE, Verdict.LOST_BASELINE}
 """Verdicts that fail a test wherever they turn up."""
 
 WAIVABLE = frozenset(
