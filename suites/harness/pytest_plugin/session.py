@@ -18,7 +18,7 @@ from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
 from suites.harness.verdicts.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
 from suites.harness.verdicts.verdict import Verdict, exit_code
-from suites.harness.verdicts.waivers import applies, read_waivers
+from suites.harness.verdicts.waivers import applies, excuses, read_waivers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +123,10 @@ def _idle_waivers(results: list[Result], settings: Settings) -> list[str]:
     lines = []
     for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE):
         for result in (each for each in results if applies(waiver, each.record)):
-            where = f"waiver of {waiver.case} on {waiver.machine}"
+            where = f"waiver of {waiver.verdict} of {waiver.case} on {waiver.machine}"
+            failures = {finding.verdict for finding in result.judgement.findings if finding.fails}
             if result.record.date > waiver.expires:
                 lines.append(f"{where} expired on {waiver.expires}\nnext: settle {waiver.link}, or renew it")
-            elif result.judgement.waived is None and not result.judgement.failing:
+            elif not any(excuses(waiver, result.record, verdict) for verdict in failures):
                 lines.append(f"{where} was not needed\nnext: delete it")
     return lines

@@ -14,8 +14,8 @@ from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
 from suites.harness.verdicts.completeness import own_findings
 from suites.harness.verdicts.index import index_key, read_index
-from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, judge_outcome, worst
-from suites.harness.verdicts.waivers import applies, read_waivers
+from suites.harness.verdicts.verdict import Finding, Verdict, judge_outcome, worst
+from suites.harness.verdicts.waivers import excuses, read_waivers
 
 WAIVERS_FILE = "waivers.toml"
 ACCEPTED: dict[str, frozenset[Verdict]] = {
@@ -132,13 +132,13 @@ def _updated(record: RunRecord, settings: Settings) -> CaseBaseline | None:
 def _waive(judgement: Judgement, record: RunRecord, settings: Settings) -> Judgement:
     if not judgement.failing:
         return judgement
-    failures = [finding.verdict for finding in judgement.findings if finding.fails]
-    valid = [waiver for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE) if applies(waiver, record)]
-    valid = [waiver for waiver in valid if record.date <= waiver.expires]
-    if not valid or not WAIVABLE.issuperset(failures):
+    failures = {finding.verdict for finding in judgement.findings if finding.fails}
+    waivers = read_waivers(settings.baseline_dir / WAIVERS_FILE)
+    used = [waiver for waiver in waivers if any(excuses(waiver, record, verdict) for verdict in failures)]
+    if failures != {waiver.verdict for waiver in used}:
         return judgement
-    waiver = valid[0]
-    return replace(judgement, failing=False, waived=f"{waiver.reason} ({waiver.link}, until {waiver.expires})")
+    why = "; ".join(f"{waiver.reason} ({waiver.link}, until {waiver.expires})" for waiver in used)
+    return replace(judgement, failing=False, waived=why)
 
 
 def _of(findings: list[Finding], *, failing: bool) -> Judgement:

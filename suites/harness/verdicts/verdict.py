@@ -44,11 +44,6 @@ EXIT_CODES = {
 FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE, Verdict.LOST_BASELINE}
 """Verdicts that fail a test wherever they turn up."""
 
-WAIVABLE = frozenset(
-    {Verdict.REGRESSED, Verdict.OVER_LIMIT, Verdict.RECIPE_CHANGED, Verdict.OUTCOME_CHANGED},
-)
-"""What waivers.toml may excuse. A missing or NaN metric is never a pass."""
-
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
