@@ -96,8 +96,22 @@ def test_less_likeness_is_worse_and_less_drift_is_better():
 
 
 def test_numbers_of_another_recipe_are_not_compared():
-    other = replace(passed(peak=30.0), recipe=replace(passed().recipe, hash="00000000"))
+    other = replace(passed(peak=22.0), recipe=replace(passed().recipe, hash="00000000"))
     assert verdicts(other, passed()) == {None: Verdict.RECIPE_CHANGED}
+
+
+def test_a_limit_holds_whatever_was_declared():
+    baseline = updated_case(None, passed(), None)
+    peak = replace(baseline.metrics["peak_vram_gib"], limit=21.0)
+    baseline = replace(baseline, recipe="00000000", metrics=baseline.metrics | {"peak_vram_gib": peak})
+    found = [finding.verdict for finding in compare(passed(peak=22.0), baseline)]
+    assert found == [Verdict.RECIPE_CHANGED, Verdict.OVER_LIMIT]
+
+
+def test_a_value_in_another_unit_is_no_improvement_and_no_regression():
+    for bytes_for_gib in (20.0 * 1024**3, 20_480.0):
+        record = passed(peak=20.0, quality={"host_peak_gib": bytes_for_gib})
+        assert verdicts(record, passed(quality={"host_peak_gib": 30.0}))["host_peak_gib"] is Verdict.INVALID_METRIC
 
 
 def test_another_outcome_or_phase_is_a_changed_outcome():
@@ -150,7 +164,7 @@ def test_trouble_of_the_machine_is_never_the_runs_fault(expected):
 
 def test_exit_codes_tell_failures_of_one_kind_apart():
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
-    assert all(10 <= code < 20 for code in EXIT_CODES.values())
+    assert all(10 <= code < 30 for code in EXIT_CODES.values())
     assert exit_code([Verdict.REGRESSED, Verdict.REGRESSED]) == EXIT_CODES[Verdict.REGRESSED]
     assert exit_code([Verdict.REGRESSED, Verdict.OVER_LIMIT]) == 1
 

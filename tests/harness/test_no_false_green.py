@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from canned import memory, passed, ran_out
+from canned import memory, passed, physical, ran_out
 from lab import said
 
 from liveavatar_core.errors import BadData
@@ -152,3 +152,47 @@ def test_every_run_in_continuous_integration_requires_baselines():
     judged = [text for text in sessions if "--hardware" in text or "--require-hardware" in text]
     assert len(judged) >= 3
     assert [text for text in judged if "--require-baselines" not in text] == []
+
+
+def other_recipe(record: RunRecord) -> RunRecord:
+    return replace(record, recipe=replace(record.recipe, hash="00000000"))
+
+
+def test_what_a_changed_recipe_loses_is_listed_and_needs_a_reason(lab):
+    lab.baseline(passed(quality={"latent_cosine": 0.99}))
+    before = lab.files[0].read_bytes()
+    lab.put(other_recipe(passed()))
+    assert "lost with it: latent_cosine" in " ".join(said(lab.run()).split())
+    refused = lab.run("--baseline-update")
+    assert refused.ret == EXIT_CODES[Verdict.REGRESSED]
+    assert "latent_cosine 0.99 -> lost" in said(refused)
+    assert lab.files[0].read_bytes() == before
+    assert lab.run("--baseline-update", "--baseline-reason", "no reference at this size").ret == 0
+    assert "latent_cosine 0.99 -> lost: no reference at this size" in lab.files[0].read_text()
+
+
+def test_over_the_limit_is_never_updated_whatever_else_changed(lab):
+    lab.baseline(passed())
+    lab.files[0].write_text(lab.files[0].read_text().replace("limit = 22.15", "limit = 21.0"))
+    before = lab.files[0].read_bytes()
+    lab.put(other_recipe(passed(peak=22.0)))
+    result = lab.run("--baseline-update", "--baseline-reason", "please")
+    assert result.ret == EXIT_CODES[Verdict.OVER_LIMIT]
+    assert "22 against a limit of 21" in said(result)
+    assert lab.files[0].read_bytes() == before
+
+
+def test_five_small_steps_are_not_five_times_nothing(lab):
+    lab.offer("physical")
+
+    def night(median):
+        return physical(clips=(median - 2, median - 1, median, median + 1, median + 2))
+
+    lab.baseline(night(22.0))
+    statuses = []
+    for step in range(1, 6):
+        lab.put(night(22.0 + 1.9 * step))
+        statuses.append(lab.run("--baseline-update").ret)
+    assert statuses[0] == 0
+    assert set(statuses[1:]) == {EXIT_CODES[Verdict.REGRESSED]}
+    assert "value = 23.9" in lab.files[0].read_text()

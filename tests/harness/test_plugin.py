@@ -103,6 +103,7 @@ def test_a_difference_can_be_only_a_warning_or_nothing(lab, level):
     result = lab.run(f"--baseline-compare={level}")
     assert result.ret == 0
     assert ("regressed:" in said(result)) is (level == "warn")
+    assert ("not-compared" in said(result)) is (level == "off"), "what was not looked at did not pass"
 
 
 def test_the_claim_of_a_tier_holds_whatever_happens_to_baselines(lab):

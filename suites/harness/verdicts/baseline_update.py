@@ -22,7 +22,8 @@ from suites.harness.verdicts.baselines import (
 )
 from suites.harness.verdicts.index import add_to_index, index_key
 from suites.harness.verdicts.measured import Metric, metrics
-from suites.harness.verdicts.metrics import metric_kind, worsening
+from suites.harness.verdicts.metrics import metric_kind
+from suites.harness.verdicts.reasons import next_best, reason_line, what_got_worse
 
 POWER_CAP = "power cap"
 """What holds back every card at full load; it is part of what a card can do."""
@@ -34,7 +35,8 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
     """`old` with the values of `record`; tolerances stay. Equal to `old` where no value differs.
 
     Raises:
-        BadInput: a number got worse by more than its own spread, or the outcome did, and there is no reason.
+        BadInput: a number got worse by more than its own spread, or crept too far since a reason was last given, or is
+            lost, or the outcome got worse; and there is no reason.
         BadData: the record has no commit, or a metric that is missing or NaN.
     """
     fresh = _measured_case(record, old)
@@ -42,9 +44,10 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
         return old or fresh
     worse = what_got_worse(old, fresh)
     if worse and not reason:
-        raise BadInput("; ".join(worse), 'give --baseline-reason "why this is right"')
-    line = f"{record.date} {fresh.measured.commit}: {'; '.join(worse)}: {reason}"
-    return replace(fresh, history=(*old.history, line) if worse else old.history)
+        raise BadInput("; ".join(worse.values()), 'give --baseline-reason "why this is right"')
+    lines = (reason_line(record.date, fresh.measured.commit, change, reason or "") for change in worse.values())
+    explained = {name: replace(fresh.metrics[name], best=None) for name in worse.keys() & fresh.metrics.keys()}
+    return replace(fresh, metrics=fresh.metrics | explained, history=(*old.history, *lines))
 
 
 def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaseline:
@@ -108,20 +111,9 @@ def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> Met
     kind = metric_kind(name)
     value, spread = kind.rounded(summary.value), kind.rounded(summary.spread)
     if old is not None:
-        return replace(old, value=value, spread=spread, n=summary.n)
+        best = next_best(name, old, value, explained=False)
+        return replace(old, value=value, spread=spread, n=summary.n, best=best)
     tolerance = kind.default_tolerance(record.hardware)
     limited = name == LIMITED and record.limit_bytes is not None
     limit = kind.rounded(record.limit_bytes / GIB) if limited and record.limit_bytes else None
     return MetricBaseline(value=value, spread=spread, n=summary.n, rel=tolerance.rel, abs=tolerance.abs, limit=limit)
-
-
-def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
-    """What of `fresh` is worse than `old` by more than its spread, as `metric before -> after`."""
-    worse = []
-    if old.outcome == "pass" and fresh.outcome == "oom":
-        worse.append("outcome pass -> oom")
-    for name in sorted(old.metrics.keys() & fresh.metrics.keys()):
-        before, after = old.metrics[name], fresh.metrics[name].value
-        if worsening(name, before.value, after) > before.spread:
-            worse.append(f"{name} {before.value:g} -> {after:g}")
-    return worse

@@ -14,7 +14,7 @@ from liveavatar_core import strict
 from liveavatar_core.errors import BadData
 from suites.harness.records.machine_identity import machine_identity, machine_profile_name, usable_gib
 from suites.harness.records.record import RunRecord, run_name
-from suites.harness.verdicts.metrics import metric_kind
+from suites.harness.verdicts.metrics import WIDEST_REL, metric_kind
 from suites.harness.verdicts.stats import Summary
 
 MACHINE = "machine"
@@ -39,14 +39,21 @@ class MetricBaseline:
     """A change smaller than this, in the metric's unit, is none."""
     limit: float | None = None
     """What the metric may never exceed."""
+    best: float | None = None
+    """The best value since a reason was last given, where that is not `value`: small steps add up from here."""
 
     def __post_init__(self) -> None:
-        for name in ("value", "spread", "rel", "abs", "limit"):
+        for name in ("value", "spread", "rel", "abs", "limit", "best"):
             number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and (name == "value" or number >= 0)):
+            if number is not None and not (math.isfinite(number) and (name in ("value", "best") or number >= 0)):
                 raise ValueError(f"{name} {number} is not a finite number of at least 0")
         if self.n < 1:
             raise ValueError(f"n {self.n} is no number of samples")
+
+    @property
+    def best_value(self) -> float:
+        """`best`, or the value where nothing crept."""
+        return self.value if self.best is None else self.best
 
     @property
     def summary(self) -> Summary:
@@ -89,8 +96,21 @@ class CaseBaseline:
         if not re.fullmatch(r"[0-9a-f]{8}", self.recipe):
             raise ValueError(f"recipe {self.recipe!r} is no hash of a recipe")
         for name, metric in self.metrics.items():
-            if metric_kind(name).is_amount and metric.value <= 0:
-                raise ValueError(f"{name} {metric.value:g} is a placeholder, not a measurement")
+            _check_metric(name, metric)
+
+
+def _check_metric(name: str, metric: MetricBaseline) -> None:
+    """Raise ValueError for a value that no measurement gives, or tolerances that let everything through."""
+    kind = metric_kind(name)
+    if kind.is_amount and metric.value <= 0:
+        raise ValueError(f"{name} {metric.value:g} is a placeholder, not a measurement")
+    for number in filter(None, (metric.value, metric.limit, metric.best)):
+        if not kind.is_believable(number):
+            raise ValueError(f"{name} {number:g} is more than {kind.most:g} {kind.unit}: it is in another unit")
+    widest = {"rel": WIDEST_REL, "abs": kind.widest_abs, "spread": kind.widest_spread(metric.value)}
+    for key, most in widest.items():
+        if getattr(metric, key) > most:
+            raise ValueError(f"{name} {key} {getattr(metric, key):g} lets everything through: {most:g} is the most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -173,7 +193,7 @@ def _case_lines(case: CaseBaseline) -> list[str]:
 
 
 def _metric_text(metric: MetricBaseline) -> str:
-    values = {key: getattr(metric, key) for key in ("value", "spread", "n", "rel", "abs", "limit")}
+    values = {key: getattr(metric, key) for key in ("value", "spread", "n", "rel", "abs", "limit", "best")}
     return _inline({key: value for key, value in values.items() if value is not None})
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from suites.harness.records.record import RunRecord
@@ -34,13 +34,29 @@ def compare(record: RunRecord, baseline: CaseBaseline | None, listed: Collection
         found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"{update}-new-only"
     elif baseline.recipe != record.recipe.hash:
         what = f"recipe {record.recipe.hash} against {baseline.recipe}: other inputs were declared"
+        what += _lost(record, baseline)
         found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {update}"
     elif _ending(record) != (baseline.outcome, baseline.phase):
         what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
         found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
     else:
         return _compare_metrics(record, baseline, frozenset(listed or ()), where, update)
-    return [Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])]
+    first = Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])
+    return [first, *(_over_limits(record, baseline, where, update) if baseline else ())]
+
+
+def _lost(record: RunRecord, baseline: CaseBaseline) -> str:
+    """What an update would compare no more."""
+    lost = sorted(baseline.metrics.keys() - metrics(record).keys())
+    return f"; lost with it: {', '.join(lost)}" if lost else ""
+
+
+def _over_limits(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> Iterator[Finding]:
+    """Limits hold whatever was declared, and however the run ended."""
+    for name, metric in metrics(record).items():
+        result = compare_metric(metric, baseline.metrics.get(name), update)
+        if result is not None and result[0] is Verdict.OVER_LIMIT:
+            yield Finding(verdict=result[0], what=f"{where}: {name} {result[1]}", next_step=result[2], metric=name)
 
 
 def _compare_metrics(
@@ -77,6 +93,10 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
         )
     if not math.isfinite(value):
         return Verdict.INVALID_METRIC, f"is {value}", "find out why: no number may be NaN or infinite"
+    kind = metric_kind(metric.name)
+    if not kind.is_believable(value):
+        what = f"is {value:g}, and more than {kind.most:g} {kind.unit} is in another unit"
+        return Verdict.INVALID_METRIC, what, "measure it in the unit of its name"
     if baseline is None:
         return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", f"{update}-new-only"
     if baseline.limit is not None and value > baseline.limit:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liveavatar_core.errors import LiveAvatarError
+from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import RunRecord
@@ -83,7 +83,7 @@ def judgement_from_data(data: Any) -> Judgement:
 
 def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
     if settings.baseline_compare == "off" and settings.baseline_update == "no":
-        return _of([], failing=False)
+        return Judgement(verdict=Verdict.NOT_COMPARED)
     listed = read_index(settings.baseline_dir).get(index_key(record))
     differences = compare(record, find_case(settings.baseline_dir, record), listed)
     findings = [_required(each, settings) for each in differences]
@@ -113,7 +113,8 @@ def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) ->
         update = _updated(record, settings) is not None
     except LiveAvatarError as error:
         where = f"{record.tier}/{record.case} on {record.hardware} cards: no baseline written"
-        refused = Finding(verdict=Verdict.REGRESSED, what=f"{where}: {error.what}", next_step=error.next_step)
+        verdict = Verdict.REGRESSED if isinstance(error, BadInput) else Verdict.UPDATE_REFUSED
+        refused = Finding(verdict=verdict, what=f"{where}: {error.what}", next_step=error.next_step)
         return _of([*left, refused], failing=True)
     judgement = _of(left, failing=False)
     return replace(judgement, update=True, verdict=Verdict.UPDATED) if update else judgement

@@ -14,6 +14,9 @@ Direction = Literal["lower", "higher", "nearer to 0"]
 WIDEST = 10.0
 """How many times the tolerance that a metric gets by default its absolute tolerance and its spread may be."""
 
+WIDEST_REL = 0.5
+"""The largest relative tolerance: what may change by half is not compared."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tolerance:

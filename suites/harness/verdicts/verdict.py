@@ -14,11 +14,13 @@ class Verdict(StrEnum):
     """In the order of gravity."""
 
     PASS = "pass"
+    NOT_COMPARED = "not-compared"
     UPDATED = "updated"
     IMPROVED = "improved"
     NEEDS_BASELINE = "needs-baseline"
     LOST_BASELINE = "lost-baseline"
     INCONCLUSIVE = "inconclusive"
+    UPDATE_REFUSED = "update-refused"
     REGRESSED = "regressed"
     OVER_LIMIT = "over-limit"
     RECIPE_CHANGED = "recipe-changed"
@@ -38,6 +40,7 @@ EXIT_CODES = {
     Verdict.INFRASTRUCTURE: 16,
     Verdict.NEEDS_BASELINE: 17,
     Verdict.LOST_BASELINE: 18,
+    Verdict.UPDATE_REFUSED: 19,
 }
 """The exit status of a session whose failures are all of this kind."""
 
