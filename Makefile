@@ -23,10 +23,10 @@ help:  ## What can be made, and with which variables
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
 
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
-	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --report-html=report/report.html $(SUITES)
+	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --require-baselines --report-html=report/report.html $(SUITES)
 
 quality: $(READY)  ## What do fewer bits, steps and pixels do to the film? In miniature
-	$(BIN)/pytest suites/quality --hardware=miniature
+	$(BIN)/pytest suites/quality --hardware=miniature --require-baselines
 
 fuzz: $(READY)  ## Do drawn recipes keep the rules of memory, results and refusal?
 	OMP_NUM_THREADS=1 $(BIN)/pytest suites/fuzz --fuzz-profile=ci -n $(WORKERS)

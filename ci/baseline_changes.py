@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 from ci.revisions import Baselines
 from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, MetricBaseline
 from suites.harness.verdicts.compare import allowed_change, judge_change
+from suites.harness.verdicts.reasons import reasons_of, what_got_worse
 from suites.harness.verdicts.verdict import Verdict
 
 T = TypeVar("T")
@@ -47,7 +48,7 @@ class Moved:
     verdict: Verdict
     """By the old tolerances and the old limit: new ones are judged by people first."""
     reason: str = ""
-    """The line that the case's history gained."""
+    """What the case's history says of this change."""
 
 
 @dataclass(kw_only=True)
@@ -102,9 +103,9 @@ def _compare_cases(where: str, old: CaseBaseline | None, new: CaseBaseline | Non
         for name in PROVENANCE
         if (before := getattr(old.measured, name)) != (after := getattr(new.measured, name))
     ]
-    reason = "; ".join(new_history(old, new))
+    reasons, worse = reasons_of(new_history(old, new)), what_got_worse(old, new)
     for name, before, after in _pairs(old.metrics, new.metrics):
-        _compare_metrics(where, name, before, after, reason, found)
+        _compare_metrics(where, name, before, after, reasons.get(worse.get(name, ""), ""), found)
 
 
 def _declared(where: str, old: CaseBaseline, new: CaseBaseline) -> list[Altered]:
@@ -156,8 +157,8 @@ def direction(old: float | None, new: float | None) -> str:
 
 
 def new_history(old: CaseBaseline, new: CaseBaseline) -> tuple[str, ...]:
-    """Lines that the history gained."""
-    return tuple(line for line in new.history if line not in old.history)
+    """Lines that the history gained at its end."""
+    return new.history[len(old.history) :]
 
 
 def _pairs(old: dict[str, T], new: dict[str, T]) -> Iterator[tuple[str, T | None, T | None]]:

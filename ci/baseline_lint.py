@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
@@ -10,30 +9,10 @@ from itertools import zip_longest
 from ci.baseline_changes import TOLERANCES, direction, new_history
 from ci.revisions import Baselines
 from suites.harness.records.machine_identity import machine_profile_name
-from suites.harness.verdicts.baseline_update import what_got_worse
 from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, render
-from suites.harness.verdicts.metrics import HIGHER_IS_BETTER
-
-UNITS = frozenset(
-    {
-        "gib",
-        "mib",
-        "seconds",
-        "frames",
-        "percent",
-        "share",
-        "ratio",
-        "degrees",
-        "db",
-        "hz",
-        "celsius",
-        "watts",
-        "ms",
-        "levels",
-    }
-    | {"cosine", "drift", "error", "distance", "score", "count", "strength"}
-)
-"""Words of which one must be in a metric's name; the last ones say that it has no unit."""
+from suites.harness.verdicts.index import INDEX_FILE
+from suites.harness.verdicts.metrics import WITHOUT_UNIT, metric_kind
+from suites.harness.verdicts.reasons import change_text, next_best, reasons_of, what_got_worse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +35,7 @@ def lint(base: Baselines, head: Baselines) -> list[Objection]:
         Objection(where=path, what=why, next_step="restore the file, or measure again with --baseline-update")
         for path, why in head.broken.items()
     ]
+    found += _index(head)
     for path, file in head.files.items():
         found += _form(path, file, head.texts[path])
         before = base.files.get(path)
@@ -65,6 +45,23 @@ def lint(base: Baselines, head: Baselines) -> list[Objection]:
             if before is not None and name in before.cases:
                 found += _honesty(where, before.cases[name], case)
     return found
+
+
+def _index(head: Baselines) -> Iterator[Objection]:
+    """The index and the files list the same: what only one of them has was lost, or never reviewed."""
+    there = {
+        f"{path.removesuffix('.toml')}/{name}": tuple(sorted(case.metrics))
+        for path, file in head.files.items()
+        for name, case in file.cases.items()
+    }
+    unread = tuple(path.removesuffix(".toml") + "/" for path in head.broken)
+    for key in sorted(there.keys() | head.index.keys()):
+        if there.get(key) == head.index.get(key) or key.startswith(unread):
+            continue
+        lost = sorted(set(head.index.get(key, ())) - set(there.get(key, ())))
+        what = f"lists {', '.join(lost)}, of which there is no baseline" if lost else "does not list all its metrics"
+        step = "restore the baseline, or delete it here too" if lost else "keep what --baseline-update writes"
+        yield Objection(where=f"{INDEX_FILE}: {key}", what=what, next_step=step)
 
 
 def _form(path: str, file: BaselineFile, text: str) -> Iterator[Objection]:
@@ -86,8 +83,7 @@ def _form(path: str, file: BaselineFile, text: str) -> Iterator[Objection]:
 
 def _names(where: str, case: CaseBaseline) -> Iterator[Objection]:
     for name in case.metrics:
-        known = any(name == word or name.endswith(f"_{word}") for word in HIGHER_IS_BETTER)
-        if not known and not UNITS.intersection(re.split(r"[^a-z0-9]+", name.lower())):
+        if metric_kind(name) is WITHOUT_UNIT:
             step = "name it after its unit, as peak_vram_gib"
             yield Objection(where=where, what=f"metric {name!r} has no unit in its name", next_step=step)
 
@@ -99,31 +95,48 @@ def _origin(where: str, case: CaseBaseline) -> Iterator[Objection]:
 
 
 def _honesty(where: str, old: CaseBaseline, new: CaseBaseline) -> Iterator[Objection]:
-    """What was loosened, got worse or moved must say why and from where."""
-    reasons = new_history(old, new)
+    """What was loosened, got worse or was lost must say why, each for itself, whatever else changed."""
     if new.history[: len(old.history)] != old.history:
         step = "put the old lines back and add to their end"
         yield Objection(where=where, what="history lost or changed a line", next_step=step)
-    if old.recipe == new.recipe and not reasons:
-        what = [*_loosened(old, new), *what_got_worse(old, new)]
-        for each in what:
-            step = 'add a line to history, or update with --baseline-reason "why this is right"'
-            yield Objection(where=where, what=f"{each}, without a reason", next_step=step)
+    reasons = reasons_of(new_history(old, new))
+    needed = [*_loosened(old, new), *what_got_worse(old, new).values()]
+    for change in needed:
+        if change not in reasons:
+            step = f'add "DATE: {change}: why this is right" to its history, or update with --baseline-reason'
+            yield Objection(where=where, what=f"{change}, without a reason of its own", next_step=step)
+    for line in new_history(old, new):
+        if not any(change in needed for change in reasons_of((line,))):
+            step = 'write "DATE: METRIC BEFORE -> AFTER: why" of a change that is there, or delete the line'
+            yield Objection(where=where, what=f"history says {line!r}, and nothing such changed", next_step=step)
+    yield from _origin_of_values(where, old, new)
+
+
+def _origin_of_values(where: str, old: CaseBaseline, new: CaseBaseline) -> Iterator[Objection]:
+    """Values come from a measurement, and what crept is not forgotten."""
     if old.measured == new.measured and _values(old) != _values(new):
         yield Objection(
             where=where,
             what="values differ, and `measured` says they are of the same run",
             next_step="take values over with --baseline-update only",
         )
+    explained = what_got_worse(old, new)
+    for name in sorted(old.metrics.keys() & new.metrics.keys()):
+        metric = new.metrics[name]
+        wanted = next_best(name, old.metrics[name], metric.value, explained=name in explained)
+        if metric.best != wanted:
+            what = f"{name} has best {metric.best} where an update writes {wanted}"
+            yield Objection(where=where, what=what, next_step="take values over with --baseline-update only")
 
 
 def _loosened(old: CaseBaseline, new: CaseBaseline) -> list[str]:
+    """Tolerances and limits that allow more than before, as histories name changes."""
     found = []
     for name in sorted(old.metrics.keys() & new.metrics.keys()):
         for key in TOLERANCES:
             before, after = getattr(old.metrics[name], key), getattr(new.metrics[name], key)
             if before != after and direction(before, after) == "loosened":
-                found.append(f"{name}.{key} loosened from {before} to {after}")
+                found.append(change_text(f"{name}.{key}", before, after))
     return found
 
 

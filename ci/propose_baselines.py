@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
@@ -17,6 +17,8 @@ from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
+from suites.harness.verdicts.completeness import own_findings
+from suites.harness.verdicts.index import index_key, read_index
 from suites.harness.verdicts.verdict import Verdict, judge_outcome
 
 
@@ -49,14 +51,19 @@ def propose(record: RunRecord, tiers: dict[str, Tier], baseline_dir: Path) -> No
         print(f"{where}: left alone, it did not end as its tier says")
         return
     old = find_case(baseline_dir, record)
-    new = proposed(record, old)
+    new = proposed(record, old, read_index(baseline_dir).get(index_key(record)))
     if new is not None and new != old:
         print(f"{where}: {write_case(baseline_dir, record, new)}")
 
 
-def proposed(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline | None:
-    """The case as it should be reviewed; None: there is nothing to gain, or something that people must decide."""
-    verdicts = {finding.verdict for finding in compare(record, old)}
+def proposed(record: RunRecord, old: CaseBaseline | None, listed: Collection[str] | None = None) -> CaseBaseline | None:
+    """The case as it should be reviewed; None: there is nothing to gain, or something that people must decide.
+
+    `listed`: metrics of which the index says that they have a baseline.
+    """
+    if own_findings(record):
+        return None
+    verdicts = {finding.verdict for finding in compare(record, old, listed)}
     if verdicts == {Verdict.NEEDS_BASELINE}:
         return with_new_metrics(old, record)
     if Verdict.IMPROVED in verdicts and verdicts <= {Verdict.IMPROVED, Verdict.NEEDS_BASELINE}:

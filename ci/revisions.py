@@ -9,6 +9,7 @@ from pathlib import Path
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData, BadInput
 from suites.harness.verdicts.baselines import BaselineFile, baselines_of
+from suites.harness.verdicts.index import INDEX_FILE, Index, index_of
 
 FOLDER = "baselines"
 """Where a repository keeps them."""
@@ -24,6 +25,8 @@ class Baselines:
     """Those that can be read."""
     broken: dict[str, str]
     """Why the others cannot."""
+    index: Index
+    """What the commit's index lists; empty where it has none."""
 
 
 def read_revision(repository: Path, revision: str) -> Baselines:
@@ -44,7 +47,18 @@ def read_revision(repository: Path, revision: str) -> Baselines:
             files[path] = baselines_of(strict.parse_toml(text, path), path)
         except BadData as error:
             broken[path] = error.what
-    return Baselines(texts=texts, files=files, broken=broken)
+    return Baselines(texts=texts, files=files, broken=broken, index=_index(repository, commit, listed, broken))
+
+
+def _index(repository: Path, commit: str, listed: str, broken: dict[str, str]) -> Index:
+    path = f"{FOLDER}/{INDEX_FILE}"
+    if path not in listed.split("\0"):
+        return {}
+    try:
+        return index_of(strict.parse_toml(_git(repository, "show", f"{commit}:{path}"), INDEX_FILE), INDEX_FILE)
+    except BadData as error:
+        broken[INDEX_FILE] = error.what
+        return {}
 
 
 def _is_baseline(path: str) -> bool:

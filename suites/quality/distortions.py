@@ -19,7 +19,7 @@ from suites.harness.probes.film.lip_sync import Sound
 from suites.harness.probes.film.quality import Quality, quality_of
 from suites.harness.probes.film.sketch import Pixels
 from suites.harness.report.generated_blocks import replaced
-from suites.harness.verdicts.baseline_update import default_tolerance
+from suites.harness.verdicts.metrics import metric_kind
 from tiny_avatar.heads import Face, Motion, draw
 from tiny_avatar.voices import SAMPLES_PER_FRAME, mouth
 
@@ -198,8 +198,9 @@ def reactions(clean: Quality, spoiled: Quality) -> set[str]:
     """Metrics that moved by more than a baseline would let through, or that have no number any more."""
     moved = {name for name in clean.values if name not in spoiled.values}
     for name in clean.values.keys() & spoiled.values.keys():
-        rel, absolute = default_tolerance(name, "miniature")
-        if abs(spoiled.values[name] - clean.values[name]) > max(rel * abs(clean.values[name]), absolute):
+        tolerance = metric_kind(name).default_tolerance("miniature")
+        allowed = max(tolerance.rel * abs(clean.values[name]), tolerance.abs)
+        if abs(spoiled.values[name] - clean.values[name]) > allowed:
             moved.add(name)
     return moved
 

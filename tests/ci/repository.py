@@ -5,6 +5,7 @@ from dataclasses import replace
 from datetime import date
 
 from suites.harness.verdicts.baselines import BaselineFile, CaseBaseline, MetricBaseline, Provenance, render
+from suites.harness.verdicts.index import render_index
 
 FIVE = "simulated-rtx4090x5/gpu5x24.toml"
 MACHINE = {"hardware": "simulated", "card": "RTX 4090", "cards": 5}
@@ -19,7 +20,7 @@ def case(**changes) -> CaseBaseline:
         "outcome": "pass",
         "measured": EARLIER,
         "metrics": {
-            "peak_vram_gib": MetricBaseline(value=20.0, rel=0.01, abs=0.1, limit=22.15),
+            "peak_vram_gib": MetricBaseline(value=20.0, rel=0.01, abs=0.1, limit=21.5),
             "predicted_seconds_per_clip": MetricBaseline(value=22.0, rel=0.01, abs=0.1),
         },
     }
@@ -58,4 +59,10 @@ class Repository:
 
     def put(self, path=FIVE, machine=MACHINE, **cases):
         """Commit these cases in one file; returns the commit."""
+        listed = {f"{path.removesuffix('.toml')}/{name}": tuple(sorted(case.metrics)) for name, case in cases.items()}
+        self.write_index(listed)
         return self.write(render(BaselineFile(machine=machine, cases=cases)), path)
+
+    def write_index(self, index):
+        (self.folder / "baselines").mkdir(exist_ok=True)
+        (self.folder / "baselines/index.toml").write_text(render_index(index))

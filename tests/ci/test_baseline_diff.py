@@ -43,7 +43,7 @@ def test_leads_with_the_verdict_and_shows_each_number(repository, diff):
     assert status == 0
     assert text.splitlines()[0] == "regressed: 1 regressed, 1 values unchanged"
     row = next(line for line in text.splitlines() if line.startswith(FIVE))
-    wanted = (f"{FIVE}: published", "peak_vram_gib", "20", "21", "+1 (+5.00%)", "0.2", "regressed", why)
+    wanted = (f"{FIVE}: published", "peak_vram_gib", "20", "21", "+1 (+5.00%)", "0.2", "regressed", "a longer sink")
     assert [word.strip() for word in row.split("  ") if word] == list(wanted)
 
 
@@ -53,7 +53,9 @@ def test_leads_with_the_verdict_and_shows_each_number(repository, diff):
 )
 def test_a_value_is_judged_by_the_tolerance_it_had(repository, diff, value, spread, verdict):
     base = repository.put(published=OLD)
-    head = changed("peak_vram_gib", value=value, spread=spread, rel=0.5, limit=30.0, history=("why",))
+    why = ["2026-11-21: peak_vram_gib.rel 0.01 -> 0.5: why", "2026-11-21: peak_vram_gib.limit 21.5 -> 22.15: why"]
+    why += [f"2026-11-21: peak_vram_gib 20 -> {value:g}: why"] if value > 20 else []
+    head = changed("peak_vram_gib", value=value, spread=spread, rel=0.5, limit=22.15, history=tuple(why))
     assert diff(base, repository.put(published=head))[1].startswith(verdict)
 
 
@@ -77,7 +79,8 @@ def test_tolerances_come_first_and_environment_before_values(repository, diff):
 
 def test_another_recipe_or_ending_is_named(repository, diff):
     base = repository.put(published=OLD)
-    head = replace(OLD, recipe="00000000", outcome="oom", phase="encode", measured=LATER)
+    why = ("2026-11-21 2f0c2ab: outcome pass -> oom: another layout",)
+    head = replace(OLD, recipe="00000000", outcome="oom", phase="encode", measured=LATER, history=why)
     text = diff(base, repository.put(published=head))[1]
     assert "recipe   9c41e07b  00000000" in text
     assert "outcome  pass      oom" in text

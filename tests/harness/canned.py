@@ -14,6 +14,7 @@ from suites.harness.records.record import (
     RunRecord,
 )
 
+TWO_RANKS = {"0": ("load", "denoise"), "1": ("load", "denoise")}
 UNREAD = {"reserved_bytes": "no allocator", "device_used_bytes": "no card"}
 
 
@@ -41,6 +42,7 @@ def passed(*, tier: str = "gpu5x24", case: str = "published_sharded", peak: floa
         machine=MachineProfile(card="RTX 4090", cards=5, torch="2.13.0", allocator="tracker"),
         limit_bytes=int(22.15 * GIB),
         outcome="pass",
+        expected_phases=TWO_RANKS,
         memory=tuple(memory(rank, *at) for rank in (0, 1) for at in (("load", 17.2), ("denoise", peak - rank))),
         timing=Timing(predicted_seconds_per_clip=8.125),
         commit="1f0c2ab",

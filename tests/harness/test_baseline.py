@@ -22,17 +22,19 @@ from suites.harness.verdicts.baselines import (
     read_baseline,
     render,
 )
+from suites.harness.verdicts.reasons import reasons_of, what_got_worse
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1)
-NUMBER = st.floats(min_value=1e-6, max_value=1e9)
+NUMBER = st.floats(min_value=1e-6, max_value=1000)
 METRIC = st.builds(
     MetricBaseline,
     value=NUMBER,
-    spread=NUMBER,
+    spread=st.floats(0, 1),
     n=st.integers(1, 1000),
-    rel=st.floats(0, 1),
-    abs=st.floats(0, 100),
+    rel=st.floats(0, 0.5),
+    abs=st.floats(0, 2.5),
     limit=st.none() | NUMBER,
+    best=st.none() | NUMBER,
 )
 CASE = st.builds(
     CaseBaseline,
@@ -126,6 +128,51 @@ def test_a_pass_that_became_a_lack_of_memory_needs_a_reason():
         updated_case(updated_case(None, passed(), None), ran_out(), None)
 
 
+def test_each_worse_number_has_a_line_of_its_own():
+    old = updated_case(None, passed(peak=20.0, quality={"latent_cosine": 0.99}), None)
+    new = updated_case(old, passed(peak=21.0, quality={"latent_cosine": 0.98}), "fewer bits")
+    assert new.history == (
+        "2026-11-20 1f0c2ab: latent_cosine 0.99 -> 0.98: fewer bits",
+        "2026-11-20 1f0c2ab: peak_vram_gib 20 -> 21: fewer bits",
+    )
+    assert reasons_of(new.history).keys() == set(what_got_worse(old, new).values())
+
+
+def test_what_is_lost_needs_a_reason_and_is_listed():
+    old = updated_case(None, passed(quality={"latent_cosine": 0.99, "psnr_db": 40.0}), None)
+    with pytest.raises(BadInput, match=r"latent_cosine 0\.99 -> lost; psnr_db 40 -> lost"):
+        updated_case(old, passed(), None)
+    new = updated_case(old, passed(), "no reference any more")
+    assert new.history[0] == "2026-11-20 1f0c2ab: latent_cosine 0.99 -> lost: no reference any more"
+
+
+def creeping(*medians: float):
+    """A machine whose clips scatter by 2 s, slower from update to update."""
+    for median in medians:
+        yield physical(clips=(median - 2, median - 1, median, median + 1, median + 2))
+
+
+def test_small_steps_need_a_reason_once_they_add_up():
+    first, *later = creeping(22.0, 23.9, 25.8, 27.7)
+    case = updated_case(None, first, None)
+    case = updated_case(case, later[0], None)
+    assert case.metrics["seconds_per_clip"].best == 22.0
+    with pytest.raises(BadInput, match=r"seconds_per_clip 22 -> 25\.8"):
+        updated_case(case, later[1], None)
+    case = updated_case(case, later[1], "slower fans")
+    assert case.history[-1].endswith("seconds_per_clip 22 -> 25.8: slower fans")
+    assert case.metrics["seconds_per_clip"].best is None
+    assert updated_case(case, later[2], None).metrics["seconds_per_clip"].best == 25.8
+
+
+def test_a_better_value_is_where_creeping_begins_anew():
+    first, better, back = creeping(24.0, 22.5, 24.4)
+    case = updated_case(None, first, None)
+    case = updated_case(case, better, None)
+    assert case.metrics["seconds_per_clip"].best is None
+    assert updated_case(case, back, None).metrics["seconds_per_clip"].best == 22.5
+
+
 def test_noise_within_the_spread_needs_no_reason():
     old = updated_case(None, physical(clips=(20.0, 22.0, 24.0)), None)
     assert old.metrics["seconds_per_clip"].spread == 2.0
@@ -174,6 +221,10 @@ def test_a_zero_becomes_no_baseline():
         ("value = 20.0, ", "", "'value' is missing"),
         ("n = 1,", "n = 0,", "n 0"),
         ("rel = 0.001, abs = 0.0001, limit", "rel = -1, abs = 0.0001, limit", "rel -1"),
+        ("rel = 0.001, abs = 0.0001, limit", "rel = 0.6, abs = 0.0001, limit", "rel 0.6 lets everything through"),
+        ("rel = 0.001, abs = 0.0001, limit", "rel = 0.001, abs = 9.0, limit", "abs 9 lets everything through"),
+        ("value = 20.0, spread = 0.0", "value = 20.0, spread = 1e9", "spread 1e+09 lets everything through"),
+        ("value = 20.0", "value = 21474836480.0", "2.14748e+10 is more than 1024 GiB"),
         ('recipe = "9c41e07b"', 'recipe = "TODO"', "recipe 'TODO'"),
         ('outcome = "pass"', 'outcome = "hang"', "outcome"),
         ('commit = "1f0c2ab"', 'commit = "unknown"', "commit 'unknown'"),

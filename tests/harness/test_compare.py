@@ -10,7 +10,8 @@ from suites.harness.cases.tiers import Expectation
 from suites.harness.records.measurements import Timing
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.compare import compare
-from suites.harness.verdicts.metrics import better, metrics
+from suites.harness.verdicts.measured import metrics
+from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict, exit_code, judge_outcome, worst
 
 OOM = Expectation(outcome="oom", phases=("encode", "prefill"), category="unsharded_parameters", because="b")
@@ -85,7 +86,7 @@ def test_a_new_metric_needs_a_baseline():
 
 
 def test_less_likeness_is_worse_and_less_drift_is_better():
-    assert (better("latent_cosine"), better("drift_per_clip")) == ("higher", "lower")
+    assert (metric_kind("latent_cosine").better, metric_kind("drift_per_clip").better) == ("higher", "lower")
     before = passed(quality={"latent_cosine": 0.99, "drift_per_clip": 0.5})
     after = passed(quality={"latent_cosine": 0.80, "drift_per_clip": 0.3})
     assert verdicts(after, before) == {
@@ -95,8 +96,22 @@ def test_less_likeness_is_worse_and_less_drift_is_better():
 
 
 def test_numbers_of_another_recipe_are_not_compared():
-    other = replace(passed(peak=30.0), recipe=replace(passed().recipe, hash="00000000"))
+    other = replace(passed(peak=22.0), recipe=replace(passed().recipe, hash="00000000"))
     assert verdicts(other, passed()) == {None: Verdict.RECIPE_CHANGED}
+
+
+def test_a_limit_holds_whatever_was_declared():
+    baseline = updated_case(None, passed(), None)
+    peak = replace(baseline.metrics["peak_vram_gib"], limit=21.0)
+    baseline = replace(baseline, recipe="00000000", metrics=baseline.metrics | {"peak_vram_gib": peak})
+    found = [finding.verdict for finding in compare(passed(peak=22.0), baseline)]
+    assert found == [Verdict.RECIPE_CHANGED, Verdict.OVER_LIMIT]
+
+
+def test_a_value_in_another_unit_is_no_improvement_and_no_regression():
+    for bytes_for_gib in (20.0 * 1024**3, 20_480.0):
+        record = passed(peak=20.0, quality={"host_peak_gib": bytes_for_gib})
+        assert verdicts(record, passed(quality={"host_peak_gib": 30.0}))["host_peak_gib"] is Verdict.INVALID_METRIC
 
 
 def test_another_outcome_or_phase_is_a_changed_outcome():
@@ -149,7 +164,7 @@ def test_trouble_of_the_machine_is_never_the_runs_fault(expected):
 
 def test_exit_codes_tell_failures_of_one_kind_apart():
     assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
-    assert all(10 <= code < 20 for code in EXIT_CODES.values())
+    assert all(10 <= code < 30 for code in EXIT_CODES.values())
     assert exit_code([Verdict.REGRESSED, Verdict.REGRESSED]) == EXIT_CODES[Verdict.REGRESSED]
     assert exit_code([Verdict.REGRESSED, Verdict.OVER_LIMIT]) == 1
 
@@ -160,7 +175,7 @@ def test_the_gravest_verdict_leads():
 
 
 def test_what_can_be_off_to_both_sides_gets_better_towards_0():
-    assert better("lip_sync_lag_ms") == "nearer to 0"
+    assert metric_kind("lip_sync_lag_ms").better == "nearer to 0"
     early, late, exact = (passed(quality={"lip_sync_lag_ms": lag}) for lag in (-80.0, 80.0, 0.0))
     assert verdicts(early, exact) == verdicts(late, exact) == {"lip_sync_lag_ms": Verdict.REGRESSED}
     assert verdicts(exact, early) == verdicts(exact, late) == {"lip_sync_lag_ms": Verdict.IMPROVED}

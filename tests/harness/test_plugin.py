@@ -103,6 +103,7 @@ def test_a_difference_can_be_only_a_warning_or_nothing(lab, level):
     result = lab.run(f"--baseline-compare={level}")
     assert result.ret == 0
     assert ("regressed:" in said(result)) is (level == "warn")
+    assert ("not-compared" in said(result)) is (level == "off"), "what was not looked at did not pass"
 
 
 def test_the_claim_of_a_tier_holds_whatever_happens_to_baselines(lab):
@@ -165,16 +166,18 @@ def test_options_that_do_not_fit_end_the_session_in_two_lines(lab, options):
 
 
 def test_missing_cards_skip_with_the_reason(lab):
-    result = lab.run("--hardware=physical", "-rs")
+    lab.tests("gpu5x24", "published_sharded", "published_replicated")
+    result = lab.run("--hardware=physical")
     assert result.ret == 0
-    assert "physical: no physical cards" in said(result)
-    result.assert_outcomes(skipped=1)
+    result.assert_outcomes(skipped=2)
+    last = " ".join(result.stdout.lines[-4:])
+    assert "not-judged: 2 tests of gpu5x24: gpu5x24 cannot run here physical: no physical cards" in last
 
 
 @pytest.mark.parametrize("option", ["--hardware=physical", "--hardware=auto"])
 def test_missing_cards_fail_where_hardware_is_required(lab, option):
     result = lab.run(option, "--require-hardware")
-    assert result.ret == 1
+    assert result.ret == EXIT_CODES[Verdict.INFRASTRUCTURE] == 16
     assert "no physical cards" in said(result)
     assert "next: " in said(result)
 
@@ -184,6 +187,40 @@ def test_auto_takes_the_most_real_mode_that_the_machine_allows(lab):
     lab.offer("miniature")
     lab.put(passed(hardware="partitioned"))
     lab.run().stdout.fnmatch_lines(["gpu5x24 partitioned *", "  published_sharded *", "  emulated"])
+
+
+def test_auto_says_why_more_real_modes_were_refused(lab):
+    lab.put(passed())
+    result = lab.run()
+    told = " ".join(said(result).split())
+    assert "gpu5x24 simulated was taken by auto, as physical: no physical cards; partitioned: no partitioned" in told
+    assert "was taken by auto" not in said(lab.run("--hardware=simulated"))
+
+
+SKIPPED = """
+import pytest
+pytestmark = [pytest.mark.gpu5x24, pytest.mark.skip(reason="cards are being moved")]
+
+def test_case(tier):
+    tier.check("published_sharded")
+"""
+
+
+@pytest.mark.parametrize(("options", "status"), [((), 0), (("--require-hardware",), 16)])
+def test_all_skipped_is_said_and_is_no_success_where_hardware_is_required(lab, options, status):
+    (lab.folder / "test_gpu5x24.py").write_text(SKIPPED)
+    result = lab.run(*options)
+    assert result.ret == status
+    assert "not-judged: 1 test of gpu5x24: cards are being moved" in " ".join(said(result).split())
+
+
+@pytest.mark.parametrize("arguments", ["tier", ""])
+def test_a_test_of_a_tier_that_judges_nothing_fails(lab, arguments):
+    text = f"import pytest\n\n@pytest.mark.gpu5x24\ndef test_case({arguments}):\n    pass\n"
+    (lab.folder / "test_gpu5x24.py").write_text(text)
+    result = lab.run()
+    assert result.ret == 1
+    assert "a test of gpu5x24 that judged nothing" in said(result)
 
 
 def test_each_mode_that_is_asked_for_runs(lab):
@@ -211,6 +248,25 @@ def test_a_lab_adds_a_tier_in_one_file(lab):
     result = lab.run("--tiers", "lab.toml", "-m", "lab2x48", "-v")
     result.assert_outcomes(passed=1, deselected=1)
     assert "test_ends_as_its_file_says[lab2x48-sharded-auto]" in said(result)
+
+
+@pytest.mark.parametrize("name", ["skip", "xfail"])
+def test_a_tier_named_as_a_mark_cannot_hide_a_crash(lab, name):
+    (lab.folder / "lab.toml").write_text(LAB_TIERS.replace("lab2x48", name))
+    (lab.folder / "test_added.py").write_text((ROOT / "suites/tiers/test_added_tiers.py").read_text())
+    lab.put(failed("crash", tier=name, case="sharded"))
+    result = lab.run_apart("--tiers", "lab.toml", "test_added.py")
+    assert result.ret == 2
+    assert f"{name!r} already means something as a pytest marker" in result.stderr.str()
+
+
+def test_a_tier_named_as_the_mark_of_another_plugin_ends_the_session(lab):
+    (lab.folder / "lab.toml").write_text(LAB_TIERS.replace("lab2x48", "slow"))
+    other = "def pytest_configure(config):\n    config.addinivalue_line('markers', 'slow: takes long')\n"
+    (lab.folder / "other_plugin.py").write_text(other)
+    result = lab.run_apart("--tiers", "lab.toml", "-p", "other_plugin")
+    assert result.ret == 2
+    assert "'slow': another plugin has a marker of that name" in said(result)
 
 
 def test_a_test_without_a_tier_is_told_how_to_name_one(lab):

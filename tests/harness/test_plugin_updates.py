@@ -77,15 +77,23 @@ WAIVER = """
 [[waiver]]
 case = "gpu5x24/published_sharded"
 machine = "{machine}"
+verdict = "{verdict}"
 reason = "allocator of torch 2.13"
 link = "https://example.org/412"
+since = {since}
 expires = {expires}
 """
 
 
-def waive(lab, *, machine="simulated-rtx4090x5", days=0):
-    expires = date(2026, 11, 20) + timedelta(days=days)
-    (lab.folder / "baselines/waivers.toml").write_text(WAIVER.format(machine=machine, expires=expires))
+TODAY = date(2026, 11, 20)
+"""Of the canned runs."""
+
+
+def waive(lab, *, machine="simulated-rtx4090x5", days=0, since=-30, verdict="regressed", more=""):
+    """Write a waiver that begins and ends so many days after the canned runs."""
+    days_of = {"since": TODAY + timedelta(days=since), "expires": TODAY + timedelta(days=days)}
+    text = WAIVER.format(machine=machine, verdict=verdict, **days_of)
+    (lab.folder / "baselines/waivers.toml").write_text(text + more)
 
 
 def test_a_waiver_excuses_a_regression_until_its_day(lab):
@@ -112,6 +120,71 @@ def test_a_waiver_of_another_machine_excuses_nothing(lab):
     lab.put(passed(peak=21.0))
     waive(lab, machine="simulated-rtx4090x4")
     assert lab.run().ret == EXIT_CODES[Verdict.REGRESSED]
+
+
+def test_a_waiver_that_begins_tomorrow_excuses_nothing(lab):
+    lab.baseline(passed(peak=20.0))
+    lab.put(passed(peak=21.0))
+    waive(lab, since=1, days=2)
+    assert lab.run().ret == EXIT_CODES[Verdict.REGRESSED]
+
+
+@pytest.mark.parametrize("record", [failed("crash"), failed("hang"), replace(ran_out(), tier="gpu5x24")])
+def test_a_waiver_for_a_regression_excuses_no_other_failure(lab, record):
+    lab.baseline(passed())
+    lab.put(record)
+    waive(lab)
+    assert lab.run().ret == EXIT_CODES[Verdict.OUTCOME_CHANGED]
+
+
+@pytest.mark.parametrize(("outcome", "status"), [("crash", 0), ("hang", EXIT_CODES[Verdict.OUTCOME_CHANGED])])
+def test_a_waiver_for_a_crash_excuses_no_hang(lab, outcome, status):
+    lab.baseline(passed())
+    lab.put(failed(outcome))
+    waive(lab, verdict="outcome-changed", more='outcome = "crash"\n')
+    assert lab.run().ret == status
+
+
+def test_two_failures_take_two_waivers(lab):
+    quality = {"latent_cosine": 0.99}
+    lab.baseline(passed(peak=20.0, quality=quality))
+    lab.put(passed(peak=21.9, quality={"latent_cosine": 0.5}))
+    lab.files[0].write_text(lab.files[0].read_text().replace("limit = 22.15", "limit = 21.5"))
+    waive(lab)
+    assert lab.run().ret == 1, "over-limit is not excused, and the regression beside it is not either"
+    path = lab.folder / "baselines/waivers.toml"
+    path.write_text(path.read_text() + path.read_text().replace('"regressed"', '"over-limit"'))
+    assert lab.run().ret == 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"days": 400_000}, "ends within 90 days"),
+        ({"days": 61}, "ends within 90 days"),
+        ({"since": 1, "days": 0}, "ends within 90 days"),
+        ({"verdict": "invalid-metric"}, "invalid-metric"),
+        ({"verdict": "outcome-changed"}, "outcome belongs to verdict outcome-changed"),
+        ({"more": 'outcome = "crash"\n'}, "outcome belongs to verdict outcome-changed"),
+    ],
+    ids=str,
+)
+def test_a_waiver_that_excuses_too_much_ends_the_session(lab, changes, named):
+    waive_folder = lab.folder / "baselines"
+    waive_folder.mkdir(exist_ok=True)
+    waive(lab, **changes)
+    result = lab.run_apart()
+    assert result.ret == 2
+    assert named in result.stderr.str()
+
+
+def test_a_waiver_of_another_verdict_is_reported_as_not_needed(lab):
+    lab.baseline(passed(peak=20.0))
+    lab.put(passed(peak=21.0))
+    waive(lab, verdict="over-limit")
+    assert "waiver of over-limit of gpu5x24/published_sharded on simulated-rtx4090x5 was not needed" in " ".join(
+        said(lab.run()).split()
+    )
 
 
 def test_no_waiver_excuses_a_number_that_is_none(lab):

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
-from ci.baseline_lint import UNITS
 from liveavatar_core.errors import BadInput
 from liveavatar_core.media import VideoWriter
 from suites.harness.probes.film.broken import black_frames_share, frozen_frames_share
@@ -27,8 +26,7 @@ from suites.harness.probes.film.quality import compared, picture_beyond_sound_ms
 from suites.harness.probes.film.reference import latent_cosine, psnr_db, ssim
 from suites.harness.probes.film.sketch import Sketch, sketch
 from suites.harness.probes.film.vmaf import PROGRAM, vmaf_score
-from suites.harness.verdicts.baseline_update import QUALITY_TOLERANCES
-from suites.harness.verdicts.metrics import ADVISORY
+from suites.harness.verdicts.metrics import METRICS, metric_kind
 
 RANDOM = np.random.default_rng(0)
 PICTURE = RANDOM.integers(60, 180, (64, 64, 3)).astype(np.float32)
@@ -251,11 +249,12 @@ def test_every_metric_is_a_number_or_has_a_reason():
     assert all(quality.missing.values())
 
 
-def test_every_metric_but_advice_has_its_tolerance_and_a_unit_in_its_name():
+def test_every_metric_of_quality_has_a_row_of_its_own():
     quality = quality_of(Film(frames=film(0)), reference=Film(frames=film(0)))
     names = quality.values.keys() | quality.missing.keys()
-    assert names - ADVISORY == QUALITY_TOLERANCES.keys()
-    assert [name for name in names if not UNITS.intersection(name.split("_"))] == ["ssim"]
+    assert all(metric_kind(name).name == name for name in names)
+    rows = {kind.name for kind in METRICS if not kind.is_amount}
+    assert rows == names | {"vmaf_score"}
 
 
 CONTENTS = {

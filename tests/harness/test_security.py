@@ -80,7 +80,10 @@ def test_a_record_cannot_be_written_or_compared_outside(tmp_path: Path, name: st
 
 def test_a_waiver_only_names_what_it_excuses(tmp_path: Path):
     path = tmp_path / "waivers.toml"
-    path.write_text('[[waiver]]\ncase = "../../x"\nmachine = "/etc"\nreason = "r"\nlink = "l"\nexpires = 2026-12-31\n')
+    path.write_text(
+        '[[waiver]]\ncase = "../../x"\nmachine = "/etc"\nreason = "r"\nlink = "l"\n'
+        'verdict = "regressed"\nsince = 2026-12-01\nexpires = 2026-12-31\n'
+    )
     before = sorted(tmp_path.rglob("*"))
     read_waivers(path)
     assert sorted(tmp_path.rglob("*")) == before

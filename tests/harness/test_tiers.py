@@ -95,6 +95,12 @@ def test_a_broken_file_is_refused_in_two_lines_that_name_file_and_key(tmp_path, 
     assert "\nnext: " in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["skip", "xfail", "skipif", "parametrize", "usefixtures", "timed", "nightly", "or"])
+def test_a_tier_is_not_named_as_a_mark_that_means_something(tmp_path, name):
+    with pytest.raises(BadData, match=f"'{name}' already means something"):
+        read_lab(tmp_path, LAB.replace("lab2x48", name))
+
+
 def test_a_file_that_is_not_there_or_no_text_is_refused(tmp_path):
     with pytest.raises(BadData, match=r"gone\.toml"):
         read_tiers(tmp_path / "gone.toml")

@@ -78,6 +78,7 @@ def ran_out(**changes) -> RunRecord:
         outcome="oom",
         out_of_memory=details,
         ranks_out_of_memory=(0,),
+        expected_phases={str(rank): ("load",) for rank in range(4)},
         memory=tuple(reading(rank, "load", 21.51) for rank in range(4)),
         timelines=(
             timeline(0, ("load", 10.0, 0.0), ("load", 21.51, 0.0), ("encode", 21.51, 0.4)),
@@ -100,6 +101,7 @@ def fitting(**changes) -> RunRecord:
             "outcome": "pass",
             "out_of_memory": None,
             "ranks_out_of_memory": (),
+            "expected_phases": {"0": ("load", "denoise"), "1": ("load", "denoise")},
             "memory": tuple(
                 reading(rank, phase, 11 + at) for rank in (0, 1) for at, phase in enumerate(("load", "denoise"))
             ),

@@ -18,6 +18,13 @@ from suites.harness.cases.workloads import full_size_workload
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
 MIB = 1024**2
+RESERVED_NAMES = frozenset(
+    {"skip", "skipif", "xfail", "parametrize", "usefixtures", "filterwarnings", "tryfirst", "trylast"}  # pytest
+    | {"benchmark", "hypothesis", "xdist_group", "timeout", "flaky", "asyncio", "anyio", "no_cover"}  # its plugins
+    | {"cuda", "nightly", "published", "timed", "fuzz", "quality"}  # this project
+    | {"and", "or", "not"}  # what stands between names in -m
+)
+"""Names that already mean something as a pytest marker: `skip` would turn every failure of its tier into a skip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,6 +141,8 @@ def read_tiers(*paths: Path, workload: Workload | None = None) -> dict[str, Tier
 
 def _tier(name: str, data: Any, where: str, **given: Any) -> Tier:
     _check_name(name, where)
+    if name in RESERVED_NAMES:
+        raise BadData(f"{where}: {name!r} already means something as a pytest marker", "name it after its cards")
     table = strict.build(_TierTable, data, where)
     if table.cards < 1 or not table.cases:
         raise BadData(f"{where}: {table.cards} cards, {len(table.cases)} cases", "give 1 or more of each")

@@ -29,6 +29,8 @@ class Settings:
     """More files of tiers."""
     baseline_dir: Path
     """Where baselines and waivers are."""
+    require_baselines: bool = False
+    """A number without a reviewed baseline, or whose baseline is lost, fails a test."""
     baseline_update: Literal["no", "new-only", "all"]
     """What of the baselines is rewritten."""
     baseline_compare: CompareLevel
@@ -69,7 +71,8 @@ def add_options(parser: pytest.Parser) -> None:
 
 
 def _add_baseline_options(group: pytest.OptionGroup) -> None:
-    group.addoption("--baseline-dir", default="baselines", metavar="DIR", help="baselines (baselines)")
+    group.addoption("--baseline-dir", default=None, metavar="DIR", help="baselines (baselines)")
+    group.addoption("--require-baselines", action="store_true", help="a number without a reviewed baseline fails")
     group.addoption(
         "--baseline-compare",
         choices=("fail", "warn", "off"),
@@ -86,20 +89,33 @@ def read_settings(config: pytest.Config) -> Settings:
     update, new_only = config.getoption("--baseline-update"), config.getoption("--baseline-update-new-only")
     if update and new_only:
         raise BadInput("--baseline-update and --baseline-update-new-only exclude each other", "give one of them")
+    compare, required = config.getoption("--baseline-compare"), config.getoption("--require-baselines")
+    if required and compare != "fail":
+        raise BadInput(f"--require-baselines and --baseline-compare={compare} exclude each other", "give one of them")
     history, report_html = config.getoption("--history"), config.getoption("--report-html")
     return Settings(
         hardware=_hardware(config.getoption("--hardware")),
         require_hardware=config.getoption("--require-hardware"),
         tiers=tuple(Path(path) for path in config.getoption("--tiers")),
-        baseline_dir=config.rootpath / config.getoption("--baseline-dir"),
+        baseline_dir=_baseline_dir(config),
+        require_baselines=required,
         baseline_update="all" if update else "new-only" if new_only else "no",
-        baseline_compare=cast(CompareLevel, config.getoption("--baseline-compare")),
+        baseline_compare=cast(CompareLevel, compare),
         baseline_reason=config.getoption("--baseline-reason"),
         report_dir=config.rootpath / config.getoption("--report-dir"),
         history=Path(history) if history else None,
         report_html=Path(report_html) if report_html else None,
         workload=given_workload(*(config.getoption(name) for name in ("--image", "--audio", "--prompt"))),
     )
+
+
+def _baseline_dir(config: pytest.Config) -> Path:
+    """Where baselines are. A folder that somebody named and that is not there is a typo: nothing would be compared."""
+    given = config.getoption("--baseline-dir")
+    folder = config.rootpath / (given or "baselines")
+    if given and not folder.is_dir():
+        raise BadInput(f"--baseline-dir {given}: there is no folder {folder}", f"correct the name, or mkdir {folder}")
+    return folder
 
 
 def _hardware(text: str) -> tuple[str, ...]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import re
 import sys
+from collections import Counter
+from collections.abc import Generator
 
 import pytest
 
-from liveavatar_core.errors import LiveAvatarError
+from liveavatar_core.errors import BadData, LiveAvatarError
 from suites.harness.cases.tiers import Tier, read_tiers
 from suites.harness.pytest_plugin.options import add_options, read_settings
 from suites.harness.pytest_plugin.progress import Progress
 from suites.harness.pytest_plugin.session import Session, check_data
 from suites.harness.pytest_plugin.tier_runner import TierRunner
 from suites.harness.report.terminal import render
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 SESSION = pytest.StashKey[Session]()
 BAD_INPUT = 2
@@ -42,13 +46,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Show progress where this process runs the tests, unless it was asked to be quiet."""
+    """Refuse tiers named as a marker of another plugin. Show progress where this process runs the tests."""
     config = session.config
+    _check_markers(config)
     if not config.pluginmanager.hasplugin("terminalreporter") or config.get_verbosity() < 0:
         return
     if not hasattr(config, "workerinput") and not config.getoption("numprocesses", 0):
         ours = config.stash[SESSION]
         config.pluginmanager.register(Progress(config, ours.tiers, lambda: ours.doing))
+
+
+def _check_markers(config: pytest.Config) -> None:
+    """End the session where another plugin gives the marker of a tier a meaning: by now all have declared theirs."""
+    declared = Counter(re.split(r"[:(]", line)[0].strip() for line in config.getini("markers"))
+    for name in config.stash[SESSION].tiers:
+        if declared[name] > 1:
+            error = BadData(f"tier {name!r}: another plugin has a marker of that name", "name it after its cards")
+            pytest.exit(str(error), returncode=BAD_INPUT)
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -82,6 +96,18 @@ def _tiers_of(item: pytest.Item, tiers: dict[str, Tier]) -> list[Tier]:
     return [tiers[name] for name in names if name in tiers]
 
 
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """A test of a tier that never checked a case is no pass: nothing was judged."""
+    result = yield
+    tiers = _tiers_of(pyfuncitem, pyfuncitem.config.stash[SESSION].tiers)
+    runners = [each for each in pyfuncitem.funcargs.values() if isinstance(each, TierRunner)]
+    if tiers and not any(runner.has_checked for runner in runners):
+        text = f"a test of {tiers[0].name} that judged nothing\nnext: have it call tier.check(CASE)"
+        pytest.fail(text, pytrace=False)
+    return result
+
+
 class Reporter:
     """Gathers runs and reports them. Not in workers of pytest-xdist, which only run tests."""
 
@@ -93,6 +119,8 @@ class Reporter:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Take the runs out of a finished test."""
         self._session.failures += report.failed
+        if report.skipped and isinstance(report.longrepr, tuple):
+            self._session.skip(report.keywords, report.longrepr[2].removeprefix("Skipped: "))
         if report.when == "call":
             self._session.add(report.user_properties)
 
@@ -107,6 +135,8 @@ class Reporter:
             session.exitstatus = BAD_INPUT
         if session.exitstatus == pytest.ExitCode.TESTS_FAILED:
             session.exitstatus = self._session.exit_code()
+        if session.exitstatus == pytest.ExitCode.OK and self._session.has_judged_nothing:
+            session.exitstatus = EXIT_CODES[Verdict.INFRASTRUCTURE]
         if "hypothesis" not in sys.modules:
             # Its summary would import all of Hypothesis, which takes longer than collecting the suites.
             session.config.pluginmanager.unregister(name="hypothesispytest")
@@ -123,7 +153,7 @@ class Reporter:
         """The table of all runs; below it what needs a decision."""
         if self._problem is not None:
             terminalreporter.write_line(str(self._problem), red=True)
-        if not self._session.results:
+        if not self._session.results and not self._session.not_judged:
             return
         terminalreporter.section("conformance")
         width = terminalreporter._tw.fullwidth

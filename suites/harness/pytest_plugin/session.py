@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
-from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD
+from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED
 from suites.harness.records.history import append_history, outliers, read_history
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
+from suites.harness.verdicts.index import read_index
 from suites.harness.verdicts.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
 from suites.harness.verdicts.verdict import Verdict, exit_code
-from suites.harness.verdicts.waivers import applies, read_waivers
+from suites.harness.verdicts.waivers import applies, excuses, read_waivers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,11 @@ class Session:
     failures: int = 0
     """Failed tests, whatever failed them."""
     lost: int = 0
-    """Runs whose record could not be written."""
+    """Runs that the machine failed: without their cards where those are required, or without a place for the record."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Why `auto` took no more real mode, by tier and mode."""
+    not_judged: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """Tests of a tier that were skipped, by tier and reason."""
     out_of_trend: list[str] = field(default_factory=list)
     """Values that fall out of their history. Two lines each."""
 
@@ -54,11 +60,17 @@ class Session:
         self.doing = ""
         values = list(properties)
         self.lost += sum(name == LOST for name, _ in values)
+        self.refused |= dict(str(value).split(": ", 1) for name, value in values if name == REFUSED)
         paths = [str(value) for name, value in values if name == RECORD]
         judgements = [str(value) for name, value in values if name == JUDGEMENT]
         for path, judgement in zip(paths, judgements, strict=True):
             data = judgement_from_data(json.loads(judgement))
             self.results.append(Result(record=read_record(Path(path)), judgement=data))
+
+    def skip(self, names: Collection[str], reason: str) -> None:
+        """Take note of a test that was skipped. `names`: its markers, among others."""
+        for tier in self.tiers.keys() & set(names):
+            self.not_judged[tier, " ".join(reason.split())] += 1
 
     def finish(self) -> None:
         """Write the baselines that are to be updated, and the history."""
@@ -69,6 +81,11 @@ class Session:
             history = read_history(self.settings.history)
             self.out_of_trend = [text for each in self.results for text in outliers(each.record, history)]
             append_history(self.settings.history, ((each.record, each.judgement.verdict) for each in self.results))
+
+    @property
+    def has_judged_nothing(self) -> bool:
+        """Whether every test of a tier was skipped where hardware is required."""
+        return self.settings.require_hardware and bool(self.not_judged) and not self.results
 
     def exit_code(self) -> int:
         """The exit status of a session in which tests failed: by verdict, if they are all of one kind."""
@@ -84,7 +101,14 @@ class Session:
             self.out_of_trend
             + _unused_entries(self.results, self.tiers, self.settings)
             + _idle_waivers(self.results, self.settings)
+            + [f"{what} was taken by auto, as {why}" for what, why in self.refused.items()]
+            + [_not_judged(tier, reason, count) for (tier, reason), count in sorted(self.not_judged.items())]
         )
+
+
+def _not_judged(tier: str, reason: str, count: int) -> str:
+    what = f"not-judged: {count} test{'s' if count > 1 else ''} of {tier}: {reason}"
+    return f"{what}\nnext: run it where its cards are, or give another --hardware"
 
 
 def check_data(settings: Settings) -> None:
@@ -95,6 +119,7 @@ def check_data(settings: Settings) -> None:
     """
     for path in sorted(settings.baseline_dir.glob("*/*.toml")):
         read_baseline(path)
+    read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
     _check_folder(settings.report_dir)
 
@@ -121,9 +146,10 @@ def _idle_waivers(results: list[Result], settings: Settings) -> list[str]:
     lines = []
     for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE):
         for result in (each for each in results if applies(waiver, each.record)):
-            where = f"waiver of {waiver.case} on {waiver.machine}"
+            where = f"waiver of {waiver.verdict} of {waiver.case} on {waiver.machine}"
+            failures = {finding.verdict for finding in result.judgement.findings if finding.fails}
             if result.record.date > waiver.expires:
                 lines.append(f"{where} expired on {waiver.expires}\nnext: settle {waiver.link}, or renew it")
-            elif result.judgement.waived is None and not result.judgement.failing:
+            elif not any(excuses(waiver, result.record, verdict) for verdict in failures):
                 lines.append(f"{where} was not needed\nnext: delete it")
     return lines

@@ -19,7 +19,7 @@ from suites.harness.records.record import HARDWARE_MODES, RunRecord, run_name
 from suites.harness.verdicts.judge import Judgement, judge
 from suites.harness.verdicts.verdict import Verdict
 
-RECORD, JUDGEMENT, LOST = "record", "judgement", "lost_record"
+RECORD, JUDGEMENT, LOST, REFUSED = "record", "judgement", "lost_record", "refused_modes"
 """Names of the test's properties that carry a run to the reports, and into JUnit files."""
 
 
@@ -37,6 +37,7 @@ class TierRunner:
         """`hardware`: a hardware mode, or auto. `tell`: hears what is being done."""
         self._tell = tell
         self.tier, self.hardware = tier, hardware
+        self.has_checked = False
         self._settings, self._item, self._clock = settings, request.node, clock_of(request)
 
     def check(self, case: str | Case) -> RunRecord:
@@ -48,6 +49,7 @@ class TierRunner:
         Returns:
             The record, for claims beyond that.
         """
+        self.has_checked = True
         try:
             case = self.tier.case(case) if isinstance(case, str) else case
             record = self._run(case)
@@ -87,15 +89,18 @@ class TierRunner:
 
     def _mode(self) -> HardwareMode:
         """The mode to run in; the test ends here if this machine has none."""
-        refusals = []
+        refusals: list[str] = []
         for name in self._candidates():
             mode = mode_named(name)
             reason = mode.why_not(self.tier)
             if reason is None:
+                if refusals:
+                    self._item.user_properties.append((REFUSED, f"{self.tier.name} {name}: {'; '.join(refusals)}"))
                 return mode
             refusals.append(f"{name}: {reason}")
         text = f"{self.tier.name} cannot run here\n" + "\n".join(refusals)
         if self._settings.require_hardware:
+            self._item.user_properties.append((LOST, text))
             pytest.fail(f"{text}\nnext: free or add the cards, or drop --require-hardware", pytrace=False)
         pytest.skip(text)
 

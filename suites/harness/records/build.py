@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.messages import RankReport
+from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.measurements import CardConditions
 from suites.harness.records.record import DeclaredRecipe, MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult
@@ -36,6 +37,7 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         out_of_memory=result.shortage,
         ranks_out_of_memory=result.ranks_out_of_memory,
         failure=result.failure,
+        expected_phases=expected_phases(plan.recipe.deployment),
         memory=tuple(sorted((peak for each in reports for peak in each.memory), key=lambda peak: peak.rank)),
         timelines=tuple(sorted(timelines, key=lambda timeline: timeline.rank)),
         timing=result.timing,

@@ -10,7 +10,8 @@ from typing import Any
 from liveavatar_core.errors import BadData, BadInput
 from suites.harness.records.machine_identity import machine_identity
 from suites.harness.records.record import RunRecord
-from suites.harness.verdicts.metrics import metrics, worsening
+from suites.harness.verdicts.measured import metrics
+from suites.harness.verdicts.metrics import worsening
 from suites.harness.verdicts.stats import quantile
 from suites.harness.verdicts.verdict import Verdict
 

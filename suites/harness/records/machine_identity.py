@@ -7,6 +7,8 @@ import json
 import re
 from typing import Any
 
+from liveavatar_core.errors import GIB, BadInput
+from liveavatar_core.hardware.cards import find_card, find_card_by_driver_name
 from suites.harness.records.record import RunRecord
 
 IDENTITY = (
@@ -39,3 +41,16 @@ def machine_profile_name(identity: dict[str, Any]) -> str:
     if identity["hardware"] == "simulated":
         return name
     return f"{name}-{hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()[:8]}"
+
+
+def usable_gib(identity: dict[str, Any]) -> float | None:
+    """What tensors may take of a card of that machine, in GiB; None: nothing is known of the card."""
+    name = str(identity.get("imitated_card") or identity.get("card"))
+    card = find_card_by_driver_name(name)
+    try:
+        usable = (card or find_card(name)).usable_gib
+    except BadInput:
+        size = identity.get("card_memory_bytes")
+        return size / GIB if isinstance(size, int) else None
+    # Limits are kept in bytes in a record, and rounded to six places in a baseline.
+    return round(usable, 6)

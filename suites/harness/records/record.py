@@ -123,6 +123,8 @@ class RunRecord:
     """With outcome oom: every rank that ran out within the same moment, that one first."""
     failure: Failure | None = None
     """With every outcome but pass and oom."""
+    expected_phases: dict[str, tuple[Phase, ...]]
+    """Phases of which each rank must have a reading if the run passes, by the rank's number: a missing rank shows."""
     memory: tuple[PhaseMemory, ...]
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""

@@ -9,26 +9,26 @@ from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_seconds import allowed
 from suites.harness.report.html_tables import table
 from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
-from suites.harness.verdicts.metrics import ADVISORY
+from suites.harness.verdicts.metrics import metric_kind
 
 
 def quality_table(record: RunRecord, baseline: CaseBaseline | None) -> Markup | None:
     """Every metric of quality; None where nobody looked."""
     if not record.quality and not record.quality_missing:
         return None
-    rows = table(("Metric", "This run", "Baseline allows"), _rows(record, baseline))
+    rows = table(("Metric", "What it is", "This run", "Baseline allows"), _rows(record, baseline))
     return tag("details", tag("summary", "Quality of the film"), rows, open="")
 
 
 def _rows(record: RunRecord, baseline: CaseBaseline | None) -> Iterator[tuple[str, ...]]:
     known = baseline.metrics if baseline else {}
     for name, value in record.quality.items():
-        yield name, f"{value:.4g}", _reviewed(name, known.get(name))
+        yield name, metric_kind(name).title, f"{value:.4g}", _reviewed(name, known.get(name))
     for name, reason in record.quality_missing.items():
-        yield name, f"none: {reason}", _reviewed(name, known.get(name))
+        yield name, metric_kind(name).title, f"none: {reason}", _reviewed(name, known.get(name))
 
 
 def _reviewed(name: str, metric: MetricBaseline | None) -> str:
-    if name in ADVISORY:
+    if not metric_kind(name).gated:
         return "anything: shown only"
     return "no baseline yet" if metric is None else "{:.4g} to {:.4g}".format(*allowed(metric))

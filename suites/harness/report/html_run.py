@@ -22,7 +22,8 @@ from suites.harness.report.html_seconds import MEASURED, PREDICTED, strip_plot, 
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
 from suites.harness.report.html_units import name_of, size_text
 from suites.harness.verdicts.baselines import CaseBaseline
-from suites.harness.verdicts.metrics import metrics
+from suites.harness.verdicts.measured import metrics
+from suites.harness.verdicts.metrics import metric_kind
 
 MEASURING = ("physical", "partitioned")
 """Modes whose numbers a simulation predicts; a miniature is another, smaller model."""
@@ -213,7 +214,7 @@ def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
     return tag("div", tag("h4", "Predicted against measured"), *tables, note)
 
 
-TRENDS = {"peak_vram_gib": "Peak a card, GiB", MEASURED: "Seconds a clip", PREDICTED: "Seconds a clip, predicted"}
+TRENDS = frozenset({"peak_vram_gib", MEASURED, PREDICTED})
 """Metrics that are always drawn over time; others are where they fall out of their fence."""
 
 
@@ -227,6 +228,6 @@ def _trends(history: Sequence[RunRecord], key: str) -> list[Markup]:
         limits = fence(before) if len(before) >= POINTS else None
         outside = limits is not None and not limits[0] <= values[-1][1] <= limits[1]
         if len(values) > 1 and (name in TRENDS or outside):
-            title = f"{TRENDS.get(name, name.replace('_', ' '))}, over time"
+            title = f"{metric_kind(name).heading}, over time"
             drawn.append(trend(title, values, f"{key}-trend-{len(drawn)}", limits))
     return drawn

@@ -17,7 +17,7 @@ from suites.harness.verdicts.verdict import Verdict, printable
 MIB = 1024**2
 NARROWEST = 60
 """Columns that the table takes at the least."""
-SEPARATE = (Verdict.PASS, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
+SEPARATE = (Verdict.PASS, Verdict.NOT_COMPARED, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
 """Verdicts that need no decision, or one for many cases."""
 
 

@@ -19,42 +19,24 @@ from suites.harness.verdicts.baselines import (
     baseline_path,
     read_baseline,
     render,
-    rounded,
 )
-from suites.harness.verdicts.metrics import Metric, metrics, worsening
+from suites.harness.verdicts.index import add_to_index, index_key
+from suites.harness.verdicts.measured import Metric, metrics
+from suites.harness.verdicts.metrics import metric_kind
+from suites.harness.verdicts.reasons import next_best, reason_line, what_got_worse
 
 POWER_CAP = "power cap"
 """What holds back every card at full load; it is part of what a card can do."""
 LIMITED = "peak_vram_gib"
 """The metric that the card limits."""
 
-QUALITY_TOLERANCES = {
-    "nan_blocks_count": (0.0, 0.5),
-    "black_frames_share": (0.0, 0.005),
-    "frozen_frames_share": (0.0, 0.03),
-    "first_frame_jump_ratio": (0.3, 1.0),
-    "clip_jump_ratio": (0.3, 1.0),
-    "flicker_levels": (0.3, 0.2),
-    "sharpness_ratio": (0.1, 0.02),
-    "sharpness_kept_ratio": (0.1, 0.02),
-    "sharpness_loss_share_per_clip": (0.0, 0.04),
-    "colour_drift_levels_per_clip": (0.2, 1.0),
-    "identity_drift_per_clip": (0.2, 0.02),
-    "lip_sync_strength": (0.0, 0.1),
-    "lip_sync_lag_ms": (0.0, 20.0),
-    "picture_beyond_sound_ms": (0.0, 20.0),
-    "latent_cosine": (0.0, 0.001),
-    "psnr_db": (0.0, 1.0),
-}
-"""Relative and absolute tolerance of each metric of quality: less than any damage of docs/metrics.md moves it by, more
-than harmless damage does. Half a frame is 20 ms."""
-
 
 def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None) -> CaseBaseline:
     """`old` with the values of `record`; tolerances stay. Equal to `old` where no value differs.
 
     Raises:
-        BadInput: a number got worse by more than its own spread, or the outcome did, and there is no reason.
+        BadInput: a number got worse by more than its own spread, or crept too far since a reason was last given, or is
+            lost, or the outcome got worse; and there is no reason.
         BadData: the record has no commit, or a metric that is missing or NaN.
     """
     fresh = _measured_case(record, old)
@@ -62,9 +44,10 @@ def updated_case(old: CaseBaseline | None, record: RunRecord, reason: str | None
         return old or fresh
     worse = what_got_worse(old, fresh)
     if worse and not reason:
-        raise BadInput("; ".join(worse), 'give --baseline-reason "why this is right"')
-    line = f"{record.date} {fresh.measured.commit}: {'; '.join(worse)}: {reason}"
-    return replace(fresh, history=(*old.history, line) if worse else old.history)
+        raise BadInput("; ".join(worse.values()), 'give --baseline-reason "why this is right"')
+    lines = (reason_line(record.date, fresh.measured.commit, change, reason or "") for change in worse.values())
+    explained = {name: replace(fresh.metrics[name], best=None) for name in worse.keys() & fresh.metrics.keys()}
+    return replace(fresh, metrics=fresh.metrics | explained, history=(*old.history, *lines))
 
 
 def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaseline:
@@ -74,26 +57,13 @@ def with_new_metrics(old: CaseBaseline | None, record: RunRecord) -> CaseBaselin
 
 
 def write_case(folder: Path, record: RunRecord, case: CaseBaseline) -> Path:
-    """Put `case` in its file; the file's other cases stay as they are. Returns the path."""
+    """Put `case` in its file, and in the index; the file's other cases stay as they are. Returns the file's path."""
     path = baseline_path(folder, record)
     cases = read_baseline(path).cases if path.exists() else {}
     file = BaselineFile(machine=machine_identity(record), cases=cases | {record.case: case})
     write_atomically(path, render(file))
+    add_to_index(folder, index_key(record), tuple(sorted(case.metrics)))
     return path
-
-
-def default_tolerance(metric: str, hardware: str) -> tuple[float, float]:
-    """Relative and absolute tolerance of a new entry; afterwards people set them in the file.
-
-    Bytes of a tracker repeat exactly: their floors only let through what a point release of torch moves.
-    Real allocators repeat to within 2 % and a quarter of a GiB, clocks to 5 % and a quarter of a second.
-    """
-    counted = hardware in ("simulated", "miniature")
-    if metric.endswith("_gib"):
-        return (0.001, 0.0001) if counted else (0.02, 0.25)
-    if "seconds" in metric:
-        return (0.005, 0.01) if metric.startswith("predicted") else (0.05, 0.25)
-    return QUALITY_TOLERANCES.get(metric, (0.05, 0.01))
 
 
 def _measured_case(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
@@ -138,22 +108,12 @@ def _entry(metric: Metric, record: RunRecord, old: MetricBaseline | None) -> Met
     summary, name = metric.summary, metric.name
     if not math.isfinite(summary.value) or name in OWN_KEYS:
         raise BadData(f"{name} is {summary.value} ({metric.reason or 'as measured'})", "measure it, then update")
-    value, spread = rounded(name, summary.value), rounded(name, summary.spread)
+    kind = metric_kind(name)
+    value, spread = kind.rounded(summary.value), kind.rounded(summary.spread)
     if old is not None:
-        return replace(old, value=value, spread=spread, n=summary.n)
-    rel, absolute = default_tolerance(name, record.hardware)
+        best = next_best(name, old, value, explained=False)
+        return replace(old, value=value, spread=spread, n=summary.n, best=best)
+    tolerance = kind.default_tolerance(record.hardware)
     limited = name == LIMITED and record.limit_bytes is not None
-    limit = rounded(name, record.limit_bytes / GIB) if limited and record.limit_bytes else None
-    return MetricBaseline(value=value, spread=spread, n=summary.n, rel=rel, abs=absolute, limit=limit)
-
-
-def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> list[str]:
-    """What of `fresh` is worse than `old` by more than its spread, as `metric before -> after`."""
-    worse = []
-    if old.outcome == "pass" and fresh.outcome == "oom":
-        worse.append("outcome pass -> oom")
-    for name in sorted(old.metrics.keys() & fresh.metrics.keys()):
-        before, after = old.metrics[name], fresh.metrics[name].value
-        if worsening(name, before.value, after) > before.spread:
-            worse.append(f"{name} {before.value:g} -> {after:g}")
-    return worse
+    limit = kind.rounded(record.limit_bytes / GIB) if limited and record.limit_bytes else None
+    return MetricBaseline(value=value, spread=spread, n=summary.n, rel=tolerance.rel, abs=tolerance.abs, limit=limit)

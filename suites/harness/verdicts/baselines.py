@@ -12,8 +12,9 @@ from typing import Any, Literal
 
 from liveavatar_core import strict
 from liveavatar_core.errors import BadData
-from suites.harness.records.machine_identity import machine_identity, machine_profile_name
+from suites.harness.records.machine_identity import machine_identity, machine_profile_name, usable_gib
 from suites.harness.records.record import RunRecord, run_name
+from suites.harness.verdicts.metrics import WIDEST_REL, metric_kind
 from suites.harness.verdicts.stats import Summary
 
 MACHINE = "machine"
@@ -38,14 +39,21 @@ class MetricBaseline:
     """A change smaller than this, in the metric's unit, is none."""
     limit: float | None = None
     """What the metric may never exceed."""
+    best: float | None = None
+    """The best value since a reason was last given, where that is not `value`: small steps add up from here."""
 
     def __post_init__(self) -> None:
-        for name in ("value", "spread", "rel", "abs", "limit"):
+        for name in ("value", "spread", "rel", "abs", "limit", "best"):
             number = getattr(self, name)
-            if number is not None and not (math.isfinite(number) and (name == "value" or number >= 0)):
+            if number is not None and not (math.isfinite(number) and (name in ("value", "best") or number >= 0)):
                 raise ValueError(f"{name} {number} is not a finite number of at least 0")
         if self.n < 1:
             raise ValueError(f"n {self.n} is no number of samples")
+
+    @property
+    def best_value(self) -> float:
+        """`best`, or the value where nothing crept."""
+        return self.value if self.best is None else self.best
 
     @property
     def summary(self) -> Summary:
@@ -88,8 +96,21 @@ class CaseBaseline:
         if not re.fullmatch(r"[0-9a-f]{8}", self.recipe):
             raise ValueError(f"recipe {self.recipe!r} is no hash of a recipe")
         for name, metric in self.metrics.items():
-            if is_amount(name) and metric.value <= 0:
-                raise ValueError(f"{name} {metric.value:g} is a placeholder, not a measurement")
+            _check_metric(name, metric)
+
+
+def _check_metric(name: str, metric: MetricBaseline) -> None:
+    """Raise ValueError for a value that no measurement gives, or tolerances that let everything through."""
+    kind = metric_kind(name)
+    if kind.is_amount and metric.value <= 0:
+        raise ValueError(f"{name} {metric.value:g} is a placeholder, not a measurement")
+    for number in filter(None, (metric.value, metric.limit, metric.best)):
+        if not kind.is_believable(number):
+            raise ValueError(f"{name} {number:g} is more than {kind.most:g} {kind.unit}: it is in another unit")
+    widest = {"rel": WIDEST_REL, "abs": kind.widest_abs, "spread": kind.widest_spread(metric.value)}
+    for key, most in widest.items():
+        if getattr(metric, key) > most:
+            raise ValueError(f"{name} {key} {getattr(metric, key):g} lets everything through: {most:g} is the most")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +120,15 @@ class BaselineFile:
     machine: dict[str, Any]
     """What the machine is, exactly."""
     cases: dict[str, CaseBaseline] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        usable = usable_gib(self.machine)
+        for name, case in self.cases.items():
+            for metric, entry in case.metrics.items():
+                if usable is not None and metric.endswith("vram_gib") and (entry.limit or 0.0) > usable:
+                    raise ValueError(
+                        f"{name}: {metric} limit {entry.limit:g} is more than the {usable:g} GiB of a card"
+                    )
 
 
 def baseline_path(folder: Path, record: RunRecord) -> Path:
@@ -121,7 +151,10 @@ def baselines_of(tables: dict[str, Any], where: str) -> BaselineFile:
     if not isinstance(machine, dict):
         raise BadData(f"{where}: table 'machine' is missing", "run again with --baseline-update")
     cases = {name: _read_case(table, f"{where}: {name}") for name, table in tables.items() if name != MACHINE}
-    return BaselineFile(machine=machine, cases=cases)
+    try:
+        return BaselineFile(machine=machine, cases=cases)
+    except ValueError as error:
+        raise BadData(f"{where}: {error}", "give the card's usable memory, or less") from error
 
 
 def find_case(folder: Path, record: RunRecord) -> CaseBaseline | None:
@@ -133,16 +166,6 @@ def find_case(folder: Path, record: RunRecord) -> CaseBaseline | None:
     if found.machine != machine_identity(record):
         raise BadData(f"{path}: table 'machine' is of another machine", "move the file, or run --baseline-update")
     return found.cases.get(record.case)
-
-
-def is_amount(metric: str) -> bool:
-    """Whether the metric is an amount of memory or time, of which 0 is no measurement."""
-    return metric.endswith("_gib") or "seconds" in metric
-
-
-def rounded(metric: str, value: float) -> float:
-    """As baselines keep it: memory to a KiB, time to a millisecond, quality to four places."""
-    return round(value, 6 if metric.endswith("_gib") else 3 if "seconds" in metric else 4)
 
 
 def render(file: BaselineFile) -> str:
@@ -170,7 +193,7 @@ def _case_lines(case: CaseBaseline) -> list[str]:
 
 
 def _metric_text(metric: MetricBaseline) -> str:
-    values = {key: getattr(metric, key) for key in ("value", "spread", "n", "rel", "abs", "limit")}
+    values = {key: getattr(metric, key) for key in ("value", "spread", "n", "rel", "abs", "limit", "best")}
     return _inline({key: value for key, value in values.items() if value is not None})
 
 

@@ -3,39 +3,72 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from suites.harness.records.record import RunRecord
-from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline, rounded
-from suites.harness.verdicts.metrics import Metric, metrics, worsening
+from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
+from suites.harness.verdicts.measured import Metric, metrics
+from suites.harness.verdicts.metrics import metric_kind, worsening
 from suites.harness.verdicts.stats import Summary, disjoint
 from suites.harness.verdicts.verdict import Finding, Verdict
 
+RESTORE = "restore it from version control, or drop it on purpose: delete it from baselines/index.toml too"
 
-def compare(record: RunRecord, baseline: CaseBaseline | None) -> list[Finding]:
+
+def compare(record: RunRecord, baseline: CaseBaseline | None, listed: Collection[str] | None = None) -> list[Finding]:
     """Everything that differs; empty if nothing does beyond the tolerances.
 
     `record` must have ended as its tier expects. Numbers of another recipe or outcome are not looked at.
+
+    Args:
+        record: the run.
+        baseline: of the same case and machine; None: there is none.
+        listed: metrics of which the index says that they have a baseline; None: it does not know the case.
     """
     where = f"{record.tier}/{record.case} on {record.hardware} cards"
     update = f"pytest -m {record.tier} --hardware={record.hardware} --baseline-update"
-    if baseline is None:
+    if baseline is None and listed is not None:
+        found = Verdict.LOST_BASELINE, "its baseline was there and is gone", RESTORE
+    elif baseline is None:
         found = Verdict.NEEDS_BASELINE, "nothing to compare with on this machine", f"{update}-new-only"
     elif baseline.recipe != record.recipe.hash:
         what = f"recipe {record.recipe.hash} against {baseline.recipe}: other inputs were declared"
+        what += _lost(record, baseline)
         found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {update}"
     elif _ending(record) != (baseline.outcome, baseline.phase):
         what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
         found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
     else:
-        return _compare_metrics(record, baseline, where, update)
-    return [Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])]
+        return _compare_metrics(record, baseline, frozenset(listed or ()), where, update)
+    first = Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])
+    return [first, *(_over_limits(record, baseline, where, update) if baseline else ())]
 
 
-def _compare_metrics(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> list[Finding]:
+def _lost(record: RunRecord, baseline: CaseBaseline) -> str:
+    """What an update would compare no more."""
+    lost = sorted(baseline.metrics.keys() - metrics(record).keys())
+    return f"; lost with it: {', '.join(lost)}" if lost else ""
+
+
+def _over_limits(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> Iterator[Finding]:
+    """Limits hold whatever was declared, and however the run ended."""
+    for name, metric in metrics(record).items():
+        result = compare_metric(metric, baseline.metrics.get(name), update)
+        if result is not None and result[0] is Verdict.OVER_LIMIT:
+            yield Finding(verdict=result[0], what=f"{where}: {name} {result[1]}", next_step=result[2], metric=name)
+
+
+def _compare_metrics(
+    record: RunRecord, baseline: CaseBaseline, listed: frozenset[str], where: str, update: str
+) -> list[Finding]:
     measured = metrics(record)
     found = []
-    for name in sorted(measured.keys() | baseline.metrics.keys()):
+    for name in sorted(measured.keys() | baseline.metrics.keys() | listed):
+        if name in listed and name not in baseline.metrics:
+            what = f"{where}: {name} had a baseline, and it is gone"
+            found.append(Finding(verdict=Verdict.LOST_BASELINE, what=what, next_step=RESTORE, metric=name))
+            continue
         reason = record.quality_missing.get(name, "the run has no such metric")
         metric = measured.get(name) or Metric(name=name, samples=(), reason=reason)
         result = compare_metric(metric, baseline.metrics.get(name), update)
@@ -51,7 +84,7 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
     A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
     halves of both samples are disjoint. A limit holds without tolerance.
     """
-    value = rounded(metric.name, metric.value)
+    value = metric_kind(metric.name).rounded(metric.value)
     if not metric.samples:
         return (
             Verdict.MISSING_METRIC,
@@ -60,6 +93,10 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
         )
     if not math.isfinite(value):
         return Verdict.INVALID_METRIC, f"is {value}", "find out why: no number may be NaN or infinite"
+    kind = metric_kind(metric.name)
+    if not kind.is_believable(value):
+        what = f"is {value:g}, and more than {kind.most:g} {kind.unit} is in another unit"
+        return Verdict.INVALID_METRIC, what, "measure it in the unit of its name"
     if baseline is None:
         return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", f"{update}-new-only"
     if baseline.limit is not None and value > baseline.limit:

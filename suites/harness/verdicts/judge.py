@@ -5,15 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any
 
-from liveavatar_core.errors import LiveAvatarError
+from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
-from suites.harness.verdicts.verdict import WAIVABLE, Finding, Verdict, judge_outcome, worst
-from suites.harness.verdicts.waivers import applies, read_waivers
+from suites.harness.verdicts.completeness import own_findings
+from suites.harness.verdicts.index import index_key, read_index
+from suites.harness.verdicts.verdict import Finding, Verdict, judge_outcome, worst
+from suites.harness.verdicts.waivers import excuses, read_waivers
 
 WAIVERS_FILE = "waivers.toml"
 ACCEPTED: dict[str, frozenset[Verdict]] = {
@@ -55,13 +57,14 @@ class Judgement:
 
 
 def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judgement:
-    """Compare with what the tier says, then with the baseline; then ask the waivers.
+    """Compare with what the tier says, with what the record must have and may hold, with the baseline; ask the waivers.
 
     Raises:
         BadData: the baseline or the waivers are broken.
     """
     wrong = judge_outcome(record, expected)
-    judgement = _judge_numbers(record, settings) if wrong is None else _of([wrong], failing=True)
+    own = [wrong] if wrong is not None else own_findings(record)
+    judgement = _of(own, failing=True) if own else _judge_numbers(record, settings)
     return _waive(judgement, record, settings)
 
 
@@ -80,8 +83,10 @@ def judgement_from_data(data: Any) -> Judgement:
 
 def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
     if settings.baseline_compare == "off" and settings.baseline_update == "no":
-        return _of([], failing=False)
-    findings = [_required(each, settings) for each in compare(record, find_case(settings.baseline_dir, record))]
+        return Judgement(verdict=Verdict.NOT_COMPARED)
+    listed = read_index(settings.baseline_dir).get(index_key(record))
+    differences = compare(record, find_case(settings.baseline_dir, record), listed)
+    findings = [_required(each, settings) for each in differences]
     accepted = ACCEPTED[settings.baseline_update]
     left = [finding for finding in findings if finding.verdict not in accepted]
     failing = any(finding.fails for finding in left)
@@ -91,8 +96,15 @@ def _judge_numbers(record: RunRecord, settings: Settings) -> Judgement:
 
 
 def _required(finding: Finding, settings: Settings) -> Finding:
-    """With --require-hardware a number that nobody reviewed is a failure: a nightly run would compare nothing."""
-    needed = settings.require_hardware and finding.verdict is Verdict.NEEDS_BASELINE
+    """A number that nobody reviewed is a failure where baselines are required: a nightly run would compare nothing.
+
+    One that is lost is never replaced by an update: the update could not tell whether it got worse.
+    """
+    strict = settings.require_baselines
+    needed = {
+        Verdict.NEEDS_BASELINE: strict or settings.require_hardware,
+        Verdict.LOST_BASELINE: strict or settings.baseline_update != "no",
+    }.get(finding.verdict, False)
     return replace(finding, required=True) if needed else finding
 
 
@@ -101,7 +113,8 @@ def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) ->
         update = _updated(record, settings) is not None
     except LiveAvatarError as error:
         where = f"{record.tier}/{record.case} on {record.hardware} cards: no baseline written"
-        refused = Finding(verdict=Verdict.REGRESSED, what=f"{where}: {error.what}", next_step=error.next_step)
+        verdict = Verdict.REGRESSED if isinstance(error, BadInput) else Verdict.UPDATE_REFUSED
+        refused = Finding(verdict=verdict, what=f"{where}: {error.what}", next_step=error.next_step)
         return _of([*left, refused], failing=True)
     judgement = _of(left, failing=False)
     return replace(judgement, update=True, verdict=Verdict.UPDATED) if update else judgement
@@ -120,13 +133,13 @@ def _updated(record: RunRecord, settings: Settings) -> CaseBaseline | None:
 def _waive(judgement: Judgement, record: RunRecord, settings: Settings) -> Judgement:
     if not judgement.failing:
         return judgement
-    failures = [finding.verdict for finding in judgement.findings if finding.fails]
-    valid = [waiver for waiver in read_waivers(settings.baseline_dir / WAIVERS_FILE) if applies(waiver, record)]
-    valid = [waiver for waiver in valid if record.date <= waiver.expires]
-    if not valid or not WAIVABLE.issuperset(failures):
+    failures = {finding.verdict for finding in judgement.findings if finding.fails}
+    waivers = read_waivers(settings.baseline_dir / WAIVERS_FILE)
+    used = [waiver for waiver in waivers if any(excuses(waiver, record, verdict) for verdict in failures)]
+    if failures != {waiver.verdict for waiver in used}:
         return judgement
-    waiver = valid[0]
-    return replace(judgement, failing=False, waived=f"{waiver.reason} ({waiver.link}, until {waiver.expires})")
+    why = "; ".join(f"{waiver.reason} ({waiver.link}, until {waiver.expires})" for waiver in used)
+    return replace(judgement, failing=False, waived=why)
 
 
 def _of(findings: list[Finding], *, failing: bool) -> Judgement:

@@ -14,10 +14,13 @@ class Verdict(StrEnum):
     """In the order of gravity."""
 
     PASS = "pass"
+    NOT_COMPARED = "not-compared"
     UPDATED = "updated"
     IMPROVED = "improved"
     NEEDS_BASELINE = "needs-baseline"
+    LOST_BASELINE = "lost-baseline"
     INCONCLUSIVE = "inconclusive"
+    UPDATE_REFUSED = "update-refused"
     REGRESSED = "regressed"
     OVER_LIMIT = "over-limit"
     RECIPE_CHANGED = "recipe-changed"
@@ -36,16 +39,13 @@ EXIT_CODES = {
     Verdict.OVER_LIMIT: 15,
     Verdict.INFRASTRUCTURE: 16,
     Verdict.NEEDS_BASELINE: 17,
+    Verdict.LOST_BASELINE: 18,
+    Verdict.UPDATE_REFUSED: 19,
 }
 """The exit status of a session whose failures are all of this kind."""
 
-FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE}
+FAILING = frozenset(EXIT_CODES) - {Verdict.NEEDS_BASELINE, Verdict.LOST_BASELINE}
 """Verdicts that fail a test wherever they turn up."""
-
-WAIVABLE = frozenset(
-    {Verdict.REGRESSED, Verdict.OVER_LIMIT, Verdict.RECIPE_CHANGED, Verdict.OUTCOME_CHANGED},
-)
-"""What waivers.toml may excuse. A missing or NaN metric is never a pass."""
 
 
 @dataclass(frozen=True, kw_only=True)

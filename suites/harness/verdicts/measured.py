@@ -1,0 +1,88 @@
+"""The metrics of one run, taken out of its record. Names carry the unit; `metrics.py` says what each means."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from liveavatar_core.errors import GIB
+from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.metrics import metric_kind
+from suites.harness.verdicts.stats import Summary, summarise
+
+
+@dataclass(frozen=True, kw_only=True)
+class Metric:
+    """One metric of one run."""
+
+    name: str
+    """With its unit."""
+    samples: tuple[float, ...]
+    """Readings; none, if there was no reading."""
+    reason: str | None = None
+    """Why there is none."""
+
+    @property
+    def summary(self) -> Summary:
+        """Of the samples; NaN without any."""
+        return summarise(self.samples or (math.nan,))
+
+    @property
+    def value(self) -> float:
+        """The median."""
+        return self.summary.value
+
+
+def metrics(record: RunRecord) -> dict[str, Metric]:
+    """What of `record` is gated, by name. A run that neither passed nor ran out of memory has none.
+
+    Gated are bytes allocated (never reserved or used on the device), measured seconds where they can be
+    compared, predicted seconds, the request that ran out of memory, and quality.
+    """
+    if record.outcome not in ("pass", "oom"):
+        return {}
+    found = _memory(record) + (_shortage(record) if record.outcome == "oom" else _seconds(record))
+    found += [Metric(name=name, samples=(value,)) for name, value in record.quality.items() if metric_kind(name).gated]
+    return {metric.name: metric for metric in found}
+
+
+def _memory(record: RunRecord) -> list[Metric]:
+    """The peak of a run that ran out says only when it stopped, so it is gated for runs that passed."""
+    load = _gib("load_vram_gib", record, "load")
+    return [load] if record.outcome == "oom" else [load, _gib("peak_vram_gib", record, None)]
+
+
+def _gib(name: str, record: RunRecord, phase: str | None) -> Metric:
+    readings = [each for each in record.memory if phase in (None, each.phase)]
+    missing = [each for each in readings if each.allocated_bytes is None]
+    if missing or not readings:
+        reason = missing[0].missing["allocated_bytes"] if missing else f"no reading of phase {phase}"
+        return Metric(name=name, samples=(), reason=reason)
+    most = record.peak_bytes(phase=phase)
+    return Metric(name=name, samples=() if most is None else (most / GIB,))
+
+
+def _shortage(record: RunRecord) -> list[Metric]:
+    details = record.out_of_memory
+    if details is None:
+        return []
+    short = details.requested - details.free
+    return [
+        Metric(name="oom_requested_gib", samples=(details.requested / GIB,)),
+        Metric(name="oom_shortfall_gib", samples=(short / GIB,)),
+    ]
+
+
+def _seconds(record: RunRecord) -> list[Metric]:
+    timing, found = record.timing, []
+    if timing.comparable:
+        found.append(_timed("seconds_per_clip", timing.clip_seconds, timing.missing.get("clip_seconds")))
+        first = () if timing.first_frame_seconds is None else (timing.first_frame_seconds,)
+        found.append(_timed("first_frame_seconds", first, timing.missing.get("first_frame_seconds")))
+    if timing.predicted_seconds_per_clip is not None:
+        found.append(_timed("predicted_seconds_per_clip", (timing.predicted_seconds_per_clip,), None))
+    return found
+
+
+def _timed(name: str, samples: tuple[float, ...], reason: str | None) -> Metric:
+    return Metric(name=name, samples=samples, reason=None if samples else reason or "not measured")
