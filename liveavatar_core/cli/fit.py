@@ -29,6 +29,11 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Which cards, what to make, how long to search and how to answer."""
     parser.add_argument("--cards", metavar="CARDS", help='4x24, "RTX 4090", 2xL40S; by default the cards here.')
     parser.add_argument("--size", default="688*368", metavar="A*B", help="Size of the video. (default: 688*368)")
+    parser.add_argument(
+        "--portrait",
+        metavar="WxH",
+        help="Portrait in pixels; by default that of the most tokens at the size.",
+    )
     parser.add_argument("--seconds", type=float, default=60, metavar="X", help="Answer within this. (default: 60)")
     parser.add_argument("--json", action="store_true", help="One JSON document instead of text.")
 
@@ -37,7 +42,7 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Print what fits, best first; exit code 0 if something does, else 1."""
     deadline = time.monotonic() + options.seconds
     cards = parse_cards(options.cards) if options.cards else cards_here()
-    recipes = candidates(cards, ClipSpec(size=options.size))
+    recipes = candidates(cards, ClipSpec(size=options.size), options.portrait)
     verdicts = list(show_progress(judged(recipes, cards, deadline), len(recipes)))
     fits = sorted((v for v in verdicts if isinstance(v, Fit)), key=lambda fit: fit.seconds_per_clip)
     misfits = [v for v in verdicts if isinstance(v, Misfit)]

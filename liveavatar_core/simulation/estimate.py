@@ -44,6 +44,10 @@ class SimulatedRank:
     """Clips made."""
     work: Counter[Operation]
     """Operations that were executed, or that repeated units would have executed."""
+    first_clip_work: Counter[Operation]
+    """Those until the first clip was made; empty if none was."""
+    last_clip_work: Counter[Operation]
+    """Those of the last clip alone: what one more clip takes, once caches are full; empty if none was made."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int
@@ -70,7 +74,7 @@ def simulate_rank(
     tracker = MemoryTracker(rank=rank, capacity=capacity, listener=trace)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
-    clips, failure = 0, None
+    clips, failure = ClipWork(work), None
     built = recipe if execute_everything else shortened(recipe)
     weights = _meta_weights(built)
     load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
@@ -85,18 +89,45 @@ def simulate_rank(
                 if not execute_everything:
                     repeater.watch(parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
-                    clips += block.index == recipe.clip.blocks_per_clip - 1
+                    if block.index == recipe.clip.blocks_per_clip - 1:
+                        clips.end()
         except OutOfMemory as error:
             failure = error
     return SimulatedRank(
         rank=rank,
         peaks=tracker.peaks,
         out_of_memory=failure,
-        clips=clips,
+        clips=clips.made,
         work=work.operations,
+        first_clip_work=clips.first,
+        last_clip_work=clips.last,
         units_executed=repeater.executed,
         units_repeated=repeater.repeated,
     )
+
+
+class ClipWork:
+    """Tells the work of the first clip and of the last one apart, whatever the number of clips between."""
+
+    def __init__(self, work: WorkCounter) -> None:
+        """`work`: counts operations of the whole run."""
+        self._work = work
+        self._before: Counter[Operation] = Counter()
+        self.first: Counter[Operation] = Counter()
+        """Operations until the first clip ended."""
+        self.last: Counter[Operation] = Counter()
+        """Operations of the last clip that ended."""
+        self.made = 0
+        """Clips that ended."""
+
+    def end(self) -> None:
+        """A clip ends here."""
+        now = self._work.operations
+        self.last = Counter(
+            {kind: count - self._before[kind] for kind, count in now.items() if count != self._before[kind]}
+        )
+        self.first = self.first if self.made else self.last
+        self._before, self.made = Counter(now), self.made + 1
 
 
 def _meta_weights(recipe: Recipe) -> dict[str, MetaSource]:

@@ -97,7 +97,9 @@ class SimulationReport:
     clips: int
     """Clips made."""
     time: TimeEstimate
-    """Predicted seconds of denoising and decoding all clips."""
+    """Predicted seconds of denoising and decoding one more clip, the last one."""
+    first_clip_time: TimeEstimate
+    """The same of the first clip, whose caches are not full."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int

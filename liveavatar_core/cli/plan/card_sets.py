@@ -10,6 +10,7 @@ from liveavatar_core.errors import GIB, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.recipes import named_recipe
+from liveavatar_core.workload import LEAST_CLIPS, Workload
 
 CARD_SETS = {"4x24": ("RTX 4090", 4), "5x24": ("RTX 4090", 5), "1x80": ("A100 80GB SXM", 1)}
 """Name of the card and how many, by the name of the set."""
@@ -48,7 +49,9 @@ def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[Fit]:
 
 def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int | None) -> tuple[int | None, str]:
     try:
-        recipe = replace(named_recipe(name, count), model=model)
+        named = named_recipe(name, count)
+        clip = replace(named.clip, num_clip=LEAST_CLIPS)
+        recipe = replace(named, model=model, clip=clip, workload=Workload.largest(clip.max_area))
         if lora_rank:
             recipe = replace(recipe, deployment=replace(recipe.deployment, lora_rank=lora_rank))
     except InvalidRecipe as error:

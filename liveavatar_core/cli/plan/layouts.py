@@ -12,6 +12,7 @@ from liveavatar_core.config import ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import CARDS_FILE, Card, find_card, read_cards
 from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.workload import LEAST_CLIPS, Workload
 
 _COUNTED = re.compile(r"(?:(?P<count>\d+)\s*[x*]\s*)?(?P<what>.+)")
 _BY_SIZE = {24: "RTX 4090", 32: "RTX 5090", 40: "A100 40GB PCIe", 48: "L40S", 80: "A100 80GB PCIe"}
@@ -77,6 +78,16 @@ def parse_cards(text: str) -> Cards:
     return Cards(count=count, card=_card_of_size(int(what)) if what.isdigit() else find_card(what))
 
 
+def workload_of(portrait: str | None, max_area: int) -> Workload:
+    """What layouts are simulated with. Raises BadInput for a portrait that is not WIDTHxHEIGHT."""
+    if portrait is None:
+        return Workload.largest(max_area)
+    match = re.fullmatch(r"(\d{2,5})[x*](\d{2,5})", portrait)
+    if match is None:
+        raise BadInput(f"--portrait {portrait!r} is not WIDTHxHEIGHT", "give pixels: --portrait 720x400")
+    return Workload(portrait_width=int(match[1]), portrait_height=int(match[2]))
+
+
 def _card_of_size(size: int) -> Card:
     if size not in _BY_SIZE:
         names = ", ".join(read_cards(CARDS_FILE))
@@ -84,8 +95,12 @@ def _card_of_size(size: int) -> Card:
     return find_card(_BY_SIZE[size])
 
 
-def candidates(cards: Cards, clip: ClipSpec) -> list[Recipe]:
-    """Every layout that is tried: first what is likely to fit, of that what is likely to be fast."""
+def candidates(cards: Cards, clip: ClipSpec, portrait: str | None = None) -> list[Recipe]:
+    """Every layout that is tried: first what is likely to fit, of that what is likely to be fast.
+
+    portrait: WIDTHxHEIGHT in pixels; None: the one that makes the most tokens at the clip's size.
+    """
+    workload = workload_of(portrait, clip.max_area)
     layouts = list(_on_one(cards.card) if cards.count == 1 else _on_several(cards))
     if cards.count == 1:
         layouts.sort(key=lambda layout: _estimated_gib(layout[1]) > cards.card.usable_gib)
@@ -94,7 +109,9 @@ def candidates(cards: Cards, clip: ClipSpec) -> list[Recipe]:
         try:
             deployment = Deployment(**settings)
             steps = deployment.num_gpus_dit if deployment.timestep_pipeline else clip.sample_steps
-            recipes.append(Recipe(name=name, clip=replace(clip, sample_steps=steps), deployment=deployment))
+            recipes.append(
+                Recipe(name=name, clip=replace(clip, sample_steps=steps), deployment=deployment, workload=workload)
+            )
         except InvalidRecipe:  # a width that this model or these cards have not
             continue
     return recipes
@@ -168,23 +185,27 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
 
 
 def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
-    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
+    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch.
+
+    As many clips are made as it takes until caches are full; seconds are those of the last one.
+    """
     from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.estimate import simulate_rank
     from liveavatar_core.simulation.memory_account import Capacity
 
     peaks: dict[str, float] = {}
     host, slowest = 0.0, None
+    long = replace(recipe, clip=replace(recipe.clip, num_clip=LEAST_CLIPS))
     for rank, alike in distinct_ranks(recipe.deployment).items():
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
+        result = simulate_rank(long, rank, Capacity(card=card.usable_bytes))
         if result.out_of_memory:
             return Misfit(name=recipe.name, why=result.out_of_memory.what)
-        prediction = estimate_time(result.work, card, ("denoise", "decode"))
+        prediction = estimate_time(result.last_clip_work, card, ("denoise", "decode"))
         peak = max(phase.allocated for phase in result.peaks.values()) / 2**30
         peaks |= {str(other): round(peak, 2) for other in alike}
         host = max([host, *(phase.host_allocated / 2**30 for phase in result.peaks.values())])
-        if slowest is None or prediction.seconds > slowest[0].seconds:
-            slowest = prediction, result.clips
+        if slowest is None or prediction.seconds > slowest.seconds:
+            slowest = prediction
     assert slowest is not None
     return Fit(
         name=recipe.name,
@@ -193,7 +214,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         peaks_gib=dict(sorted(peaks.items())),
         headroom_gib=round(card.usable_gib - max(peaks.values()), 2),
         host_gib=round(host, 1),
-        seconds_per_clip=round(slowest[0].seconds / slowest[1], 2),
-        least_seconds_per_clip=round(slowest[0].least_seconds / slowest[1], 2),
-        breakdown={name: round(getattr(slowest[0], f"{name}_seconds") / slowest[1], 2) for name in BREAKDOWN},
+        seconds_per_clip=round(slowest.seconds, 2),
+        least_seconds_per_clip=round(slowest.least_seconds, 2),
+        breakdown={name: round(getattr(slowest, f"{name}_seconds"), 2) for name in BREAKDOWN},
     )

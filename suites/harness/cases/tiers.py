@@ -13,8 +13,8 @@ from liveavatar_core.errors import BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
-from liveavatar_core.workload import Workload
-from suites.harness.cases.workloads import full_size_workload
+from liveavatar_core.workload import LEAST_CLIPS, Workload
+from suites.harness.cases.workloads import case_workload, check_portrait
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
 MIB = 1024**2
@@ -61,6 +61,10 @@ class Case:
     """Fields of the recipe's ClipSpec to change."""
     deployment: dict[str, Any] = field(default_factory=dict)
     """Fields of the recipe's Deployment to change."""
+    portrait: str | None = None
+    """WIDTHxHEIGHT of the portrait in pixels; None: the one that makes the most tokens at the clip's size."""
+    voice_seconds: float | None = None
+    """How long the voice is; None: as long as the clips."""
     expect: Expectation
     """What must happen."""
     miniature_capacity_mib: float | None = None
@@ -108,12 +112,13 @@ class Tier:
         raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
 
     def recipe(self, case: Case) -> Recipe:
-        """The recipe of `case` for this many cards, its changes applied, over the tier's workload."""
+        """The recipe of `case` for this many cards, its changes applied: what runs at full size."""
         recipe = named_recipe(case.recipe, self.cards)
         where = f"{self.name}.cases.{case.name}"
-        clip = strict.build(ClipSpec, asdict(recipe.clip) | case.clip, f"{where}.clip")
+        clip = strict.build(ClipSpec, asdict(recipe.clip) | {"num_clip": LEAST_CLIPS} | case.clip, f"{where}.clip")
         deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
-        return replace(recipe, clip=clip, deployment=deployment, workload=self.workload or full_size_workload())
+        workload = self.workload or case_workload(clip.max_area, case.portrait, case.voice_seconds)
+        return replace(recipe, clip=clip, deployment=deployment, workload=workload)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +165,7 @@ def _case(name: str, values: dict[str, Any], where: str) -> Case:
     case = strict.build(Case, values | {"name": name}, where)
     if case.miniature_capacity_mib is not None and not 0 < case.miniature_capacity_mib < 1e6:
         raise BadData(f"{where}.miniature_capacity_mib: {case.miniature_capacity_mib}", "give MiB above 0")
+    check_portrait(case.portrait, where)
     return case
 
 

@@ -67,16 +67,17 @@ def _timing(told: Sequence[SimulationReport]) -> Timing:
     """A clip takes as long as its slowest rank."""
     slowest = max(told, key=lambda each: each.time.seconds)
     return Timing(
-        predicted_seconds_per_clip=slowest.time.seconds / slowest.clips,
+        predicted_seconds_per_clip=slowest.time.seconds,
+        predicted_first_clip_seconds=max(each.first_clip_time.seconds for each in told),
         communication_share=slowest.time.communication_share,
-        least_predicted_seconds_per_clip=slowest.time.least_seconds / slowest.clips,
+        least_predicted_seconds_per_clip=slowest.time.least_seconds,
         least_communication_share=slowest.time.least_communication_share,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
 
 
 def _role(told: SimulationReport, ranks: tuple[int, ...]) -> SimulatedRole:
-    seconds = {kind: spent / told.clips for kind, spent in asdict(told.time).items()} if told.clips else {}
+    seconds = asdict(told.time) if told.clips else {}
     return SimulatedRole(
         rank=ranks[0],
         stands_for=ranks,

@@ -64,7 +64,9 @@ class Timing:
     clip_seconds: tuple[float, ...] = ()
     """Each measured clip, end to end: conditioning of that clip, denoising, decoding."""
     predicted_seconds_per_clip: float | None = None
-    """From operations, traffic and the card's data sheet, nothing overlapping; no clock was read."""
+    """Of one more clip, once caches are full: from operations, traffic and the data sheet, nothing overlapping."""
+    predicted_first_clip_seconds: float | None = None
+    """The same of the first clip, whose caches are not full, and in which the decoder begins."""
     communication_share: float | None = None
     """Part of these seconds spent in collectives, 0 to 1."""
     least_predicted_seconds_per_clip: float | None = None

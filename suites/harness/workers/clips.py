@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import ImageOps
 from safetensors.numpy import save_file
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
@@ -22,9 +23,12 @@ from suites.harness.processes.link import Link
 
 
 def read_inputs(recipe: Recipe) -> Inputs:
-    """Portrait, prompt, and the voice for as long as the clips last: what encoding it takes depends on its length."""
+    """Portrait, cut to the shape that is declared; prompt; the voice for as long as the clips last."""
     workload = recipe.workload
-    return Inputs(image=read_image(Path(workload.image)), waveform=_voice(recipe), prompt=workload.prompt)
+    portrait = read_image(Path(workload.image))
+    if portrait.size != (workload.portrait_width, workload.portrait_height):
+        portrait = ImageOps.fit(portrait, (workload.portrait_width, workload.portrait_height))
+    return Inputs(image=portrait, waveform=_voice(recipe), prompt=workload.prompt)
 
 
 def _voice(recipe: Recipe) -> Samples:

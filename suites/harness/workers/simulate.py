@@ -49,7 +49,8 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
         report=report,
         shortage=result.out_of_memory.shortage if result.out_of_memory else None,
         clips=result.clips,
-        time=estimate_time(result.work, card, CLIP_PHASES),
+        time=estimate_time(result.last_clip_work, card, CLIP_PHASES),
+        first_clip_time=estimate_time(result.first_clip_work, card, CLIP_PHASES),
         units_executed=result.units_executed,
         units_repeated=result.units_repeated,
     )
