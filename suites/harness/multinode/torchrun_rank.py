@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from liveavatar_core.errors import BadData, BadInput
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
@@ -18,10 +18,7 @@ from suites.harness.hardware.clip_runs import clip_job
 from suites.harness.hardware.physical import matching, visible
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
 from suites.harness.multinode.rank_file import CardIdentity, RankFile
-from suites.harness.processes.link import Command, ErrorReport
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import Command, ErrorReport, Message
 
 T = TypeVar("T")
 
@@ -60,7 +57,7 @@ class FileLink:
         """Every command until there are no more."""
         return iter(self.next_command, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):

@@ -21,13 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from suites.harness.messages import RankReport
-from suites.harness.processes.link import Command, ErrorReport, Link, decoded, encoded
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import Command, ErrorReport, Link, Message, decoded, encoded
 
 T = TypeVar("T")
 
@@ -80,7 +77,7 @@ class ChildLink:
         """Every command until there are no more."""
         return iter(self._commands.get, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
         self._send("reply", encoded(message))
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from liveavatar_core import errors, strict
 from liveavatar_core.errors import BadData, LiveAvatarError, MemoryShortage, OutOfMemory
 from suites.harness.messages import RankReport
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 T = TypeVar("T")
 MESSAGE_LIMIT = 4000
 
 
-def encoded(message: DataclassInstance) -> str:
+class Message(Protocol):
+    """Any frozen dataclass whose fields `strict` can read back."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def encoded(message: Message) -> str:
     """`message` as JSON text."""
     return json.dumps(strict.plain(message), allow_nan=False)
 
@@ -102,7 +105,7 @@ class Link(Protocol):
     def commands(self) -> Iterator[Command]:
         """Every command until there are no more."""
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
 
     def report(self, report: RankReport) -> None:
