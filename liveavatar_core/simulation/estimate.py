@@ -51,6 +51,11 @@ class SimulatedRank:
     units_repeated: int
     """Calls of such units whose recorded effect stands for them; see `repeat`."""
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes allocated on the card, over all phases."""
+        return max(peak.allocated for peak in self.peaks.values())
+
 
 def simulate_rank(
     recipe: Recipe,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -74,7 +74,7 @@ class SeededSource:
         return values
 
 
-@cache
+@lru_cache(maxsize=2)  # a table is megabytes, and a process makes weights of one seed
 def _table(seed: int) -> Tensor:
     return torch.randn(_TABLE_SIZE, generator=torch.Generator().manual_seed(seed))
 
