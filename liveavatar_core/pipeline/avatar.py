@@ -24,7 +24,7 @@ class Avatar:
     """A loaded model of one rank."""
 
     system: System
-    """Its parts."""
+    """The parts of the model that this rank holds."""
     tokenizer: Tokenizer
     """Prompt to token ids."""
 

@@ -50,13 +50,13 @@ class BlockSource:
     spec: ClipSpec
     """What is made."""
     channels: int
-    """Of latents."""
+    """Channels of latents."""
     conditioning: Conditioning
     """Audio features, and the size of latents."""
     memory: Memory
-    """Where it is brought to."""
+    """The memories of this rank."""
     noise: NoiseSource
-    """Where clips start."""
+    """The noise that each clip starts from."""
 
     def shape(self, index: int) -> tuple[int, ...]:
         """Shape BCTHW of a block's latents; the last block of a clip may be shorter."""

@@ -56,9 +56,9 @@ class LatentBlock:
     """A block as it leaves a rank."""
 
     clip: int
-    """Its clip, from 0."""
+    """The clip that the block belongs to, from 0."""
     index: int
-    """Its place in the clip, from 0."""
+    """The place of the block in its clip, from 0."""
     latents_BCTHW: Tensor
     """Float32; clean, but on the ranks of a timestep pipeline, where they have the noise level that goes on."""
 
@@ -72,8 +72,8 @@ class FrameBlock:
     """What one block came to."""
 
     clip: int
-    """Its clip, from 0."""
+    """The clip that the block belongs to, from 0."""
     index: int
-    """Its place in the clip, from 0."""
+    """The place of the block in its clip, from 0."""
     frames_JHWC: Tensor | None
     """uint8, red green blue, in host memory; None on a rank that does not decode."""

@@ -27,7 +27,7 @@ from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer
 
-Observe = Callable[[System, Callable[[Tensor], str]], Listener]
+ObserverFactory = Callable[[System, Callable[[Tensor], str]], Listener]
 PORTRAIT_SIZE = (768, 512)
 """Height and width of the portrait that a simulation is given, as that of the one that ships."""
 
@@ -37,7 +37,7 @@ class SimulatedRank:
     """What one rank of a recipe came to."""
 
     rank: int
-    """Which."""
+    """The rank that was simulated."""
     peaks: dict[str, PhasePeak]
     """Fullest moment of each phase that was reached."""
     out_of_memory: OutOfMemory | None
@@ -64,7 +64,7 @@ def simulate_rank(
     inputs: Inputs | None = None,
     *,
     execute_everything: bool = False,
-    observe: Observe | None = None,
+    observe: ObserverFactory | None = None,
     trace: CardMemory | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.

@@ -17,13 +17,13 @@ class TimelinePoint:
     """The fullest moment of a stretch of allocations, all in one phase."""
 
     phase: str
-    """Its phase."""
+    """The phase of the stretch."""
     births: int
     """Allocations on the card until then: the axis of time, as a simulation reads no clock."""
     allocated: int
     """Bytes on the card."""
     by_category: dict[str, int]
-    """The same bytes, by category."""
+    """Bytes on the card, by category."""
 
 
 class TimelineBuilder:
@@ -76,7 +76,7 @@ class TimelineBuilder:
         return TimelinePoint(phase=phase, births=self._births, allocated=allocated, by_category=held)
 
     def columns(self, rank: int) -> dict[str, Any]:
-        """As it crosses the channel and stands in records: a list for each quantity."""
+        """Columns as they cross processes and stand in records: a list for each quantity."""
         names = sorted({name for point in self.points for name, held in point.by_category.items() if held})
         return {
             "rank": rank,

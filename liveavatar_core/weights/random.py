@@ -43,7 +43,7 @@ class SeededSource:
         return self._shapes.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
@@ -51,7 +51,7 @@ class SeededSource:
         return self._dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values on the CPU, or those of `rows` of the first dimension."""
+        """The values of a weight on the CPU, or those of `rows` of the first dimension."""
         shape = self._shapes[name]
         start, stop, _ = (rows or slice(None)).indices(shape[0])
         wanted = (max(stop - start, 0), *shape[1:])

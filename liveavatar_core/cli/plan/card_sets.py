@@ -21,7 +21,7 @@ _RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class CardSetFit:
     """What became of one recipe."""
 
     cards: str
@@ -36,13 +36,13 @@ class Fit:
     """`yes`, or what was too much."""
 
 
-def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[Fit]:
+def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[CardSetFit]:
     """Simulate the named recipes of every card set with `model`. `lora_rank`: of a LoRA that stays beside it."""
     for name, (card_name, count) in CARD_SETS.items():
         card = find_card(card_name)
         for recipe_name in _RECIPES[name]:
             peak, verdict = _try(recipe_name, count, card, model, lora_rank)
-            yield Fit(cards=name, recipe=recipe_name, usable=card.usable_bytes, peak=peak, verdict=verdict)
+            yield CardSetFit(cards=name, recipe=recipe_name, usable=card.usable_bytes, peak=peak, verdict=verdict)
 
 
 def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int | None) -> tuple[int | None, str]:

@@ -26,14 +26,14 @@ class Cards:
     count: int
     """How many."""
     card: Card
-    """Which."""
+    """The kind of card."""
 
     def __str__(self) -> str:
         return f"{self.count} x {self.card.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FeasibleLayout:
     """What one layout comes to on the cards. Seconds are predicted."""
 
     name: str
@@ -51,13 +51,13 @@ class Fit:
     seconds_per_clip: float
     """The slowest rank's, nothing overlapping."""
     least_seconds_per_clip: float
-    """The same rank's, with gathers of weights hidden behind kernels as far as these last."""
+    """The seconds of that rank, with gathers of weights hidden behind kernels as far as these last."""
     breakdown: dict[str, float]
-    """Of that rank: compute, memory, communication, host seconds."""
+    """What that rank spends: compute, memory, communication, host seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Misfit:
+class InfeasibleLayout:
     """A layout that does not fit."""
 
     name: str
@@ -166,7 +166,7 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
                 yield str(value)
 
 
-def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
+def judge(recipe: Recipe, card: Card) -> FeasibleLayout | InfeasibleLayout:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
     from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
@@ -174,11 +174,11 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
 
     simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
     if simulated.out_of_memory:
-        return Misfit(name=recipe.name, why=simulated.out_of_memory.what)
+        return InfeasibleLayout(name=recipe.name, why=simulated.out_of_memory.what)
     peaks = {other: round(made.peak_bytes / GIB, 2) for made in simulated.ranks for other in simulated.alike[made.rank]}
     times = [(estimate_time(made.work, card, ("denoise", "decode")), made.clips) for made in simulated.ranks]
     slowest, clips = max(times, key=lambda time: time[0].seconds)
-    return Fit(
+    return FeasibleLayout(
         name=recipe.name,
         command=command_of(recipe),
         quality=quality_of(recipe.deployment),
