@@ -162,14 +162,14 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParams:
-    """With which model; defaults are the published 14B."""
+    """Dimensions of every part of the model; defaults are the published 14B."""
 
     transformer: TransformerParams = TransformerParams()
     """The diffusion transformer."""
     text_encoder: TextEncoderParams = TextEncoderParams()
-    """umt5."""
+    """Dimensions of umt5."""
     audio_encoder: AudioEncoderParams = AudioEncoderParams()
-    """wav2vec2."""
+    """Dimensions of wav2vec2."""
     vae: VaeParams = VaeParams()
     """The video VAE."""
 
@@ -234,7 +234,7 @@ class Deployment:
     fp8_multiply: bool = True
     """False: float8 weights are multiplied in compute_dtype, for cards that cannot multiply float8."""
     int8: bool = False
-    """The same layers are kept in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
+    """The layers of fp8 in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
     fp8_kv_cache: bool = False
     """KV caches are kept in float8, one scale for each token of a head."""
 
@@ -353,7 +353,7 @@ class Recipe:
     clip: ClipSpec = ClipSpec()
     """What to make."""
     model: ModelParams = ModelParams()
-    """With which model."""
+    """Dimensions of the model."""
     deployment: Deployment = Deployment()
     """Laid out how."""
     workload: Workload = Workload()

@@ -34,11 +34,11 @@ SILENCE = 10 ** (-80 / 20)
 _CRF = "10"
 """Constant rate factor of x264: what the original's `quality 8` means to its video writer."""
 _AAC_BITS_PER_SECOND = 96_000
-"""As much as AAC takes for mono at 16 kHz."""
+"""What AAC takes for mono at 16 kHz."""
 _AAC_FRAME = 1024
 
 Samples = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
+FramePixels = NDArray[np.uint8]
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -193,7 +193,7 @@ class VideoWriter:
             self._sound = self._container.add_stream("aac", rate=self._audio_rate, layout="mono")
             self._sound.bit_rate = _AAC_BITS_PER_SECOND
 
-    def write(self, frames_NHW3: Pixels) -> None:
+    def write(self, frames_NHW3: FramePixels) -> None:
         """Append frames: uint8 [N, H, W, 3], red green blue. Raises CannotWrite where the disk is full."""
         frames_NHW3 = np.asarray(frames_NHW3)
         if frames_NHW3.dtype != np.uint8 or frames_NHW3.shape[1:] != (*self._size, 3):

@@ -73,10 +73,8 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         print("loading the model", file=sys.stderr)
     from liveavatar_core.pipeline import open_avatar
 
-    with (
-        join_ranks(recipe.deployment, options.device) as device,
-        open_avatar(recipe, device=device, **weights) as avatar,
-    ):
+    with join_ranks(recipe.deployment, options.device) as device:
+        avatar = open_avatar(recipe, device=device, **weights)
         recorded = write_video(avatar, inputs, options.save_file, signals)
     if recorded.frames:
         print(summary(options.save_file, recorded))

@@ -57,7 +57,7 @@ class SafetensorsSource:
         return self._file_of.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape, from the header."""
+        """The full shape of a weight, from the header."""
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
@@ -69,7 +69,7 @@ class SafetensorsSource:
         return self._file_of[name]
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
+        """The values of a weight, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
         held = self._slice(name)
         tensor = held[rows] if rows is not None else self._opened[self._file_of[name]].get_tensor(name)
         return require_finite(tensor, self._file_of[name], name)
@@ -91,7 +91,7 @@ class TorchFileSource:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -99,7 +99,7 @@ class TorchFileSource:
         return self._tensors[name].dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
+        """The values of a weight, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
         tensor = self._tensors[name]
         return require_finite(tensor if rows is None else tensor[rows], self._path, name)
 
