@@ -9,6 +9,7 @@ from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.applied_settings import unapplied
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
@@ -63,7 +64,7 @@ def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judge
         BadData: the baseline or the waivers are broken.
     """
     wrong = judge_outcome(record, expected)
-    own = [wrong] if wrong is not None else own_findings(record)
+    own = [wrong] if wrong is not None else [*own_findings(record), *unapplied(record)]
     judgement = _of(own, failing=True) if own else _judge_numbers(record, settings)
     return _waive(judgement, record, settings)
 
