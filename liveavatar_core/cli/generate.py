@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -27,6 +26,7 @@ from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.cli.video_output import FrameWriter, Recorded, record
 from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput
+from liveavatar_core.outputs import check_output
 from liveavatar_core.video_geometry import num_clips_in
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ def check_target(path: Path) -> None:
         raise BadInput(f"{path} is not named .mp4, and mp4 is what is written", "give --save_file out.mp4")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder, so {path.name} cannot be written there", f"mkdir -p {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInput(f"{path} cannot be written", "give --save_file in a folder of your own")
+    check_output(path, "--save_file")
 
 
 def read_inputs(options: argparse.Namespace) -> Inputs:

@@ -130,6 +130,21 @@ def test_a_full_disk_under_the_record_is_the_machines_fault(lab: Lab):
     assert result.returncode == EXIT_CODES[Verdict.INFRASTRUCTURE], result.stdout + result.stderr
     assert "cannot be written" in result.stdout
     assert not list(lab.folder.glob("report/records/*"))
+    row = next(line for line in result.stdout.splitlines() if line.startswith("gpu5x24 simulated"))
+    assert "20.0, 19.0" in row, "what was measured is still told"
+
+
+@pytest.mark.parametrize("name", ["records", "runs"])
+def test_an_impossible_folder_under_the_report_is_the_machines_fault(lab: Lab, name: str):
+    """A file stands where the folder would be: nobody can write there, not even root."""
+    lab.put(passed())
+    (lab.folder / "report").mkdir()
+    (lab.folder / "report" / name).write_text("")
+    result = lab.run()
+    assert result.ret == EXIT_CODES[Verdict.INFRASTRUCTURE]
+    assert "infrastructure: " in said(result)
+    assert "Traceback" not in said(result)
+    assert ("20.0, 19.0" in said(result)) is (name == "records"), "what was measured is still told"
 
 
 def test_baselines_that_cannot_be_written_are_said_in_two_lines(lab: Lab):

@@ -69,6 +69,13 @@ def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judge
     return _waive(judgement, record, settings)
 
 
+def unwritten(judgement: Judgement, error: LiveAvatarError) -> Judgement:
+    """`judgement` of a run whose record could not be written: it fails, and nothing becomes a baseline."""
+    lost = Finding(verdict=Verdict.INFRASTRUCTURE, what=error.what, next_step=error.next_step)
+    findings = (*judgement.findings, lost)
+    return Judgement(verdict=worst(each.verdict for each in findings), findings=findings, failing=True)
+
+
 def write_baseline(record: RunRecord, settings: Settings) -> None:
     """Take `record` over as baseline, as far as the settings say."""
     new = _updated(record, settings)
