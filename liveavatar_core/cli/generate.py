@@ -65,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Make the video. Everything that a person can get wrong is looked at before anything is loaded."""
     recipe = read_recipe(options)
+    check_prompt(options.prompt)
     check_target(options.save_file)
     inputs = read_inputs(options)
     check_ranks(recipe.deployment, options.device)
@@ -87,11 +88,20 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options declare. Raises InvalidRecipe, BadInput and CheckpointError."""
-    options.size = options.size or (SHIPPED_SIZE if is_shipped(options) else ClipSpec.size)
+    if options.size is None:
+        options.size = SHIPPED_SIZE if is_shipped(options) else ClipSpec.size
     clip = ClipSpec(**read_fields(options, ClipSpec, without=("quirks",)))
     deployment = Deployment(**read_fields(options, Deployment))
     check_lora(options, deployment)
     return Recipe(name="command line", clip=clip, model=read_model(options), deployment=deployment)
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that says nothing, or holds what is no text. Raises BadInput."""
+    if not prompt.strip():
+        raise BadInput("the prompt is empty", 'give --prompt "A person talks to the camera."')
+    if any(not (char.isprintable() or char.isspace()) for char in prompt):
+        raise BadInput("the prompt holds characters that are no text", "give it in plain words")
 
 
 def check_target(path: Path) -> None:

@@ -124,9 +124,9 @@ def check_data(settings: Settings) -> None:
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
     _check_folder(settings.report_dir)
-    for path, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
-        if path is not None:
-            check_output(path, option)
+    for output, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
+        if output is not None:
+            check_output(output, option)
 
 
 def _check_folder(folder: Path) -> None:

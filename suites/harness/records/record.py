@@ -258,7 +258,7 @@ class RunRecord:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadData(f"{where}: {error}", "run the case again") from error
         return strict.build(cls, data, where)
 
