@@ -38,7 +38,7 @@ def check_output(path: Path, option: str, *, room_bytes: int = MIB) -> None:
     folder = next(above for above in path.absolute().parents if os.path.lexists(above))
     if not folder.is_dir():
         raise BadInput(f"{option} {path}: {folder} is not a folder", f"give {option} another folder")
-    if not os.access(folder, os.W_OK | os.X_OK) or (path.exists() and not os.access(path, os.W_OK)):
+    if not may_write(folder) or (path.exists() and not may_write(path)):
         raise BadInput(f"{option} {path} cannot be written", f"give {option} a folder of your own")
     free = shutil.disk_usage(folder).free
     if free < room_bytes:
@@ -46,6 +46,12 @@ def check_output(path: Path, option: str, *, room_bytes: int = MIB) -> None:
             f"{option} {path}: {free / MIB:.1f} MiB are free there; {room_bytes / MIB:.1f} MiB are the least",
             "free space there, or give another folder",
         )
+
+
+def may_write(path: Path) -> bool:
+    """Whether this process, with the rights that it has now, may write a file or make files in a folder."""
+    wanted = os.W_OK | os.X_OK if path.is_dir() else os.W_OK
+    return os.access(path, wanted, effective_ids=os.access in os.supports_effective_ids)
 
 
 def not_a_file(path: Path) -> str | None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
-from liveavatar_core.outputs import check_output
+from liveavatar_core.outputs import check_output, may_write
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
@@ -123,15 +122,16 @@ def check_data(settings: Settings) -> None:
         read_baseline(path)
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
-    _check_folder(settings.report_dir)
+    check_folder(settings.report_dir)
     for output, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
         if output is not None:
             check_output(output, option)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a report folder that could not be made or written. Raises BadData."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not there.is_dir() or not may_write(there):
         raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
 
 

@@ -11,11 +11,12 @@ from typing import NoReturn
 
 import pytest
 
-from liveavatar_core.errors import BadData, LiveAvatarError
+from liveavatar_core.errors import BadData, BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.pytest_plugin.clip_clock import ClipClock, Replies, clock_of
 from suites.harness.pytest_plugin.options import AUTO, Settings
+from suites.harness.pytest_plugin.report_claim import claim_report, own_session
 from suites.harness.records.record import HARDWARE_MODES, RunRecord, run_name
 from suites.harness.verdicts.judge import Judgement, judge, unwritten
 from suites.harness.verdicts.verdict import Verdict
@@ -55,6 +56,7 @@ class TierRunner:
             The record, for claims beyond that.
         """
         self.has_checked = True
+        self._claim_report()
         try:
             case = self.tier.case(case) if isinstance(case, str) else case
             record = self._run(case)
@@ -70,6 +72,12 @@ class TierRunner:
         if judgement.failing:
             pytest.fail(judgement.explanation, pytrace=False)
         return record
+
+    def _claim_report(self) -> None:
+        try:
+            claim_report(self._settings.report_dir, own_session())
+        except (BadInput, OSError) as error:
+            self._lost(str(error).split("\n")[0])
 
     def _run(self, case: Case) -> RunRecord:
         mode = self._mode()
@@ -118,7 +126,10 @@ class TierRunner:
 
     def _lost(self, text: str) -> NoReturn:
         self._item.user_properties.append((LOST, text))
-        pytest.fail(f"{Verdict.INFRASTRUCTURE}: {text}\nnext: see that {REPORT} can be written", pytrace=False)
+        pytest.fail(
+            f"{Verdict.INFRASTRUCTURE}: {text}\nnext: see that {REPORT} can be written, by this session alone",
+            pytrace=False,
+        )
 
     def _keep(self, record: RunRecord, judgement: Judgement) -> Judgement:
         """Write the record; where that fails the session still shows it. Returns what is thought of it by then."""
