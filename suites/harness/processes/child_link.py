@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from suites.harness.messages import RankReport
-from suites.harness.processes.link import Command, ErrorReport, Link, Message, decoded, encoded
+from suites.harness.processes.link import ErrorReport, Link, Message, RankCommand, decoded, encoded
 
 T = TypeVar("T")
 
@@ -62,18 +62,18 @@ class ChildLink:
         self._job = spec.job
         self._connection = connection
         self._sending = threading.Lock()
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[RankCommand | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def job(self, kind: type[T]) -> T:
         """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
         return decoded(kind, self._job, "the job")
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
         return self._commands.get()
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self._commands.get, None)
 

@@ -36,7 +36,7 @@ def decoded(kind: type[T], text: str, where: str) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class RankCommand:
     """What a rank is to do next."""
 
     name: str
@@ -99,10 +99,10 @@ class Link(Protocol):
     def job(self, kind: type[T]) -> T:
         """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
 
     def reply(self, message: Message) -> None:

@@ -37,7 +37,7 @@ from suites.harness.processes.failures import (
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
-from suites.harness.processes.link import Command, Done, Message, decoded, encoded
+from suites.harness.processes.link import Done, Message, RankCommand, decoded, encoded
 from suites.harness.processes.rank_handle import Rank
 
 __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
@@ -152,7 +152,7 @@ class RankGroup:
         allowed = self._job.command_seconds if seconds is None else seconds
         with self._ending_on_error():
             for rank in self._ranks:
-                rank.send(Command(name=name, argument=encoded(argument) if argument is not None else ""))
+                rank.send(RankCommand(name=name, argument=encoded(argument) if argument is not None else ""))
             if not self._gather(lambda rank: rank.reply is not None, time.monotonic() + allowed):
                 raise self._hang([rank for rank in self._ranks if rank.reply is None], allowed)
             return [decoded(answer, rank.reply or "", f"rank {rank.index}, {name!r}") for rank in self._ranks]
