@@ -73,7 +73,7 @@ def _first(values: Iterable[T | None]) -> T | None:
 
 
 def _conditions(reports: Iterable[RankReport]) -> CardConditions:
-    """Of all cards together: every reason that slowed one, and the most power that one took."""
+    """The conditions of all cards together: every reason that slowed one, and the most power that one took."""
     told = [each.card_conditions for each in reports]
     watts = [each.most_watts for each in told if each.most_watts is not None]
     return CardConditions(
@@ -83,7 +83,7 @@ def _conditions(reports: Iterable[RankReport]) -> CardConditions:
 
 
 MEASURED = (":/", ":(top,exclude)baselines")
-"""What of the working tree a measurement depends on, as git names paths."""
+"""The part of the working tree that a measurement depends on, as git names paths."""
 
 
 def provenance() -> dict[str, Any]:
