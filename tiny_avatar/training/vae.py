@@ -155,5 +155,5 @@ def _standardise(vae: Any) -> None:
 
 
 def _flat(latents_BzTHW: Tensor) -> Tensor:
-    """[z, everything else]."""
+    """A tensor with channels first and all else flattened: [z, everything else]."""
     return latents_BzTHW.transpose(0, 1).flatten(1)

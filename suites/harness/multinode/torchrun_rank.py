@@ -44,7 +44,7 @@ class FileLink:
         self._tell(replace(self._told, card=identity))
 
     def job(self, kind: type[T]) -> T:
-        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        """The job of every rank, as a `kind`. Raises BadData where it is something else."""
         if not isinstance(self._given, kind):
             raise BadData(f"the job is a {type(self._given).__name__}", f"ask for it, not for a {kind.__name__}")
         return self._given
@@ -83,7 +83,7 @@ class FileLink:
 
 
 def plan_of(tier: Tier, case: Case, hardware: str, folder: Path) -> RunPlan:
-    """What all ranks together are to do, as pytest would have them do it."""
+    """The plan for all ranks together, as pytest would have it."""
     if hardware == "physical":
         return RunPlan.full_size(tier, case, "physical", folder)
     return miniature.MiniatureMode().plan(tier, case, folder)

@@ -49,36 +49,36 @@ CAUSE_SECONDS = 20.0
 """The same, as long as all that is seen are ranks that lost a peer: something else started it. A killed process that
 held much memory takes seconds to end."""
 TERMINATE_SECONDS = 1.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 KILL_SECONDS = 30.0
 """How long the kernel may take to end a killed process (a card's driver has to let go of it)."""
 STACKS_SECONDS = 5.0
-"""For hung ranks to write their stacks into their logs; one that is stopped never does."""
+"""Seconds for hung ranks to write their stacks into their logs; one that is stopped never does."""
 QUIET_SECONDS = 0.3
 """A log that stands still for so long, after a rank was asked for its stacks, has them whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run in each rank."""
+    """A target to run in each rank of a group, with what it is given and the bounds of its time."""
 
     target: str
-    """`package.module:function`, found in the rank's process and called with a Link."""
+    """The function, as `package.module:function`, found in the rank's process and called with a Link."""
     given: Message = Done()
-    """What every rank is given; targets read it with `link.job(kind)`."""
+    """The dataclass that every rank is given; targets read it with `link.job(kind)`."""
     world_size: int
-    """Ranks, a process each."""
+    """The number of ranks, a process each."""
     env: tuple[Mapping[str, str], ...] = ()
     """Environment variables of each rank, beyond the parent's; empty, or one mapping a rank.
     OMP_NUM_THREADS is a fair share of the cores where neither sets it."""
     rank_names: tuple[str, ...] = ()
-    """What reports call each rank, such as `decode`; empty, or one a rank."""
+    """The ranks' names in reports, such as `decode`; empty, or one a rank."""
     start_seconds: float = 600
-    """For all ranks to start and import their target."""
+    """Seconds for all ranks to start and import their target."""
     command_seconds: float = 1800
-    """For all ranks to answer a command, unless the command says otherwise."""
+    """Seconds for all ranks to answer a command, unless the command says otherwise."""
     stop_seconds: float = 120
-    """For all ranks to end once there are no more commands."""
+    """Seconds for all ranks to end once there are no more commands."""
     preload: tuple[str, ...] = ("torch",)
     """Modules imported once for all groups. They may neither start threads nor use a card when imported."""
     warm_up: str = ""
@@ -281,7 +281,7 @@ def _sizes(ranks: list[Rank]) -> dict[int, int]:
 
 
 def _await_stacks(ranks: list[Rank], before: dict[int, int]) -> None:
-    """Until every log has grown from its size `before` and none grows any more."""
+    """Wait until every log has grown from its size `before` and none grows any more."""
     deadline, seen = time.monotonic() + STACKS_SECONDS, before
     while time.monotonic() < deadline:
         time.sleep(QUIET_SECONDS)

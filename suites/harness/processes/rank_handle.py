@@ -14,7 +14,7 @@ from suites.harness.processes.link import ErrorReport, RankCommand, decoded
 
 
 class Rank:
-    """What the parent knows of one rank."""
+    """The parent's view of one rank: its process, its log, its last words."""
 
     def __init__(self, index: int, name: str, process: RankProcess, log: Path) -> None:
         """`log`: file with the rank's output."""
@@ -34,7 +34,7 @@ class Rank:
         return self.failed_at is not None
 
     def waitables(self) -> list[Any]:
-        """What becomes ready when there is news of this rank."""
+        """All that becomes ready when there is news of this rank."""
         channel = [self.process.connection] if self.connected else []
         return channel + ([] if self.process.ended else [self.process.status])
 

@@ -72,7 +72,7 @@ def _first(values: Iterable[T | None]) -> T | None:
 
 
 def _conditions(reports: Iterable[RankReport]) -> CardConditions:
-    """Of all cards together: every reason that slowed one, and the most power that one took."""
+    """The conditions of all cards together: every reason that slowed one, and the most power that one took."""
     told = [each.card_conditions for each in reports]
     watts = [each.most_watts for each in told if each.most_watts is not None]
     return CardConditions(

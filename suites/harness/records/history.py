@@ -88,14 +88,14 @@ def same_series(record: RunRecord, history: Iterable[RunRecord]) -> list[RunReco
 
 
 def fence(values: list[float]) -> tuple[float, float]:
-    """From where to where a further value is no outlier."""
+    """The lowest and the highest value that is no outlier of `values`, at least one."""
     lower, upper = quantile(values, 0.25), quantile(values, 0.75)
     margin = FENCE * (upper - lower)
     return lower - margin, upper + margin
 
 
 def _key(record: RunRecord) -> tuple[Any, ...]:
-    """What runs must have in common to be of one series."""
+    """All that runs must have in common to be of one series."""
     identity = json.dumps(machine_identity(record), sort_keys=True)
     return record.tier, record.case, record.recipe.hash, record.outcome, identity
 
