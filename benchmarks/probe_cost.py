@@ -26,7 +26,7 @@ from liveavatar_core.simulation.estimate import simulated_inputs
 from suites.harness.probes.device import SAMPLE_SECONDS, DeviceSampler, HostMemory
 
 READING_SECONDS = 50e-6
-"""Of one reading of NVML on an H200 machine."""
+"""Seconds of one reading of NVML on an H200 machine."""
 Cost = tuple[float, float]
 """Seconds of CPU, and of wall clock."""
 
@@ -37,7 +37,7 @@ class StandIn:
     NVMLError = RuntimeError
 
     def nvmlInit(self) -> None:  # noqa: N802
-        """Nothing to do."""
+        """Accept being started; there is nothing to do."""
 
     nvmlShutdown = nvmlInit  # noqa: N815
 
@@ -46,18 +46,18 @@ class StandIn:
         return uuid
 
     def nvmlDeviceGetMemoryInfo(self, handle: str) -> Any:  # noqa: N802
-        """After a moment."""
+        """Memory of the card, after as long as a real reading takes."""
         until = time.perf_counter() + READING_SECONDS
         while time.perf_counter() < until:
             pass
         return SimpleNamespace(used=1)
 
     def nvmlDeviceGetCurrentClocksEventReasons(self, handle: str) -> int:  # noqa: N802
-        """Nothing holds it back."""
+        """Reasons for lower clocks as bits: 0, nothing holds the card back."""
         return 0
 
     def nvmlDeviceGetPowerUsage(self, handle: str) -> int:  # noqa: N802
-        """Milliwatts."""
+        """Power of the card in milliwatts."""
         return 1
 
 
@@ -101,10 +101,10 @@ def main() -> None:
     library, uuid, name = _library()
     recipe = miniature(named_recipe("single", 1))
     recipe = replace(recipe, clip=replace(recipe.clip, num_clip=1))
-    with open_avatar(recipe) as avatar:
-        inputs = simulated_inputs(recipe)
-        clip_cost(avatar, inputs)  # the first one warms caches up
-        costs = alternated(avatar, inputs, library, uuid, rounds)
+    avatar = open_avatar(recipe)
+    inputs = simulated_inputs(recipe)
+    clip_cost(avatar, inputs)  # the first one warms caches up
+    costs = alternated(avatar, inputs, library, uuid, rounds)
     bare, probed = ([statistics.median(column) for column in zip(*each, strict=True)] for each in costs)
     print(f"NVML: {name}, every {SAMPLE_SECONDS * 1000:.0f} ms; medians of {rounds} clips each")
     for unit, before, after in zip(("CPU s", "wall s"), bare, probed, strict=True):

@@ -14,9 +14,9 @@ from suites.harness.verdicts.verdict import Verdict
 
 T = TypeVar("T")
 TOLERANCES = ("rel", "abs", "limit")
-"""What people set and updates never touch."""
+"""Keys of a metric that people set and updates never touch."""
 PROVENANCE = ("torch",)
-"""What of a measurement's origin is a change of environment; commit, date and run change with every one."""
+"""Keys of a measurement's origin that tell a change of environment; commit, date and run change with every one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,11 @@ class Altered:
     where: str
     """File and case."""
     what: str
-    """Which part of it."""
+    """The part of the entry that differs."""
     old: str
     new: str
     note: str = ""
-    """What that means."""
+    """The meaning of the change, such as `loosened`; empty where it speaks for itself."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,20 +40,20 @@ class Moved:
     where: str
     """File and case."""
     metric: str
-    """Which; its name carries the unit."""
+    """Name of the metric, which carries its unit."""
     old: float
     new: float
     allowed: float
     """How much might have differed by the old tolerances."""
     verdict: Verdict
-    """By the old tolerances and the old limit: new ones are judged by people first."""
+    """The verdict by the old tolerances and the old limit: new ones are judged by people first."""
     reason: str = ""
-    """What the case's history says of this change."""
+    """The line of the case's history that explains this change; empty without one."""
 
 
 @dataclass(kw_only=True)
 class Changes:
-    """All that differs."""
+    """All that differs between the baselines of two commits."""
 
     tolerances: list[Altered] = field(default_factory=list)
     environment: list[Altered] = field(default_factory=list)
@@ -65,7 +65,7 @@ class Changes:
 
 
 def changes_between(base: Baselines, head: Baselines) -> Changes:
-    """What `head` has otherwise than `base`; files that cannot be read are left to the lint."""
+    """All that `head` has otherwise than `base`; files that cannot be read are left to the lint."""
     found = Changes()
     readable = {path for path in base.files | head.files if path not in base.broken and path not in head.broken}
     for path, old, new in _pairs(base.files, head.files):

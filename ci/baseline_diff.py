@@ -18,7 +18,7 @@ from liveavatar_core.errors import LiveAvatarError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the differences; returns the exit status."""
+    """Print the differences of two commits; the exit status is 1 where something must be put right."""
     parser = argparse.ArgumentParser(prog="python -m ci.baseline_diff", description="Which baselines moved, and why.")
     parser.add_argument("base", metavar="BASE", help="commit, branch or tag to compare with")
     parser.add_argument("head", metavar="HEAD", help="commit, branch or tag to look at")

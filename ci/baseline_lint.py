@@ -22,9 +22,9 @@ class Objection:
     where: str
     """File, and case where it is about one."""
     what: str
-    """What was found against what is allowed."""
+    """The two halves of the objection: what was found against what is allowed."""
     next_step: str
-    """What to do."""
+    """The change that settles it."""
     fails: bool = True
     """Whether it must be put right before merging."""
 
@@ -95,7 +95,7 @@ def _origin(where: str, case: CaseBaseline) -> Iterator[Objection]:
 
 
 def _honesty(where: str, old: CaseBaseline, new: CaseBaseline) -> Iterator[Objection]:
-    """What was loosened, got worse or was lost must say why, each for itself, whatever else changed."""
+    """Objections to numbers that were loosened, got worse or were lost without a line that says why."""
     if new.history[: len(old.history)] != old.history:
         step = "put the old lines back and add to their end"
         yield Objection(where=where, what="history lost or changed a line", next_step=step)

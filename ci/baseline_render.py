@@ -11,7 +11,7 @@ from ci.baseline_lint import Objection
 from suites.harness.verdicts.verdict import Verdict, printable, worst
 
 MARKER = "<!-- baseline-diff -->"
-"""By which the comment of an earlier run is found, and replaced."""
+"""The line by which the comment of an earlier run is found, and replaced."""
 ALTERED = ("where", "what", "old", "new", "")
 MOVED = ("where", "metric", "old", "new", "delta", "may differ", "verdict", "reason")
 UNEXPLAINED = "no reason given"
@@ -21,7 +21,7 @@ Table = tuple[str, Sequence[str], list[tuple[str, ...]]]
 
 
 def as_text(changes: Changes, objections: list[Objection]) -> str:
-    """For a terminal: columns of equal width."""
+    """The changes for a terminal: columns of equal width."""
     parts = [headline(changes, objections)]
     parts += [f"{each.where}: {each.what}\nnext: {each.next_step}" for each in objections]
     parts += [f"{title}\n{_columns(names, rows)}" for title, names, rows in _tables(changes)]
@@ -31,7 +31,7 @@ def as_text(changes: Changes, objections: list[Objection]) -> str:
 
 
 def as_markdown(changes: Changes, objections: list[Objection]) -> str:
-    """For a pull request: tables; what stayed is folded."""
+    """The changes for a pull request: tables in Markdown; what stayed is folded."""
     parts = [MARKER, f"### Baselines: {headline(changes, objections)}"]
     if objections:
         parts.append("\n".join(f"- {_cell(each.where)}: {_cell(each.what)}. {_next(each)}" for each in objections))

@@ -12,7 +12,7 @@ from suites.harness.verdicts.baselines import BaselineFile, baselines_of
 from suites.harness.verdicts.index import INDEX_FILE, Index, index_of
 
 FOLDER = "baselines"
-"""Where a repository keeps them."""
+"""The folder of a repository that holds its baselines."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,11 +22,11 @@ class Baselines:
     texts: dict[str, str]
     """Text by path inside `baselines/`, as `miniature/gpu4x24.toml`."""
     files: dict[str, BaselineFile]
-    """Those that can be read."""
+    """The files that can be read, by path."""
     broken: dict[str, str]
-    """Why the others cannot."""
+    """Why the other files cannot be read, by path."""
     index: Index
-    """What the commit's index lists; empty where it has none."""
+    """The metrics that the commit's index lists, by case; empty where it has none."""
 
 
 def read_revision(repository: Path, revision: str) -> Baselines:

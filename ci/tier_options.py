@@ -17,7 +17,7 @@ from suites.harness.cases.tiers import read_tiers
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print them; returns the exit status."""
+    """Print a case's options, one a line; returns the exit status: 2 where there is no such tier or case."""
     parser = argparse.ArgumentParser(
         prog="python -m ci.tier_options", description="A tier's case as options of generate."
     )

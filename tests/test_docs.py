@@ -2,7 +2,10 @@
 
 import re
 import shlex
+import shutil
 import subprocess
+import sys
+import tomllib
 from itertools import pairwise
 from pathlib import Path
 
@@ -13,12 +16,19 @@ from liveavatar_core.cli.main import make_parser
 from suites.harness.cases.tiers import read_tiers
 
 ROOT = Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "baselines/README.md", *sorted((ROOT / "docs").glob("*.md"))]
+TOP = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "baselines/README.md")
+PAGES = [*(ROOT / name for name in TOP), *sorted((ROOT / "docs").glob("*.md"))]
+ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
+GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 
 EXPENSIVE = {
-    r"make (conformance|test|setup)\b": "takes minutes; continuous integration runs just that",
-    r"\S*pytest .*-m gpu\w+(?!.*--collect-only)": "simulates a full-size model for minutes, or needs cards",
-    r"\S*pytest --tiers=lab.toml": "is of a lab's file; tests/harness runs such a file",
+    r"make (conformance|test|setup|quality|fuzz|lint)\b": "takes minutes; continuous integration runs just that",
+    r"\S*python -m pytest -m gpu1x48example": "is of a tier that the page adds: test_a_newcomer_adds_a_card_and_a_tier",
+    r"\S*python -m liveavatar_core fit --cards 'Example": "is of a card that the page adds, and simulates ten layouts",
+    r"\S*python -m pytest suites/tiers -k remedies": "simulates eleven full-size runs",
+    r"\S*python -m pytest tests/test_equivalence.py": "make test runs it, and it takes a minute",
+    r"\S*python -m suites.tiers.remedies_table": "takes what the two commands before it leave",
+    r"\S*pytest .*-m gpu\w+": "simulates a full-size model for minutes, or needs cards",
     r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",
     r"\S*pytest (suites/fuzz|tests/test_fuzz.py)": "tries recipes for minutes; tests/test_fuzz.py runs a rule so",
     r"\S*pytest -m published": "simulates eleven full-size runs",
@@ -72,25 +82,92 @@ def pytest_help():
 
 
 @pytest.fixture
-def tiers(tmp_path):
-    """All tiers, that of the page on adding one too."""
-    text = re.search(r"# lab.toml\n(.*?)```", (ROOT / "docs/cards-and-tiers.md").read_text(), re.DOTALL)[1]
-    (tmp_path / "lab.toml").write_text(text)
-    return read_tiers(tmp_path / "lab.toml")
+def tiers():
+    """Names of all tiers, that of the page on adding one too."""
+    return {*read_tiers(), *tomllib.loads(added()["suites/harness/cases/tiers.toml"])}
 
 
 @pytest.mark.parametrize("command", [each for each in FOUND if "pytest " in each.values[0]])
 def test_options_and_markers_are_known(command, pytest_help, tiers):
-    words = shlex.split(command)
+    words = shlex.split(command.partition("pytest ")[2])
     options = [word.split("=")[0] for word in words if word.startswith("--")]
     assert [option for option in options if option not in pytest_help] == []
     markers = [word for flag, word in pairwise(words) if flag == "-m"]
     assert set(markers) <= {*tiers, "published", "nightly"}
 
 
-def test_the_tier_that_the_page_adds_is_one(tiers):
-    tier = tiers["lab2x48"]
-    assert [tier.recipe(case).deployment.num_cards for case in tier.cases] == [2]
+def added():
+    """What the page on adding things puts into files of the repository, by their path."""
+    blocks = re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", ARCHITECTURE, re.DOTALL | re.MULTILINE)
+    return dict(blocks)
+
+
+def commit(folder):
+    """Make `folder` a repository whose only commit is what lies in it."""
+    git = ["git", "-c", "user.name=newcomer", "-c", "user.email=newcomer@example.org", "-C", str(folder)]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-q", "-m", "a card and a tier"]):
+        subprocess.run([*git, *words], check=True)
+
+
+def test_a_newcomer_adds_a_card_and_a_tier(tmp_path):
+    """The page's blocks, put where it says, and its last command: both modes pass and have baselines then."""
+    copied = ("liveavatar_core", "suites", "tiny_avatar", "assets", "baselines")
+    for name in copied:
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("conftest.py", "pyproject.toml", ".gitignore"):
+        shutil.copy(ROOT / name, tmp_path)
+    for path, text in added().items():
+        with (tmp_path / path).open("a", encoding="utf-8") as file:
+            file.write(f"\n{text}" if path.endswith(".toml") else text)
+    commit(tmp_path)
+    *_, command = (line for line in commands(ROOT / "docs/architecture.md") if "gpu1x48example" in line)
+    line = command.replace(".venv/bin/python", shlex.quote(sys.executable))
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    assert "2 passed" in done.stdout
+    recorded = sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("baselines/*/gpu1x48example.toml"))
+    assert recorded == [f"baselines/{it}/gpu1x48example.toml" for it in ("miniature", "simulated-example48gbx1")]
+
+
+def rooms():
+    """The folders of the page's tree."""
+    tree = re.search(r"^## The rooms\n\n```text\n(.*?)^```", ARCHITECTURE, re.DOTALL | re.MULTILINE)[1]
+    parents = []
+    for line in tree.splitlines():
+        spaces, name = re.match(r"( *)(\w+)/", line).groups()
+        parents = [*parents[: len(spaces) // 2], name]
+        yield "/".join(parents)
+
+
+def test_every_room_is_in_the_tree_and_no_other():
+    named = set(rooms())
+    assert [room for room in named if not (ROOT / room).is_dir()] == []
+    packages = ("liveavatar_core", "suites", "tiny_avatar")
+    there = {str(path.parent.relative_to(ROOT)) for name in packages for path in (ROOT / name).rglob("*.py")}
+    assert there - named == set()
+
+
+WORDS = re.findall(
+    r"^\| ([^|]+?) \| [^|]+ \| ([^|]+) \|$", GLOSSARY.replace("| word | meaning | where |", ""), re.MULTILINE
+)
+
+
+@pytest.mark.parametrize(("word", "where"), [pytest.param(*row, id=row[0]) for row in WORDS])
+def test_the_glossary_says_where_a_word_lives(word, where):
+    """A file, then names in it."""
+    path, *names = re.findall(r"`([^`]+)`", where)
+    for each in [path, *names]:
+        if "/" in each:
+            text = (ROOT / each).read_text(encoding="utf-8")
+        else:
+            assert re.search(rf"\b{each}\b", text), f"{each} is not in it"
+
+
+def test_the_glossary_is_in_order():
+    for section in GLOSSARY.split("\n## "):
+        words = [word.casefold() for word in re.findall(r"^\| ([^|]+?) \|", section, re.MULTILINE)[1:]]
+        assert words == sorted(words)
+    assert len({word for word, _ in WORDS}) == len(WORDS) > 40
 
 
 @pytest.mark.parametrize("command", [each for each in FOUND if " generate " in each.values[0]])
@@ -106,7 +183,7 @@ def test_every_reason_is_needed():
 
 def test_documents_name_files_that_are_there():
     """Paths in backticks that begin with a folder of the repository."""
-    folders = "liveavatar_core|suites|tests|ci|assets|docs|baselines"
+    folders = "liveavatar_core|suites|tiny_avatar|tests|ci|assets|docs|baselines|benchmarks|.github"
     for page in PAGES:
         for path in re.findall(rf"`((?:{folders})/[\w/.-]+)`", page.read_text()):
             assert (ROOT / path).exists(), f"{page.name} names {path}"

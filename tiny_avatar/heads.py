@@ -25,45 +25,45 @@ LIGHTS: dict[str, Colour] = {
     "blue": (0.5, 0.65, 1.0),
     "golden": (1.0, 0.86, 0.45),
 }
-"""What a light's colour does to each channel."""
+"""Factors of a light's colour for red, green and blue, by the light's name."""
 MOODS = {"neutral": 0.0, "happy": 1.0, "sad": -1.0}
 """How far the corners of the mouth, and the brows, go up."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """What makes a person: everything that a portrait shows and a video keeps."""
+    """The looks of a person: everything that a portrait shows and a video keeps."""
 
     skin: Colour
-    """0..255, as all colours."""
+    """Colour of the skin; channels of all colours are 0..255."""
     hair: Colour
-    """Of hair and brows."""
+    """Colour of hair and brows."""
     iris: Colour
-    """Of the eyes."""
+    """Colour of the eyes."""
     lips: Colour
-    """Of the closed mouth."""
+    """Colour of the closed mouth."""
     shirt: Colour
-    """Of what is worn."""
+    """Colour of the clothes."""
     wall: tuple[Colour, Colour]
-    """Background, left and right."""
+    """Colours of the background, left and right."""
     middle: tuple[float, float]
-    """Where the face is."""
+    """Where the middle of the face is, seen from the picture's, in units of its height."""
     radii: tuple[float, float]
-    """Half its width and height."""
+    """Half the face's width and height, in units of the picture's height."""
     hair_length: float
-    """0: cropped; 1: over the shoulders."""
+    """How long the hair is: 0 cropped, 1 over the shoulders."""
     eye_spacing: float
-    """From the middle to an eye, as a share of the face's half width."""
+    """Distance from the middle to an eye, as a share of the face's half width."""
     eye_size: float
-    """Half the width of an eye, likewise."""
+    """Half the width of an eye, as a share of the face's half width."""
     mouth_width: float
-    """Half the width of the mouth at rest, likewise."""
+    """Half the width of the mouth at rest, as a share of the face's half width."""
     mouth_height: float
     """How far below the middle the mouth is, as a share of the face's half height."""
 
     @classmethod
     def drawn_by(cls, random: np.random.Generator) -> Self:
-        """A face as chance has it."""
+        """A face of chance, drawn with `random`."""
         uniform = random.uniform
         skin = np.array([244, 206, 176]) * uniform(0.42, 1.04) * uniform(0.95, 1.05, 3)
         hairs = [(66, 42, 32), (24, 20, 22), (150, 96, 48), (216, 182, 112), (140, 50, 30), (150, 150, 150)]
@@ -90,21 +90,21 @@ class Motion:
     """How a face moves: one value a frame in every array [J]."""
 
     opening: np.ndarray
-    """Of the mouth; 0 closed, 1 wide open."""
+    """How far the mouth is open; 0 closed, 1 wide open."""
     width: np.ndarray
-    """Of the mouth; -1 rounded, 1 spread."""
+    """How wide the mouth is; -1 rounded, 1 spread."""
     sway: np.ndarray
-    """Sideways, in units of the picture's height."""
+    """How far the head stands sideways, in units of the picture's height."""
     nod: np.ndarray
-    """Downwards, likewise."""
+    """How far the head stands downwards, in units of the picture's height."""
     mood: float = 0.0
-    """-1 sad, 1 happy."""
+    """The mood of the face; -1 sad, 1 happy."""
     light: Colour = LIGHTS["white"]
-    """Factor for each channel."""
+    """Factors of the light's colour for red, green and blue."""
 
     @classmethod
     def still(cls, frames: int) -> Self:
-        """A portrait: nothing moves."""
+        """The motion of a portrait: nothing moves."""
         rest = np.zeros(frames)
         return cls(opening=rest, width=rest, sway=rest, nod=rest)
 
@@ -205,7 +205,7 @@ def _inside_all(*distances: np.ndarray) -> np.ndarray:
 
 
 def _column(values: np.ndarray) -> np.ndarray:
-    """[J] as [J, 1, 1]."""
+    """A value a frame, [J], as a column [J, 1, 1]."""
     return np.asarray(values, dtype=np.float64)[:, None, None]
 
 

@@ -78,7 +78,7 @@ def mouth(wave_S: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _windows(wave_S: np.ndarray) -> np.ndarray:
-    """[J, N]: the 40 ms around the moment of each frame."""
+    """The samples in the 40 ms around the moment of each frame, [J, N]."""
     count, half = len(wave_S) // SAMPLES_PER_FRAME, SAMPLES_PER_FRAME // 2
     padded = np.pad(wave_S[: count * SAMPLES_PER_FRAME], (half, half))
     return padded[: count * SAMPLES_PER_FRAME].reshape(count, SAMPLES_PER_FRAME)

@@ -12,7 +12,7 @@ from suites.fuzz.catalogue import RULES
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """0: the rule holds; 1: it is broken; 2: that is no case."""
+    """Try one case; the exit status: 0 where the rule holds, 1 where it is broken, 2 where that is no case."""
     parser = argparse.ArgumentParser(prog="python -m suites.fuzz", description=__doc__)
     parser.add_argument("case", help="a line of JSON, or the name of a kept case")
     given = parser.parse_args(arguments).case

@@ -16,17 +16,17 @@ class CacheBytes:
     """Keys and values, in bytes, of one rank."""
 
     caches: int
-    """Of all blocks that a clip has, over all noise levels of the rank."""
+    """Bytes of the KV caches: all blocks that a clip has, over all noise levels of the rank."""
     sink: int
-    """Of reference and motion, and of the prompt."""
+    """Bytes of the sink's keys and values (reference and motion), and of those of the prompt."""
     modulations: int
-    """What each layer makes of the schedule."""
+    """Bytes of what each layer makes of the schedule."""
     layer_read: int
-    """Of one layer of one cache, as it is multiplied."""
+    """Bytes of one layer of one cache, in the type that it is multiplied in."""
 
 
 def cache_bytes(recipe: Recipe, rank: int) -> CacheBytes:
-    """For a rank that computes the transformer."""
+    """The bytes of keys and values on a rank that computes the transformer, in closed form."""
     model, layout, clip = recipe.model.transformer, recipe.deployment, recipe.clip
     height, width = (side // 16 for side in recipe.workload.output_size(clip.max_area))
     item, heads = BYTES[layout.compute_dtype], _heads(recipe, rank)
@@ -43,7 +43,7 @@ def cache_bytes(recipe: Recipe, rank: int) -> CacheBytes:
 
 
 def _heads(recipe: Recipe, rank: int) -> int:
-    """Of a rank: as even as can be, the first ranks having more."""
+    """Attention heads of a rank: as even as can be, the first ranks having more."""
     least, more = divmod(recipe.model.transformer.num_heads, recipe.deployment.ulysses_size)
     return least + (rank < more)
 
@@ -55,7 +55,7 @@ def computing_ranks(recipe: Recipe) -> Iterator[int]:
 
 
 def least_transformer_bytes(recipe: Recipe) -> float:
-    """Of the transformer's weights on the card of a rank once it is loaded; 0 where they stand in host memory."""
+    """The least bytes of the transformer on a rank's card once it is loaded; 0 where it stands in host memory."""
     layout = recipe.deployment
     if layout.offload_model or layout.offload_blocks or layout.offload_shards:
         return 0
@@ -65,7 +65,7 @@ def least_transformer_bytes(recipe: Recipe) -> float:
 
 
 def _blocks_parameters(recipe: Recipe) -> int:
-    """Of the blocks and the audio injectors, which are most of it: matrices alone, without LoRA."""
+    """The number of weights in blocks and audio injectors, which are most of it: matrices alone, without LoRA."""
     model = recipe.model.transformer
     attention, feed_forward = 4 * model.dim**2, 2 * model.dim * model.ffn_dim
     return model.num_layers * (2 * attention + feed_forward) + len(model.audio_inject_layers) * attention

@@ -34,11 +34,11 @@ class FuzzCase:
     recipe: Recipe
     """Valid, over the 14B; the rule says which model stands in for it."""
     change: Mapping[str, Any] = field(default_factory=dict)
-    """What the rule changes: fields of the clip or the deployment, or a number of the rule's own."""
+    """Fields of the clip or the deployment that the rule changes, or a number of the rule's own."""
 
     @property
     def text(self) -> str:
-        """As JSON in one line."""
+        """The case as JSON in one line, as `read_case` takes it."""
         clip, deployment = _declared(self.recipe.clip), _declared(self.recipe.deployment)
         parts = {"clip": clip, "deployment": deployment, "change": dict(self.change)}
         return json.dumps({"rule": self.rule} | {name: part for name, part in parts.items() if part})

@@ -10,11 +10,11 @@ class Rule:
     """A rule; `rules.CHECKS` checks it."""
 
     says: str
-    """In one line."""
+    """The rule in one line."""
     draw: str = "no_change"
-    """Of `strategies`: what is drawn beside the recipe."""
+    """Name of the function in `strategies` that draws the change beside the recipe."""
     share: float = 1
-    """Of the numbers of cases in a profile: less where a case takes long, more where it takes none."""
+    """How many of a profile's cases it gets: less than 1 where a case takes long, more where it takes none."""
 
 
 RULES = {
@@ -30,7 +30,7 @@ RULES = {
     "quality": Rule(says="the tiny avatar's film is as good as baselines ask", share=0.25),
     "refusal": Rule(says="a broken recipe is refused at construction", draw="breaks", share=60),
 }
-"""By name."""
+"""Every rule by its name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +38,15 @@ class Profile:
     """A budget for each rule."""
 
     seconds: float
-    """After so many no further case is begun, once there have been `least`."""
+    """Seconds after which no further case is begun, once there have been `least`."""
     least: int
-    """Cases, however slow the machine is."""
+    """The number of cases that are tried however slow the machine is."""
     most: int
-    """Cases, however quick it is. As many as `least`: the machine decides nothing."""
+    """The number of cases that are tried at most. As many as `least`: the machine decides nothing."""
     shrink_seconds: float
-    """For making a failure smaller."""
+    """Seconds for making a failure smaller."""
     random: bool
-    """False: the same cases each time, so that a change is to blame for a failure."""
+    """Whether cases differ from run to run. False: the same each time, so that a change is to blame for a failure."""
 
 
 PROFILES = {
@@ -54,4 +54,4 @@ PROFILES = {
     "ci": Profile(seconds=0, least=8, most=8, shrink_seconds=60, random=False),
     "nightly": Profile(seconds=1200, least=50, most=2000, shrink_seconds=600, random=True),
 }
-"""By name."""
+"""Every profile by the name that `--fuzz-profile` takes."""

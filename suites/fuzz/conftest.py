@@ -5,12 +5,12 @@ import pytest
 
 @pytest.fixture
 def fuzz_profile(request: pytest.FixtureRequest) -> str:
-    """What `--fuzz-profile` says."""
+    """The name of the profile that `--fuzz-profile` gives."""
     return str(request.config.getoption("--fuzz-profile"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for each rule."""
+    """Print a line for each rule: how many cases were tried, and what came of them."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     lines = [str(value) for report in reports for name, value in report.user_properties if name == "fuzz"]
     if lines:

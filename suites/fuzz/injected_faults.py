@@ -13,14 +13,14 @@ from torch import Tensor
 from liveavatar_core.encoders import audio
 from liveavatar_core.model.cache import HostKVCache, KVCache
 from liveavatar_core.parallel.ulysses import Ulysses
-from liveavatar_core.pipeline import denoising, prefilling
+from liveavatar_core.pipeline import denoising
 
 Patch = tuple[Any, str, Any]
 """Owner, attribute, what takes its place."""
 
 
 def cache_not_freed() -> Patch:
-    """Layers of a KV cache that were brought to the card stay there."""
+    """Keep layers of a KV cache that were brought to the card there for ever."""
     original = HostKVCache.read
 
     def read(self: Any, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
@@ -32,7 +32,7 @@ def cache_not_freed() -> Patch:
 
 
 def uneven_heads() -> Patch:
-    """Where heads do not divide, each rank's are put back one further."""
+    """Put each rank's heads back one further than they belong, where they do not divide."""
     original = Ulysses.to_tokens
 
     def to_tokens(self: Any, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
@@ -43,7 +43,7 @@ def uneven_heads() -> Patch:
 
 
 def dtype_dropped() -> Patch:
-    """KV caches in bfloat16, whatever was asked for."""
+    """Make KV caches in bfloat16, whatever was asked for."""
     original: Any = KVCache.__dict__["allocate"].__func__
 
     def allocate(cls: Any, /, *args: Any, dtype: torch.dtype, **kwargs: Any) -> Any:
@@ -53,27 +53,27 @@ def dtype_dropped() -> Patch:
 
 
 def wrong_clip() -> Patch:
-    """The second prefill sees the frame before the first clip in place of that clip's own."""
+    """Leave the second prefill out: later clips see the frame before the first one in place of that clip's own."""
 
-    def renew(system: Any, conditioning: Any, state: Any, reference: Tensor) -> None:
-        prefilling.renew(system, conditioning, state, conditioning.reference_BCTHW)
+    def renew(*_: Any) -> None:
+        pass
 
     return denoising, "renew", renew
 
 
 def leak_per_clip() -> Patch:
-    """What a clip starts from is never let go."""
-    original, kept = denoising._noise, []
+    """Never let go of what a clip starts from."""
+    original, kept = denoising.BlockSource.noise_of, []
 
-    def noise(*args: Any) -> Tensor:
+    def noise_of(*args: Any) -> Tensor:
         kept.append(original(*args))
         return kept[-1]
 
-    return denoising, "_noise", noise
+    return denoising.BlockSource, "noise_of", noise_of
 
 
 def voice_drifts() -> Patch:
-    """Features of the voice, 30 a second, are given to frames one by one, of which there are 25."""
+    """Give features of the voice, 30 a second, to frames one by one, of which there are 25."""
     return audio, "audio_frame_of", lambda frame: frame
 
 
@@ -85,12 +85,12 @@ FAULTS: dict[str, Callable[[], Patch]] = {
     "leak_per_clip": leak_per_clip,
     "voice_drifts": voice_drifts,
 }
-"""By name."""
+"""Every fault by its name: a function that returns what it patches."""
 
 
 @contextmanager
 def injected(name: str) -> Iterator[None]:
-    """Inside, the core has that fault; none for an empty name."""
+    """Inside, the core has the fault of that name; none for an empty name."""
     if not name:
         yield
         return

@@ -8,9 +8,9 @@ from liveavatar_core.config import ClipSpec, ModelParams, Quirks, Recipe
 from liveavatar_core.recipes import miniature
 
 PIXELS = 64 * 64
-"""Of the smallest video."""
+"""Pixels of a frame of the smallest video."""
 AVATAR_FRAMES = ClipSpec().infer_frames
-"""Of a clip, in which the tiny avatar was taught."""
+"""Video frames of the clips that the tiny avatar was taught in."""
 
 
 def thin(recipe: Recipe) -> Recipe:
@@ -52,7 +52,7 @@ def avatar_sized(recipe: Recipe) -> Recipe:
 
 
 def exact(recipe: Recipe) -> Recipe:
-    """In float32 throughout and rounded nowhere, so that only the order of sums differs."""
+    """The recipe in float32 throughout and rounded nowhere, so that only the order of sums differs."""
     layout = replace(
         recipe.deployment,
         storage_dtype="float32",
@@ -66,7 +66,7 @@ def exact(recipe: Recipe) -> Recipe:
 
 
 def alone(recipe: Recipe) -> Recipe:
-    """The same video from one process that does nothing clever."""
+    """The recipe that makes the same video in one process that does nothing clever."""
     lora = recipe.deployment.lora
     plain = type(recipe.deployment)(
         storage_dtype=recipe.deployment.compute_dtype,

@@ -8,34 +8,34 @@ from functools import lru_cache
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryPrediction:
-    """Of one recipe on cards of one size."""
+    """What a simulation says of one recipe on cards of one size."""
 
     peaks: Mapping[int, Mapping[str, PhasePeak]]
-    """Fullest moment of each phase that was reached, by the lowest rank of each role."""
+    """Fullest moment of each phase that was reached, by the lowest rank of each role, up to the first that ran out."""
     out_of_memory: OutOfMemory | None
-    """The first rank's that did not fit."""
+    """The error of the first rank that did not fit; None: all fit."""
     clips: int
     """Clips made by the rank that made fewest."""
 
     @property
     def needed_bytes(self) -> int:
-        """Of the fullest card."""
+        """Bytes that the fullest card holds at its fullest moment."""
         return max(peak.allocated for phases in self.peaks.values() for peak in phases.values())
 
     def most_bytes(self, phase: str) -> int:
-        """Of the fullest card in one phase."""
+        """Bytes that the fullest card holds at the fullest moment of one phase."""
         return max(phases[phase].allocated for phases in self.peaks.values() if phase in phases)
 
 
 def predict(recipe: Recipe, capacity_bytes: int | None = None) -> MemoryPrediction:
-    """On cards of `capacity_bytes`; unlimited ones by default, of which the last answers are remembered."""
+    """Simulate a recipe on cards of `capacity_bytes`; by default unlimited ones, of which 64 answers are kept."""
     return _unlimited(recipe) if capacity_bytes is None else _simulate(recipe, capacity_bytes)
 
 
@@ -45,11 +45,11 @@ def _unlimited(recipe: Recipe) -> MemoryPrediction:
 
 
 def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
-    ranks = [simulate_rank(recipe, rank, Capacity(card=capacity)) for rank in distinct_ranks(recipe.deployment)]
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity))
     return MemoryPrediction(
-        peaks={made.rank: made.peaks for made in ranks},
-        out_of_memory=next((made.out_of_memory for made in ranks if made.out_of_memory), None),
-        clips=min(made.clips for made in ranks),
+        peaks={made.rank: made.peaks for made in simulated.ranks},
+        out_of_memory=simulated.out_of_memory,
+        clips=min(made.clips for made in simulated.ranks),
     )
 
 
@@ -63,5 +63,5 @@ def predict_every_rank(recipe: Recipe, *, execute_everything: bool = False) -> l
 
 
 def forget() -> None:
-    """Drop remembered answers, as after a change of the code."""
+    """Drop kept answers, as after a change of the code."""
     _unlimited.cache_clear()

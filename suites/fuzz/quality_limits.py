@@ -11,7 +11,7 @@ from suites.harness.verdicts.compare import allowed_change
 from suites.harness.verdicts.metrics import worsening
 
 BASELINES = Path(__file__).parents[2] / "baselines/miniature/quality1.toml"
-"""Of one process: layouts make the same film."""
+"""The baselines of films made by one process, which hold for every layout: all make the same film."""
 
 
 def floors(layout: Deployment, path: Path = BASELINES) -> Mapping[str, MetricBaseline]:
@@ -20,7 +20,7 @@ def floors(layout: Deployment, path: Path = BASELINES) -> Mapping[str, MetricBas
 
 
 def _case(layout: Deployment) -> str:
-    """FuzzCase of the quality suite; of 32 bits no less may be asked than of 16."""
+    """The case of the quality suite with as many bits; of 32 bits no less may be asked than of 16."""
     if layout.fp8_kv_cache:
         return "fp8_caches"
     return "fp8" if layout.fp8 else "int8" if layout.int8 else "bf16"

@@ -17,15 +17,15 @@ from suites.harness.processes.rank_group import GroupError, Job, RankGroup
 
 PRELOAD = ("torch", "suites.fuzz.worker")
 SECONDS = 1800
-"""For all ranks to make a video, which takes seconds: it only ends a hang."""
+"""Seconds for all ranks to make a video, which takes a few: the bound only ends a hang."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class FuzzJob:
-    """What every rank of a group is given."""
+    """The job of a group's ranks: where their files go, and which fault they have."""
 
     folder: str
-    """Takes the frames, sound and latents that a rank makes."""
+    """The folder for the frames, sound and latents that a rank makes."""
     fault: str
     """One of injected_faults.FAULTS, or empty."""
 
@@ -35,9 +35,9 @@ class MakeRequest:
     """The argument of `make`."""
 
     recipe: Recipe
-    """What to make."""
+    """The recipe of the video."""
     by_hand: bool
-    """By a plain loop beside the pipeline."""
+    """Whether a plain loop makes it, beside the pipeline."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +50,10 @@ class MakeReply:
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What one run came to."""
+    """The video of one run, and the bytes that its ranks held."""
 
     latents: list[np.ndarray]
-    """Of each block, in order."""
+    """The latents of each block, in order."""
     frames: np.ndarray
     """uint8 [N, H, W, 3]."""
     sound: np.ndarray
@@ -66,7 +66,7 @@ class Pool:
     """Groups of ranks that wait for recipes."""
 
     def __init__(self, folder: Path, fault: str = "") -> None:
-        """`folder` is the pool's own. `fault`: one of faults.FAULTS, injected in every rank."""
+        """`folder` is the pool's own. `fault`: one of injected_faults.FAULTS, injected in every rank."""
         self._folder, self._fault = folder, fault
         self._groups: dict[int, tuple[RankGroup, Path]] = {}
         self._started = 0

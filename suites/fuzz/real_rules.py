@@ -37,7 +37,7 @@ def _ranks_work() -> Iterator[None]:
 
 
 def check_tracker(case: FuzzCase) -> float:
-    """Real ranks hold what simulated ones do, in each phase and category; they make the frames that were asked for."""
+    """Real ranks hold what simulated ones do, in each phase and category, and make the frames that were asked for."""
     from suites.fuzz.prediction import predict_every_rank  # imported here: it takes torch
 
     recipe = small(case.recipe)
@@ -53,7 +53,7 @@ def check_tracker(case: FuzzCase) -> float:
 
 
 def first_difference(really: dict[str, dict[str, int]], predicted: dict[str, dict[str, int]]) -> str:
-    """In words: of bytes by phase and category."""
+    """Where two accounts of bytes, by phase and category, first differ, in words."""
     for phase in {**really, **predicted}:
         held, expected = really.get(phase, {}), predicted.get(phase, {})
         for category in {**held, **expected}:
@@ -63,7 +63,7 @@ def first_difference(really: dict[str, dict[str, int]], predicted: dict[str, dic
 
 
 def _check_frames(recipe: Recipe, made: Made) -> None:
-    """Their number is exact, and none is what no picture can be."""
+    """Raise Broken unless there are as many frames as asked for, and each is what a picture can be."""
     clip = recipe.clip
     expected = clip.num_clip * clip.infer_frames - clip.quirks.first_frames_dropped
     if len(made.frames) != expected:
@@ -73,7 +73,7 @@ def _check_frames(recipe: Recipe, made: Made) -> None:
 
 
 def check_video(case: FuzzCase) -> float:
-    """What comes out in float32 is what a plain loop in one process makes."""
+    """The video in float32 is the one that a plain loop in one process makes."""
     recipe = exact(small(case.recipe))
     with _ranks_work():
         made = current_pool().make(recipe)

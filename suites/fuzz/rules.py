@@ -21,7 +21,7 @@ __all__ = ["CHECKS", "Broken"]
 READ_LAYERS = 3
 """Layers of one cache that may stand on the card beside the caches themselves while they are read."""
 ROUNDING = 0.02
-"""For what closed forms leave out: time embeddings, rotary tables, rounding of each storage."""
+"""The share that closed forms leave out: time embeddings, rotary tables, rounding of each storage."""
 GIB = 2**30
 
 
@@ -36,12 +36,12 @@ def _is_too_little(what: str, held: float, least: float) -> None:
 
 
 def check_holdings(case: FuzzCase) -> float:
-    """Keys, values and weights of each computing rank are what closed forms say."""
+    """Keys, values and weights of each computing rank have the bytes that closed forms say."""
     return _holdings(thin(case.recipe))
 
 
 def check_whole(case: FuzzCase) -> float:
-    """The same of the 14B with every layer."""
+    """Closed forms hold for the 14B with every layer, as `check_holdings` has it for fewer."""
     return _holdings(case.recipe)
 
 
@@ -84,7 +84,7 @@ def check_card(case: FuzzCase) -> float:
 
 
 def check_less(case: FuzzCase) -> float:
-    """With fewer frames, steps or clips, a smaller size or more cards to share, no phase needs more."""
+    """No phase needs more with fewer frames, steps or clips, a smaller size or more cards to share."""
     before, after = predict(thin(case.recipe)), predict(thin(changed(case.recipe, case.change)))
     for phase in before.peaks[0]:
         _is_too_much(f"{phase} after {dict(case.change)}", after.most_bytes(phase), before.most_bytes(phase))
@@ -136,4 +136,4 @@ CHECKS: dict[str, Callable[[FuzzCase], float]] = {
     "quality": check_quality,
     "refusal": check_refusal,
 }
-"""By name of the rule."""
+"""The function that checks a rule, by the rule's name."""

@@ -29,20 +29,20 @@ class _Spent(BaseException):
 
 @dataclass(kw_only=True)
 class RuleRun:
-    """What trying a rule came to."""
+    """How trying a rule ended: cases tried, and the smallest one that breaks it."""
 
     rule: str
-    """Which."""
+    """Name of the rule."""
     tried: int = 0
     """Cases that were run until the first failure, or all."""
     seconds: float = 0
-    """That they took."""
+    """Seconds that the cases took."""
     fullest_bytes: float = 0
-    """Of all cards looked at."""
+    """Bytes of the fullest card of all that were looked at."""
     broken: FuzzCase | None = None
-    """The smallest case that breaks the rule."""
+    """The smallest case that breaks the rule; None: none does."""
     why: str = ""
-    """What it breaks."""
+    """The text of the failure: what was found against what is allowed."""
 
     def __str__(self) -> str:
         rate = f"{60 * self.tried / self.seconds:.0f} a minute" if self.seconds else "none"

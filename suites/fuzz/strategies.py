@@ -22,13 +22,13 @@ Change = dict[str, Any]
 
 
 def flags() -> SearchStrategy[bool]:
-    """False is simpler."""
+    """Booleans, of which False is the simpler one."""
     return st.booleans()
 
 
 @st.composite
 def clips(draw: DrawFn, *, steps: int | None = None, streaming: bool = True) -> ClipSpec:
-    """`steps`: no other number. `streaming`: no other decoder."""
+    """Clips of all sizes and lengths. `steps`: no other number. `streaming`: no other decoder."""
     return ClipSpec(
         size=draw(st.sampled_from(SIZES) | st.builds("{}*{}".format, st.integers(64, 960), st.integers(64, 544))),
         infer_frames=4 * draw(st.integers(3, 24)),
@@ -42,7 +42,7 @@ def clips(draw: DrawFn, *, steps: int | None = None, streaming: bool = True) -> 
 
 @st.composite
 def quirks(draw: DrawFn, *, streaming: bool) -> Quirks:
-    """Mostly none."""
+    """Oddities of the original; mostly none."""
     if draw(st.integers(0, 3)) < 3:
         return Quirks()
     return Quirks(
@@ -58,7 +58,7 @@ def quirks(draw: DrawFn, *, streaming: bool) -> Quirks:
 
 @st.composite
 def deployments(draw: DrawFn) -> Deployment:
-    """Over 1 to 5 cards."""
+    """Layouts over 1 to 5 cards, every one valid."""
     decode_rank = draw(flags())
     ranks = draw(st.integers(1, MOST_CARDS - decode_rank))
     shard = draw(st.sampled_from(("none", "flat", "per_parameter")))  # even if not used: what is simple stays short
@@ -174,7 +174,7 @@ def cases(name: str, changes: Callable[[Recipe], SearchStrategy[Change]]) -> Sea
 
 
 def no_change(recipe: Recipe) -> SearchStrategy[Change]:
-    """Nothing."""
+    """No change: an empty table for any recipe."""
     return st.just({})
 
 
@@ -184,7 +184,7 @@ def shares_of_need(recipe: Recipe) -> SearchStrategy[Change]:
 
 
 def more_clips(recipe: Recipe) -> SearchStrategy[Change]:
-    """From 3 clips on, that many more; decoded as they come."""
+    """A number of clips beyond 3, decoded as they come."""
     return st.builds(lambda more: {"num_clip": 3 + more, "enable_online_decode": True}, st.integers(1, 4))
 
 

@@ -12,20 +12,20 @@ from suites.harness.records.measurements import CardConditions, MemoryTimeline, 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipJob:
-    """What ranks that really run are given; their commands are `load`, `clip` for each clip, `finish`."""
+    """The job of ranks that really run; their commands are `load`, `clip` for each clip, `finish`."""
 
     recipe: Recipe
-    """What to run; its workload names the files of portrait and voice."""
+    """The recipe to run; its workload names the files of portrait and voice."""
     folder: str
-    """Where files about the run go."""
+    """The folder for files about the run."""
     video: str
     """Path of the mp4 that the decode rank writes."""
     kept: str | None = None
     """A safetensors file for latents and frames that no coder has touched; None: they are not kept."""
     capacity_bytes: int | None = None
-    """What a rank may hold on its card; None: the whole card."""
+    """Bytes that a rank may hold on its card; None: the whole card."""
     backend: str = "gloo"
-    """Between ranks: gloo, or nccl."""
+    """The backend between ranks: gloo, or nccl."""
     card_uuids: tuple[str, ...] = ()
     """The card of each rank, as NVML names it; empty without cards."""
     alone_on_card: bool = True
@@ -37,25 +37,25 @@ class Loaded:
     """The answer to `load`: weights are in place."""
 
     clips: int
-    """How many clips there will be."""
+    """The number of clips that there will be."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ClipTime:
-    """The answer to `clip`."""
+    """The answer to `clip`: how long it took on this rank."""
 
     seconds: float
-    """From the command to the clip's last block on this rank."""
+    """Seconds from the command to the clip's last block on this rank."""
     first_frame_seconds: float | None
-    """From the command to the first decoded frame; None on ranks that decode nothing."""
+    """Seconds from the command to the first decoded frame; None on ranks that decode nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class RankReport:
-    """What a rank knows of its run: told at each change of phase, and the answer to `finish`."""
+    """All that a rank knows of its run: told at each change of phase, and the answer to `finish`."""
 
     phase: Phase | None = None
-    """What it is doing; None before it has begun."""
+    """The phase that it is in; None before it has begun."""
     memory: tuple[PhaseMemory, ...] = ()
     """Peaks of the phases so far."""
     timeline: MemoryTimeline | None = None
@@ -67,9 +67,9 @@ class RankReport:
     cuda: str | None = None
     """Version of CUDA that torch was built with; None without a card."""
     cpu_kernels: str | None = None
-    """In what the CPU multiplies bfloat16; None where a card computes."""
+    """The arithmetic in which the CPU multiplies bfloat16; None where a card computes."""
     card_conditions: CardConditions = CardConditions()
-    """What held its card back."""
+    """The conditions that held its card back."""
     nan_blocks: int | None = None
     """Blocks whose latents were not finite, on the rank that decodes."""
 
@@ -79,7 +79,7 @@ class SimulationRequest:
     """The argument of `simulate`: a process executes one rank."""
 
     recipe: Recipe
-    """What to execute on fake tensors."""
+    """The recipe to execute on fake tensors."""
     card: str
     """Name of the card in cards.toml."""
     ranks: tuple[int, ...]

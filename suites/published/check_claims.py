@@ -11,21 +11,21 @@ from suites.published.figures import ClaimCheck, ClaimVerdict, Figure
 from suites.published.measurements import READINGS
 
 Records = Callable[[str, str], RunRecord]
-"""The record of `TIER.CASE` in a hardware mode."""
+"""A function that gives the record of `TIER.CASE` in a hardware mode."""
 FLAT = 0.01
 """Part by which a peak may grow with one more clip and still be called flat: features of a longer voice are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Answer:
-    """A figure beside ours."""
+    """A published figure beside our value of it."""
 
     figure: Figure
     settlement: ClaimCheck
     ours: str
     """Our value, with its unit."""
     verdict: ClaimVerdict
-    """What our value says."""
+    """Whether our value agrees."""
 
     @property
     def mode(self) -> str:

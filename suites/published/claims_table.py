@@ -21,7 +21,7 @@ COLUMNS = ("figure", "published", "ours", "mode", "verdict", "claim and reason")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Print the table; returns the exit status."""
+    """Print the table; the exit status: 0, 1 where an answer is not as settled, 2 for an unknown figure."""
     options = _parser().parse_args(arguments)
     try:
         answers = find_answers(options.figures, Evidence(options.report_dir))
@@ -42,7 +42,7 @@ def find_answers(names: Sequence[str], evidence: Evidence) -> list[Answer]:
 
 
 def as_text(answers: Sequence[Answer]) -> str:
-    """For a terminal: the numbers in a line each, claim and reason below."""
+    """The answers for a terminal: the numbers in a line each, claim and reason below."""
     lines = [summary(answers)]
     for each in answers:
         mode = f" ({each.mode})" if each.mode else ""
@@ -56,13 +56,13 @@ def as_text(answers: Sequence[Answer]) -> str:
 
 
 def as_markdown(answers: Sequence[Answer]) -> str:
-    """For a report: a table."""
+    """The answers for a report: a table in Markdown."""
     rows = [COLUMNS, ("---",) * len(COLUMNS), *map(_cells, answers)]
     return f"{summary(answers)}\n\n" + "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
 def summary(answers: Sequence[Answer]) -> str:
-    """How many say what."""
+    """The number of answers with each verdict, in a line."""
     verdicts = [each.verdict for each in answers]
     counts = [f"{verdicts.count(verdict)} {verdict}" for verdict in ("agree", "disagree", "not testable")]
     surprises = sum(not each.as_settled for each in answers)

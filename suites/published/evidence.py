@@ -15,7 +15,7 @@ from suites.published.figures import find_run
 
 
 class Evidence:
-    """Callable: the record of `TIER.CASE` in a hardware mode."""
+    """The run records that answers rest on: a function of `TIER.CASE` and a hardware mode."""
 
     def __init__(self, report_dir: Path) -> None:
         """`report_dir`: where records are, and where new ones go."""

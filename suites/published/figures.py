@@ -19,24 +19,24 @@ ClaimVerdict = Literal["agree", "disagree", "not testable"]
 
 @dataclass(frozen=True, kw_only=True)
 class Figure:
-    """What somebody published."""
+    """A number or an outcome that somebody published about this model."""
 
     id: str
     """Name of the row."""
     source: tuple[Any, ...]
     """Numbers of the articles, or where else it is from."""
     claim: str
-    """What was said."""
+    """The claim in words."""
     value: float | None = None
     """The number, if it is one."""
     range: tuple[float, ...] | None = None
     """The numbers between which it lies."""
     unit: str = ""
-    """Of value and range."""
+    """Unit of `value` and `range`."""
     outcome: str | None = None
     """How it was said to end, if the claim is about that."""
     phase: str | None = None
-    """In which step."""
+    """The step in which it was said to end so."""
     derivation: str = ""
     """Our arithmetic from the architecture."""
 
@@ -59,25 +59,25 @@ class ClaimCheck:
     """How a figure is looked at, and what people made of the answer."""
 
     verdict: ClaimVerdict
-    """What the reading is known to say; another answer fails the row's test."""
+    """The verdict that the reading is known to give; another one fails the row's test."""
     because: str
     """Why it agrees, disagrees or cannot be tested here."""
     run: str | None = None
     """`TIER.CASE` whose record is read."""
     reading: str | None = None
-    """What is read from it, of readings.READINGS."""
+    """The name of the number that is read from it, one of measurements.READINGS."""
     against: str | None = None
-    """With readings that take two records: the other `TIER.CASE`."""
+    """The other `TIER.CASE`, for readings that take two records."""
     hardware: Literal["simulated", "miniature"] = "simulated"
     """Hardware mode of the run."""
     within: float = 0.03
     """Part by which the larger of both numbers may exceed the smaller. Published numbers are read off a monitor."""
     clips: int = 1
-    """For readings of a whole video: how many clips it has."""
+    """How many clips the video has, for readings of a whole video."""
     bound: Literal["about", "at most"] = "about"
     """Whether the claim names a value, or what it does not exceed."""
     between: tuple[float, ...] | None = None
-    """What the claim means as an interval, where its number is the size of a card."""
+    """The interval that the claim means, where its number is the size of a card."""
 
     def __post_init__(self) -> None:
         if (self.verdict == "not testable") != (self.run is None) or (self.run is None) != (self.reading is None):

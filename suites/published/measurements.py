@@ -13,66 +13,66 @@ Reading = Callable[[RunRecord], float | None]
 
 
 def load_gib(record: RunRecord) -> float | None:
-    """Fullest card once weights are in place."""
+    """GiB allocated on the fullest card once weights are in place."""
     return _gib(record.peak_bytes(phase="load"))
 
 
 def all_cards_load_gib(record: RunRecord) -> float | None:
-    """The same, summed over cards: the whole system where everything is sharded."""
+    """GiB of weights in place, summed over all cards: the whole system where everything is sharded."""
     sizes = [record.peak_bytes(rank=rank, phase="load") for rank in record.ranks]
     return _gib(sum(size or 0 for size in sizes))
 
 
 def peak_gib(record: RunRecord) -> float | None:
-    """Fullest moment of the fullest card."""
+    """GiB allocated at the fullest moment of the fullest card."""
     return _gib(record.peak_bytes()) if record.outcome == "pass" else None
 
 
 def last_card_peak_gib(record: RunRecord) -> float | None:
-    """Fullest moment of the last card, which decodes."""
+    """GiB allocated at the fullest moment of the last card, which decodes."""
     return _gib(record.peak_bytes(rank=record.ranks[-1])) if record.outcome == "pass" else None
 
 
 def load_share(record: RunRecord) -> float | None:
-    """Loaded weights as part of the card's memory."""
+    """Loaded weights as part of the card's memory, 0 to 1."""
     loaded = load_gib(record)
     return None if loaded is None else loaded / find_card(record.machine.card).capacity_gib
 
 
 def peak_share(record: RunRecord) -> float | None:
-    """Fullest moment as part of the card's memory."""
+    """The fullest moment as part of the card's memory, 0 to 1."""
     peak = peak_gib(record)
     return None if peak is None else peak / find_card(record.machine.card).capacity_gib
 
 
 def requested_gib(record: RunRecord) -> float | None:
-    """What was asked for when the card was full."""
+    """GiB of the request that ran out of memory."""
     return _of_shortage(record, lambda details: details.requested)
 
 
 def needed_gib(record: RunRecord) -> float | None:
-    """What was held then, and what was asked for."""
+    """GiB held when memory ran out, with those that were asked for."""
     return _of_shortage(record, lambda details: details.capacity - details.free + details.requested)
 
 
 def kv_cache_gib(record: RunRecord) -> float | None:
-    """KV caches on the fullest card."""
+    """GiB of KV caches on the fullest card."""
     return _category_gib(record, "kv_cache")
 
 
 def kv_cache_per_step_gib(record: RunRecord) -> float | None:
-    """One of them: there is one a denoising step."""
+    """GiB of one KV cache: there is one a denoising step."""
     size = kv_cache_gib(record)
     return None if size is None else size / int(record.recipe.declared["clip"]["sample_steps"])
 
 
 def kv_cache_and_activations_gib(record: RunRecord) -> float | None:
-    """What one card holds beside weights while denoising."""
+    """GiB that one card holds beside weights while denoising."""
     return _category_gib(record, "kv_cache", "activations", "decoder_cache")
 
 
 def seconds_per_clip(record: RunRecord) -> float | None:
-    """Predicted from data sheets where no card is present."""
+    """Seconds of a clip; predicted from data sheets where no card is present."""
     return record.timing.predicted_seconds_per_clip
 
 
@@ -95,7 +95,7 @@ READINGS: dict[str, Reading] = {
         *(seconds_per_clip, seconds_per_frame, least_communication_share),
     )
 }
-"""By name."""
+"""Every reading by the name that claim_checks.toml uses."""
 
 
 def _gib(size: int | None) -> float | None:

@@ -54,7 +54,7 @@ def _path(report_dir: Path, tier: Tier, case: Case) -> Path:
 
 
 def _values(record: RunRecord) -> Iterator[str]:
-    """As the record has them; a dash where it says why there is none."""
+    """The numbers of a record for the table's columns; a dash where it says why there is none."""
     return (f"{record.quality[name]:.4g}" if name in record.quality else "–" for name in COLUMNS)
 
 

@@ -36,7 +36,7 @@ class Distortion:
     """One way to spoil a film, and what must see it."""
 
     name: str
-    """For the table."""
+    """The column's title in the table."""
     spoil: Callable[[Film], Film]
     """The film, spoiled; frames are an array."""
     seen_by: frozenset[str]

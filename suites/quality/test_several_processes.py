@@ -9,7 +9,7 @@ from suites.harness.pytest_plugin.tier_runner import TierRunner
 @pytest.mark.quality2
 @pytest.mark.parametrize("case", ["ulysses", "sharded", "decode_rank", "sharded_thirty_clips"])
 def test_two_processes_make_the_film_of_one(miniature: TierRunner, case: str) -> None:
-    """But for the last bits of bfloat16."""
+    """Two processes make the film of one, but for the last bits of bfloat16."""
     assert miniature.check(case).quality["latent_cosine"] > 0.99
 
 

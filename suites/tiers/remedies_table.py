@@ -33,17 +33,17 @@ class Row:
     """A remedy and what came of it."""
 
     cards: str
-    """How many of which."""
+    """The cards: how many of which."""
     recipe: str
-    """In liveavatar_core.recipes."""
+    """Name of the layout, in liveavatar_core.recipes."""
     peak_gib: float
-    """Of the fullest card."""
+    """GiB allocated at the fullest moment of the fullest card."""
     headroom_gib: float
-    """Below what is usable."""
+    """GiB left below what is usable on that card."""
     seconds: float
-    """A clip, predicted."""
+    """Predicted seconds of a clip."""
     equivalence: str
-    """How close the latents of a small model come."""
+    """How close the latents of a small model come to those of one process, unrounded."""
 
     def __str__(self) -> str:
         numbers = f"{self.peak_gib:.2f} | {self.headroom_gib:.2f} | {self.seconds:.1f}"
@@ -60,7 +60,7 @@ def remedies() -> Iterator[tuple[Tier, Case]]:
 
 
 def read_equivalence(path: Path) -> dict[str, str]:
-    """By recipe, what the equivalence tests found. Raises BadInput where there is no such file."""
+    """What the equivalence tests found, by recipe. Raises BadInput where there is no such file."""
     if not path.is_file():
         raise BadInput(f"{path} is not there", f"pytest tests/test_equivalence.py -k recipe --junitxml={path}")
     found = {}
@@ -97,7 +97,7 @@ def _row(tier: Tier, case: Case, record: RunRecord, equivalence: str) -> Row:
 
 
 def main() -> None:
-    """Write the table into the README."""
+    """Write the table of remedies into the README."""
     parser = argparse.ArgumentParser(description="Write the README's table of remedies.")
     parser.add_argument("--report-dir", type=Path, default=Path("report"), help="records and equivalence.xml")
     table = "\n".join((*HEAD, *map(str, rows(parser.parse_args().report_dir))))

@@ -4,5 +4,5 @@ from suites.harness.pytest_plugin.tier_runner import TierRunner
 
 
 def test_ends_as_its_file_says(tier: TierRunner, added_case: str) -> None:
-    """Its expectation is in the lab's file."""
+    """A case ends as the lab's file expects."""
     tier.check(added_case)

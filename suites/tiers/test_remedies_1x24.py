@@ -8,25 +8,25 @@ pytestmark = pytest.mark.gpu1x24
 
 
 def test_as_published_the_transformer_does_not_fit(tier: TierRunner) -> None:
-    """What the remedies below remedy."""
+    """The published layout runs out of memory: it is what the remedies below remedy."""
     tier.check("single")
 
 
 def test_float8_weights_fit_beside_caches_in_host_memory(tier: TierRunner) -> None:
-    """The fastest that fits."""
+    """The fastest layout that fits keeps weights in float8 and caches in host memory."""
     tier.check("fp8_offload")
 
 
 def test_blocks_brought_over_one_ahead_fit_at_full_precision(tier: TierRunner) -> None:
-    """Nothing is rounded; the host bus is the price."""
+    """Blocks come from host memory and nothing is rounded; the host bus is the price."""
     tier.check("block_offload")
 
 
 def test_blocks_in_float8_fit(tier: TierRunner) -> None:
-    """Half as much to bring over."""
+    """Blocks in float8 are half as much to bring over."""
     tier.check("block_offload_fp8")
 
 
 def test_blocks_in_8_bit_integers_fit(tier: TierRunner) -> None:
-    """For cards that cannot multiply float8."""
+    """Blocks in 8-bit integers fit too, for cards that cannot multiply float8."""
     tier.check("block_offload_int8")

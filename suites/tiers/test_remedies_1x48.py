@@ -8,10 +8,10 @@ pytestmark = pytest.mark.gpu1x48
 
 
 def test_as_published_the_caches_do_not_fit(tier: TierRunner) -> None:
-    """What the remedy below remedies."""
+    """The published layout runs out of memory: it is what the remedy below remedies."""
     tier.check("single")
 
 
 def test_float8_weights_and_caches_fit(tier: TierRunner) -> None:
-    """Both in half the bytes."""
+    """Weights and caches fit in half the bytes."""
     tier.check("fp8")

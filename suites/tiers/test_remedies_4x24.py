@@ -18,7 +18,7 @@ def test_encoders_given_up_after_use_make_room(tier: TierRunner) -> None:
 
 
 def test_the_text_encoder_in_host_memory_makes_room(tier: TierRunner) -> None:
-    """It runs there, once a video."""
+    """The text encoder runs in host memory, once a video."""
     tier.check("encoders_on_host")
 
 

@@ -36,30 +36,30 @@ LORA_RANK = miniature(single(1)).deployment.lora_rank
 
 @dataclass(frozen=True, kw_only=True)
 class Steps:
-    """How long each stage takes."""
+    """How many steps each stage takes."""
 
     pictures: int = 1100
-    """Of the VAE, on pictures."""
+    """Steps of the VAE on pictures."""
     videos: int = 1000
-    """Of the VAE, on videos."""
+    """Steps of the VAE on videos."""
     mouths: int = 1200
-    """Of the VAE, on videos, mouths first."""
+    """Steps of the VAE on videos, mouths first."""
     text: int = 300
-    """Of the text encoder."""
+    """Steps of the text encoder."""
     audio: int = 900
-    """Of the audio encoder."""
+    """Steps of the audio encoder."""
     flow: int = 1500
-    """Of the transformer."""
+    """Steps of the transformer."""
     lora: int = 100
-    """Of its LoRA."""
+    """Steps of its LoRA."""
 
     def scaled(self, effort: float) -> Steps:
-        """As many times as many; one at least."""
+        """Each stage with `effort` times as many steps, one at least."""
         return Steps(**{name: max(1, round(steps * effort)) for name, steps in vars(self).items()})
 
 
 def main() -> None:
-    """Every stage in turn."""
+    """Train every stage in turn, and write the checkpoint."""
     options = read_options()
     torch.set_num_threads(options.threads)
     folder, steps = options.folder, Steps().scaled(options.effort)
@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def read_options() -> argparse.Namespace:
-    """What was asked for."""
+    """The options of the command line."""
     parser = argparse.ArgumentParser(prog="python -m tiny_avatar.training", description="Train the tiny avatar.")
     parser.add_argument("folder", type=Path, help="States, logs, and the checkpoint.")
     parser.add_argument("--effort", type=float, default=1.0, help="Times the number of steps. (default: 1)")

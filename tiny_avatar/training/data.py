@@ -27,7 +27,7 @@ from tiny_avatar.voices import mouth, sound
 BLOCKS = 5
 FRAMES = BLOCKS * FRAMES_PER_BLOCK
 STILL_FRAMES = 13
-"""Of the portrait, before the video; what they encode to has settled by then."""
+"""Frames of the portrait before the video; what they encode to has settled by then."""
 STILL_LATENTS = 1 + STILL_FRAMES // 4
 MOTION_LATENTS = 19
 _NOD, _NOD_LAG = 0.03, 0.8
@@ -43,13 +43,13 @@ class Video:
     """A drawn video, and all that it follows from."""
 
     frames_JHWC: np.ndarray
-    """uint8, FRAMES of it."""
+    """The frames, uint8, FRAMES of them."""
     portrait_HWC: np.ndarray
-    """uint8: the face at rest in white light."""
+    """The face at rest in white light, uint8."""
     wave_S: np.ndarray
-    """float32 at 16 kHz."""
+    """The sound, float32 at 16 kHz."""
     face: Face
-    """Who it is."""
+    """The person that it shows."""
     mood: int
     """Index into heads.MOODS."""
     light: int
@@ -104,7 +104,7 @@ class Examples:
     latents_VCTHW: Tensor
     """STILL_LATENTS of the portrait, then those of the video; scaled, float32."""
     features_VAEJ: Tensor
-    """Of the sound, a video frame each."""
+    """Features of the sound, one column a video frame."""
     moods_V: Tensor
     """Index of the mood."""
     lights_V: Tensor

@@ -26,7 +26,7 @@ _SOUNDS, _SECONDS = 4, 2.4
 
 
 def tokenizer() -> ByteTokenizer:
-    """What prompts are read with."""
+    """The tokenizer that reads prompts."""
     return ByteTokenizer(TINY.text_encoder.vocab_size, TINY.transformer.text_len)
 
 
@@ -80,7 +80,7 @@ class _WithProbes(nn.Module):
 
 
 def audio_features(encoder: AudioEncoder, wave_S: Tensor, infer_frames: int = 12) -> Tensor:
-    """[N, D, J] of one recording, as the pipeline makes them, J a multiple of infer_frames."""
+    """Features of one recording, [N, D, J], as the pipeline makes them; J is a multiple of infer_frames."""
     return to_video_frames(to_feature_rate(encoder(normalise(wave_S)[None])), infer_frames)
 
 

@@ -32,14 +32,14 @@ SEED = 9_000
 
 @dataclass(frozen=True, kw_only=True)
 class Shown:
-    """One video, and what should have been."""
+    """One video that was made, beside what should have been."""
 
     truth: Video
-    """Drawn."""
+    """The video as drawn."""
     made_JHWC: np.ndarray
-    """By the avatar, uint8."""
+    """The video as the avatar makes it, uint8."""
     moods: list[np.ndarray]
-    """The same face in each of heads.MOODS, drawn and put through the VAE, JHWC uint8 each."""
+    """The face of the video in each of heads.MOODS, drawn and put through the VAE, JHWC uint8 each."""
 
     @property
     def vae_JHWC(self) -> np.ndarray:
@@ -48,7 +48,7 @@ class Shown:
 
 
 def main() -> None:
-    """Print the metrics as JSON; write frames to look at."""
+    """Print the avatar's metrics as JSON; write frames to look at."""
     parser = argparse.ArgumentParser(prog="python -m tiny_avatar.training.evaluate", description=__doc__)
     parser.add_argument("--videos", type=int, default=40, help="How many. (default: 40)")
     parser.add_argument("--pictures", type=Path, help="Where to put frames: portrait, then made above truth.")
@@ -64,8 +64,8 @@ def evaluate(count: int) -> list[Shown]:
     """Make that many videos of one clip."""
     recipe = miniature(single(1))
     torch.set_num_threads(1)
-    with open_avatar(recipe, weights=shipped_weights(recipe)) as avatar:
-        return [_show(avatar, np.random.default_rng((SEED, number))) for number in range(count)]
+    avatar = open_avatar(recipe, weights=shipped_weights(recipe))
+    return [_show(avatar, np.random.default_rng((SEED, number))) for number in range(count)]
 
 
 def _show(avatar: Avatar, random: np.random.Generator) -> Shown:
@@ -125,7 +125,7 @@ def _without_light(picture: np.ndarray) -> np.ndarray:
 
 
 def mouth_correlation(frames: np.ndarray, truth: Video) -> float:
-    """Of how far the sound opens a mouth, and how dark it is where the drawn mouth would be open."""
+    """Correlation of how far the sound opens a mouth with how dark it is where the drawn mouth would be open."""
     motion = motion_to(truth.face, truth.wave_S, *asked_for(truth))
     wide, shut = (draw(truth.face, replace(motion, opening=np.full(len(frames), x))).astype(int) for x in (1.0, 0.0))
     mouth_JHW = np.abs(wide - shut).max(axis=-1) > 40
@@ -134,7 +134,7 @@ def mouth_correlation(frames: np.ndarray, truth: Video) -> float:
 
 
 def asked_for(truth: Video) -> tuple[float, str]:
-    """Mood and light."""
+    """The mood (-1 sad, 1 happy) and the name of the light that a video was asked for."""
     return [*MOODS.values()][truth.mood], [*LIGHTS][truth.light]
 
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tiny_avatar.training.muon import Muon
 
 Losses = dict[str, Tensor]
-"""What a step gives; `loss` is minimised, all are logged."""
+"""The losses of a step by name; `loss` is minimised, all are logged."""
 _WARM_UP_STEPS = 20
 _CLIP_NORM = 1.0
 _AT_THE_ENDS = re.compile(r"embed|patch|probe|modulation|cond_mask|padding|lora|head\.head|^weights$")
@@ -28,22 +28,22 @@ _AT_THE_ENDS = re.compile(r"embed|patch|probe|modulation|cond_mask|padding|lora|
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One training: its name is that of its files."""
+    """One training, whose name is that of its files."""
 
     name: str
-    """Of `<name>.pt` (state) and `<name>.jsonl` (log)."""
+    """Beginning of the names of its files: `<name>.pt` (state) and `<name>.jsonl` (log)."""
     folder: Path
-    """Where they stand."""
+    """The folder of these files."""
     steps: int
-    """How many to take."""
+    """The number of steps to take."""
     rate: float
     """Learning rate of matrices (Muon) at its highest; it ends at a fiftieth."""
     adam_rate: float = 2e-3
-    """That of everything else (Adam)."""
+    """Learning rate of everything else (Adam) at its highest."""
     average: float = 0.99
     """Share of the old in the moving average of weights."""
     save_seconds: float = 60.0
-    """Between two states on disk."""
+    """Seconds between two states on disk."""
     seed: int = 0
     """Step k draws everything from (seed, k), so that a resumed training is the same training."""
 

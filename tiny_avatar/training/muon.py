@@ -18,7 +18,7 @@ _ADAM_RMS = 0.2
 
 
 class Muon(torch.optim.Optimizer):
-    """For weights of two or more dimensions."""
+    """The optimizer for weights of two or more dimensions."""
 
     def __init__(self, weights: Iterable[nn.Parameter], lr: float, momentum: float = 0.9) -> None:
         super().__init__(weights, {"lr": lr, "momentum": momentum})

@@ -60,7 +60,7 @@ class Window:
     motion_BCTHW: Tensor
     """The portrait held still."""
     context_BLD: Tensor
-    """Encoded prompts."""
+    """Encoded prompts of the videos, padding zero."""
 
 
 def pick_window(random: np.random.Generator, examples: Examples, contexts: Tensor, batch: int, blocks: int) -> Window:

@@ -15,17 +15,17 @@ class RunPlan:
     """A case of a tier in one hardware mode."""
 
     tier: Tier
-    """On what."""
+    """The cards that it stands on, or imitates."""
     case: Case
-    """What must come of it."""
+    """The case, which says what must come of it."""
     hardware: HardwareName
-    """How it is run."""
+    """The hardware mode that runs it."""
     recipe: Recipe
-    """What is run, workload included; in the miniature mode the small twin of the tier's."""
+    """The recipe, workload included; in the miniature mode the small twin of the tier's."""
     limit_bytes: int | None
-    """What a card may hold; None: nothing is imposed."""
+    """Bytes that a card may hold; None: no limit is imposed."""
     folder: Path
-    """Takes logs and the mp4; there, and empty."""
+    """The folder for logs and the mp4; it is there, and empty."""
 
     @classmethod
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
@@ -35,5 +35,5 @@ class RunPlan:
 
     @property
     def video(self) -> Path:
-        """The mp4, where ranks really run."""
+        """Path of the mp4, where ranks really run."""
         return self.folder / "video.mp4"

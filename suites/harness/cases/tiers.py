@@ -29,14 +29,14 @@ RESERVED_NAMES = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Expectation:
-    """What must happen."""
+    """The ending that a case must have; no other will do."""
 
     outcome: Literal["pass", "oom"]
-    """pass, or out of a card's memory."""
+    """The outcome: pass, or out of a card's memory."""
     phases: tuple[str, ...] = ()
-    """With oom: the phases in which it may run out."""
+    """The phases in which it may run out of memory, one of scopes.PHASES each; none with outcome pass."""
     category: str | None = None
-    """With oom: what the memory must have been asked for."""
+    """The category of bytes that must have been asked for, one of scopes.CATEGORIES; None with outcome pass."""
     because: str
     """The arithmetic behind it."""
 
@@ -54,9 +54,9 @@ class Case:
     """A recipe on a tier, and what must come of it."""
 
     name: str
-    """Unique in its tier."""
+    """The name of the case, unique in its tier."""
     recipe: str
-    """Name in liveavatar_core.recipes."""
+    """Name of the recipe in liveavatar_core.recipes."""
     clip: dict[str, Any] = field(default_factory=dict)
     """Fields of the recipe's ClipSpec to change."""
     deployment: dict[str, Any] = field(default_factory=dict)
@@ -66,7 +66,7 @@ class Case:
     voice_seconds: float | None = None
     """How long the voice is; None: as long as the clips."""
     expect: Expectation
-    """What must happen."""
+    """The ending that it must have."""
     miniature_capacity_mib: float | None = None
     """The miniature mode's limit, in MiB; None: the case has no miniature."""
     miniature_clip: dict[str, Any] = field(default_factory=dict)
@@ -77,18 +77,18 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A number of cards of one size."""
+    """A number of cards of one model, and the cases that run there."""
 
     name: str
-    """Also the pytest marker."""
+    """The name of the tier, which is also the pytest marker."""
     title: str
-    """For reports."""
+    """A title for reports."""
     cards: int
-    """How many."""
+    """The number of cards."""
     card: str
-    """Which, by its name in cards.toml."""
+    """The cards' name in cards.toml."""
     cases: tuple[Case, ...]
-    """What runs there."""
+    """The cases that run there, in the order of the file."""
     added: bool = False
     """Whether it came from a lab's own file."""
     workload: Workload | None = None
@@ -96,12 +96,12 @@ class Tier:
 
     @property
     def card_model(self) -> Card:
-        """The card."""
+        """The card as its data sheet has it. Raises BadInput where cards.toml has none of that name."""
         return find_card(self.card)
 
     @property
     def limit_bytes(self) -> int:
-        """What one card may hold, in bytes."""
+        """The usable bytes of one card, which its cases may not exceed."""
         return self.card_model.usable_bytes
 
     def case(self, name: str) -> Case:

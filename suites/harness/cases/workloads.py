@@ -53,7 +53,7 @@ def miniature_workload() -> Workload:
 
 
 def given_workload(image: str | None, audio: str | None, prompt: str | None) -> Workload | None:
-    """What a person gave, the rest as shipped; None if nothing was given.
+    """The workload that a person gave, the rest as shipped; None if nothing was given.
 
     Raises:
         BadInput: a file cannot be used.

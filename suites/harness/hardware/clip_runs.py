@@ -21,7 +21,7 @@ PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.m
 
 
 def clip_job(plan: RunPlan, *, kept: Path | None = None) -> ClipJob:
-    """What ranks without cards are given; those on cards are told more. `kept`: where frames and latents go."""
+    """The job of ranks without cards; those on cards are told more. `kept`: file for frames and latents."""
     return ClipJob(
         recipe=plan.recipe,
         folder=str(plan.folder),
@@ -66,7 +66,7 @@ def passed_result(
 
 
 def film_quality(given: ClipJob, reports: Sequence[RankReport]) -> Quality:
-    """Of the mp4, as people see it."""
+    """The quality of the mp4 as people see it, and the blocks that were not finite as ranks counted them."""
     nan_blocks = next((each.nan_blocks for each in reports if each.nan_blocks is not None), None)
     film = read_film(Path(given.video), nan_blocks)
     return quality_of(film, clip_frames=given.recipe.clip.infer_frames)

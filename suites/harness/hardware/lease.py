@@ -23,7 +23,7 @@ from liveavatar_core.hardware.nvml import CardProcess, CardState
 LOCKS = Path(tempfile.gettempdir()) / "liveavatar-cards"
 RETRY_SECONDS = 0.2
 WAIT_SECONDS = 3600.0
-"""For other tests to give cards back; a test of the full size takes minutes."""
+"""Seconds that other tests have to give cards back; a test of the full size takes minutes."""
 RANK_COMMAND = b"suites.harness.processes.fork_server"
 
 

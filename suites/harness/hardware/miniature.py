@@ -62,7 +62,7 @@ class MiniatureMode:
         return build_record(plan, result, machine)
 
     def plan(self, tier: Tier, case: Case, folder: Path) -> RunPlan:
-        """What a run of `case` is to do: the small twin of its recipe, over the tiny avatar's head."""
+        """The plan of a run of `case`: the small twin of its recipe, over the tiny avatar's head."""
         recipe = self._shrink(tier.recipe(case))
         changes = {"num_clip": 1} | case.clip | case.miniature_clip
         clip = _changed(recipe.clip, changes, f"{tier.name}.cases.{case.name}")

@@ -23,7 +23,7 @@ ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
 TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
-"""For a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
+"""Seconds for a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
 Lease = AbstractContextManager[tuple[CardState, ...]]
 
 
@@ -32,7 +32,7 @@ class Placement:
     """How ranks lie on cards."""
 
     backend: str
-    """Between ranks: nccl, or gloo where they share a card."""
+    """The backend between ranks: nccl, or gloo where they share a card."""
     capped: bool
     """Whether the plan's limit is imposed on the allocator."""
     ranks_a_card: int
@@ -63,7 +63,7 @@ def run_on_cards(
 
 
 def card_job(plan: RunPlan, placement: Placement, cards: Sequence[CardState]) -> ClipJob:
-    """What ranks on `cards` are given."""
+    """The job of ranks on `cards`."""
     uuids = tuple(cards[rank // placement.ranks_a_card].uuid for rank in range(plan.tier.cards))
     return replace(
         clip_job(plan),
@@ -95,5 +95,5 @@ def _machine(
 
 
 def allocator_settings() -> str:
-    """Of torch's caching allocator, as the environment has them."""
+    """The settings of torch's caching allocator, as the environment has them."""
     return os.environ.get(ALLOCATOR, "default")

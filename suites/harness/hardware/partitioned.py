@@ -56,7 +56,7 @@ class PartitionedMode:
 
 
 def needed_bytes(tier: Tier) -> int:
-    """What all ranks of a tier take of one card."""
+    """Bytes that all ranks of a tier take of one card, a context each included."""
     return tier.cards * (tier.limit_bytes + CONTEXT_BYTES)
 
 

@@ -53,6 +53,6 @@ def matching(driver: DriverState, tier: Tier) -> tuple[CardState, ...]:
 
 
 def visible(driver: DriverState) -> str:
-    """The visible cards in words."""
+    """The visible cards in words, equal ones counted."""
     names = Counter(card.name or "a card without a name" for card in driver.cards)
     return ", ".join(f"{count} x {name}" for name, count in names.items()) or "none"

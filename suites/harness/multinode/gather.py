@@ -53,7 +53,7 @@ def _explain(plan: RunPlan, rank: int, told: RankFile) -> RankFailure:
 
 
 def _machine(tier: Tier, told: Sequence[RankFile], reports: Sequence[RankReport], nodes: int) -> MachineProfile:
-    """That of the first rank; the network between machines is part of its identity."""
+    """The machine of the first rank; the network between machines is part of its identity."""
     card = told[0].card
     between = f"{nodes} nodes" if nodes > 1 else None
     link = tier.card_model.link if card else "shm"

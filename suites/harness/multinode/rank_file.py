@@ -18,7 +18,7 @@ class CardIdentity:
     name: str | None
     """The card's name, form factor included."""
     total_bytes: int | None
-    """Its memory."""
+    """Bytes of memory on the card."""
     driver: str | None
     """Version of the driver."""
 
@@ -28,17 +28,17 @@ class RankFile:
     """Everything that one rank told."""
 
     card: CardIdentity | None = None
-    """None without cards, and before one was taken."""
+    """The card that it works on; None without cards, and before one was taken."""
     answered: int = 0
-    """Commands that were answered."""
+    """The number of commands that were answered."""
     clips: tuple[ClipTime, ...] = ()
-    """Seconds of each clip."""
+    """The times of each clip, in order."""
     last_report: RankReport = RankReport()
-    """What it knew of its run."""
+    """The last that it told of its run."""
     finished: bool = False
     """Whether it came to its end."""
     error: ErrorReport | None = None
-    """What ended it."""
+    """The error that ended it; None: none did."""
 
     def write(self, path: Path) -> None:
         """Replace `path`, whole or not at all."""
@@ -46,7 +46,7 @@ class RankFile:
 
 
 def read_rank_file(path: Path) -> RankFile:
-    """What a rank left; of one that left nothing, that. Raises BadData for a file that is none."""
+    """The file of a rank; an empty one where it left none. Raises BadData for a file that is none."""
     try:
         return decoded(RankFile, path.read_text(encoding="utf-8"), str(path))
     except FileNotFoundError:

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from liveavatar_core.errors import BadData, BadInput
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
@@ -18,10 +18,7 @@ from suites.harness.hardware.clip_runs import clip_job
 from suites.harness.hardware.physical import matching, visible
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
 from suites.harness.multinode.rank_file import CardIdentity, RankFile
-from suites.harness.processes.link import Command, ErrorReport
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import ErrorReport, Message, RankCommand
 
 T = TypeVar("T")
 
@@ -35,7 +32,7 @@ class FileLink:
         """`path`: is written anew after each answer, so that a rank that is killed leaves what it knew."""
         self._given, self._path = given, path
         self.rank, self.world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        self._commands = [Command(name="load")]
+        self._commands = [RankCommand(name="load")]
         self._told = RankFile()
         self._tell(self._told)
 
@@ -47,24 +44,24 @@ class FileLink:
         self._tell(replace(self._told, card=identity))
 
     def job(self, kind: type[T]) -> T:
-        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        """The job of every rank, as a `kind`. Raises BadData where it is something else."""
         if not isinstance(self._given, kind):
             raise BadData(f"the job is a {type(self._given).__name__}", f"ask for it, not for a {kind.__name__}")
         return self._given
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """The next one; None when there are no more."""
         return self._commands.pop(0) if self._commands else None
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self.next_command, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):
-            self._commands += [Command(name="clip")] * message.clips + [Command(name="finish")]
+            self._commands += [RankCommand(name="clip")] * message.clips + [RankCommand(name="finish")]
         elif isinstance(message, ClipTime):
             told = replace(told, clips=(*told.clips, message))
         elif isinstance(message, RankReport):
@@ -86,7 +83,7 @@ class FileLink:
 
 
 def plan_of(tier: Tier, case: Case, hardware: str, folder: Path) -> RunPlan:
-    """What all ranks together are to do, as pytest would have them do it."""
+    """The plan for all ranks together, as pytest would have it."""
     if hardware == "physical":
         return RunPlan.full_size(tier, case, "physical", folder)
     return miniature.MiniatureMode().plan(tier, case, folder)

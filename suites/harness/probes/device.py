@@ -15,7 +15,7 @@ from typing import Any, Self
 from liveavatar_core.hardware.nvml import SLOWED_BY
 
 SAMPLE_SECONDS = 0.05
-"""Between two readings of NVML; one takes some 50 microseconds."""
+"""Seconds between two readings of NVML; one takes some 50 microseconds."""
 
 
 class DeviceSampler:
@@ -37,7 +37,7 @@ class DeviceSampler:
         self._thread = threading.Thread(target=self._watch, name="NVML", daemon=True)
 
     def start_phase(self, phase: str) -> None:
-        """From now on readings belong to `phase`."""
+        """Count readings for `phase` from now on."""
         self._read()
         self._phase = phase
         self._read()
@@ -94,14 +94,14 @@ class HostMemory:
         self.peaks: dict[str, int] = {}
 
     def start_phase(self, phase: str) -> None:
-        """From now on readings belong to `phase`."""
+        """Count readings for `phase` from now on."""
         self.read()
         self._phase = phase
         with contextlib.suppress(OSError):
             (self._proc / "clear_refs").write_text("5")  # begins the high-water mark anew
 
     def read(self) -> None:
-        """Take the high-water mark."""
+        """Read the process's high-water mark, for the phase that it is in."""
         try:
             found = re.search(r"^VmHWM:\s+(\d+) kB$", (self._proc / "status").read_text(), re.MULTILINE)
         except OSError:

@@ -16,7 +16,7 @@ from suites.harness.records.measurements import ObservedSettings
 
 
 class SettingsObserver:
-    """What one rank was seen to do."""
+    """Takes note of what one rank does: forwards, and types and places of weights and caches."""
 
     def __init__(self, system: System, place_of: Callable[[Tensor], str], *, hooked: bool = True) -> None:
         """`place_of`: in which memory a tensor stands, card or host. `hooked`: else somebody calls `see`."""
@@ -36,7 +36,7 @@ class SettingsObserver:
             self._caches |= {_words(tensor, self._place_of) for tensor in _tensors(args[0].cache)}
 
     def report(self, rank: int) -> ObservedSettings:
-        """What was seen so far, on rank `rank`."""
+        """Everything seen so far, on rank `rank`."""
         return ObservedSettings(
             rank=rank,
             transformer_forwards=dict(self._forwards),
@@ -46,7 +46,7 @@ class SettingsObserver:
 
 
 def device_place(tensor: Tensor) -> str:
-    """In which memory a tensor stands, where those are different devices."""
+    """The memory that a tensor stands in, card or host, where those are different devices."""
     return "card" if tensor.device.type == "cuda" else "host"
 
 

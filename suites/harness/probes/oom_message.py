@@ -14,27 +14,27 @@ _SIZE = r"(\d+(?:\.\d+)?) (bytes|KiB|MiB|GiB)"
 
 @dataclass(frozen=True, kw_only=True)
 class OutOfMemoryMessage:
-    """What torch said, in bytes, exact to the two decimals of its message."""
+    """The numbers of torch's message, in bytes, exact to the two decimals that it prints."""
 
     requested: int
-    """What was asked for, rounded up as the allocator does."""
+    """Bytes that were asked for, rounded up as the allocator does."""
     total: int | None
-    """Memory of the card."""
+    """Bytes of memory on the card."""
     allowed: int | None
-    """What the process may take of it, if it was capped."""
+    """Bytes that the process may take of it; None: it was not capped."""
     allocated: int | None
-    """Held by tensors."""
+    """Bytes held by tensors."""
     cached: int | None
-    """Held by the allocator, for no tensor."""
+    """Bytes held by the allocator, for no tensor."""
 
     @property
     def capacity(self) -> int:
-        """What the process could hold at most; 0 if the message does not say."""
+        """Bytes that the process could hold at most; 0 if the message does not say."""
         return self.allowed or self.total or 0
 
     @property
     def free(self) -> int:
-        """What tensors could still have taken; 0 if the message does not say."""
+        """Bytes that tensors could still have taken; 0 if the message does not say."""
         return max(0, self.capacity - (self.allocated or 0))
 
 

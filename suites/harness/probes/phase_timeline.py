@@ -16,7 +16,7 @@ class PhaseTimeline:
     """A point for each stretch of time that a rank spends in a phase. Exact at its peak, and no sampling."""
 
     clock: Callable[[], float] = time.monotonic
-    """Seconds."""
+    """A function that gives seconds, and never goes back."""
     points: list[TimelinePoint] = field(default_factory=list)
     """Finished visits; `start` is in milliseconds from the first one to their begin."""
 

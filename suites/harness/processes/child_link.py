@@ -21,13 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from suites.harness.messages import RankReport
-from suites.harness.processes.link import Command, ErrorReport, Link, decoded, encoded
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import ErrorReport, Link, Message, RankCommand, decoded, encoded
 
 T = TypeVar("T")
 
@@ -37,19 +34,19 @@ class RankSpec:
     """Everything that a rank's process is given. Plain types, as nothing is imported yet."""
 
     target: str
-    """`package.module:function`."""
+    """The function to run, as `package.module:function`."""
     job: str
-    """What every rank of the group is given: a dataclass as JSON text."""
+    """The job of every rank of the group: a dataclass as JSON text."""
     rank: int
-    """0 .. world_size - 1."""
+    """The rank's number, 0 .. world_size - 1."""
     world_size: int
-    """Ranks in the group."""
+    """The number of ranks in the group."""
     rendezvous: str
-    """Where the ranks meet, as torch's `init_method`."""
+    """The place where the ranks meet, as torch's `init_method`."""
     log: str
     """File that takes standard output and standard error."""
     directory: str
-    """Working directory."""
+    """The working directory."""
     environ: dict[str, str]
     """The whole environment."""
     sys_path: list[str]
@@ -60,27 +57,27 @@ class ChildLink:
     """The Link of a rank that was forked: a channel to its parent."""
 
     def __init__(self, connection: Connection, spec: RankSpec) -> None:
-        """For `run_rank`: once `connection` closes, the process group that this is called in is killed."""
+        """Once `connection` closes, the process group that this is called in is killed: `run_rank` leads one."""
         self.rank, self.world_size, self.rendezvous = spec.rank, spec.world_size, spec.rendezvous
         self._job = spec.job
         self._connection = connection
         self._sending = threading.Lock()
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[RankCommand | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def job(self, kind: type[T]) -> T:
-        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        """The job of every rank, as a `kind`. Raises BadData where it is something else."""
         return decoded(kind, self._job, "the job")
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
         return self._commands.get()
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self._commands.get, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
         self._send("reply", encoded(message))
 

@@ -35,15 +35,15 @@ class RankFailure:
     """How one rank failed."""
 
     kind: Kind
-    """What kind of failure; only `oom` is one that a tier may expect."""
+    """The kind of failure; only `oom` is one that a tier may expect."""
     rank: int
-    """Which rank."""
+    """The rank's number."""
     name: str = ""
-    """What reports call the rank."""
+    """The rank's name in reports; empty if it has none."""
     phase: str = ""
     """The phase that it last told of; empty if it told of none."""
     message: str
-    """One or two lines."""
+    """The failure in one or two lines."""
     detail: str = ""
     """The end of its log, with the traceback if there is one."""
     error: LiveAvatarError | None = None
@@ -104,7 +104,7 @@ def lost_a_peer(rank: Rank) -> bool:
 
 
 def only_lost_a_peer(failure: RankFailure) -> bool:
-    """The same of a failure that is explained already."""
+    """Whether a failure that is explained already only says that another rank is gone."""
     return failure.kind == "crash" and bool(LOST_PEER.search(failure.message))
 
 
@@ -129,7 +129,7 @@ def _failure(rank: Rank, kind: Kind, message: str, error: LiveAvatarError | None
 
 
 def kind_of(error: ErrorReport) -> Kind:
-    """What kind of failure an error that a rank told of is."""
+    """The kind of failure that an error stands for, as a rank told of it."""
     if isinstance(error.typed, OutOfMemory):
         return "oom"
     if isinstance(error.typed, InvalidRecipe):
@@ -140,7 +140,7 @@ def kind_of(error: ErrorReport) -> Kind:
 
 
 def message_of(error: ErrorReport) -> str:
-    """It in one line."""
+    """The error in one line, with the name of its class where it is none of the core's."""
     return error.message if error.of_core else f"{error.type_name}: {error.message}"
 
 
@@ -158,7 +158,7 @@ def _how_it_ended(status: int | None, doing: str, oom_killed: bool) -> tuple[Kin
 
 
 def not_started(ranks: list[Rank], seconds: float) -> GroupError:
-    """Ranks that had not found their target in time."""
+    """The error of ranks that had not found their target in time."""
     message = f"had not started after {seconds:g} s"
     return GroupError(
         [_failure(rank, "infrastructure", message) for rank in ranks],

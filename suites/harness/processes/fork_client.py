@@ -20,7 +20,7 @@ from liveavatar_core.errors import LiveAvatarError
 LOG_TAIL = 8192
 """Bytes of a log that are read back."""
 CLOSE_SECONDS = 30
-"""For a server to end what it forked."""
+"""Seconds for a server to end what it forked."""
 
 
 class ForkError(LiveAvatarError):
@@ -175,7 +175,7 @@ class ForkClient:
 
 
 def _server_environment() -> dict[str, str]:
-    """What the server needs for itself; ranks are given an environment of their own."""
+    """The environment that the server needs for itself; ranks are given one of their own."""
     return {
         "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
         # Threads that wait spin otherwise, on cores that others need: a clip beside other work takes ten times as long.

@@ -90,7 +90,7 @@ class ForkServer:
         return pid
 
     def _become_rank(self, channel: int, status: int) -> None:
-        """In the fork: leave everything of the server behind and never return."""
+        """Leave everything of the server behind, in the fork, and never return."""
         code = 1
         try:
             signal.set_wakeup_fd(-1)

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from liveavatar_core import errors, strict
 from liveavatar_core.errors import BadData, LiveAvatarError, MemoryShortage, OutOfMemory
 from suites.harness.messages import RankReport
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 T = TypeVar("T")
 MESSAGE_LIMIT = 4000
 
 
-def encoded(message: DataclassInstance) -> str:
+class Message(Protocol):
+    """Any frozen dataclass whose fields `strict` can read back."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def encoded(message: Message) -> str:
     """`message` as JSON text."""
     return json.dumps(strict.plain(message), allow_nan=False)
 
@@ -33,13 +36,13 @@ def decoded(kind: type[T], text: str, where: str) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
-    """What a rank is to do next."""
+class RankCommand:
+    """One thing that a rank is to do next."""
 
     name: str
-    """Which of the commands that its target knows."""
+    """The command's name, one of those that the target knows."""
     argument: str = ""
-    """A dataclass as JSON text; empty where the command takes none."""
+    """The argument: a dataclass as JSON text; empty where the command takes none."""
 
     def argument_as(self, kind: type[T]) -> T:
         """The argument as a `kind`; raises BadData where it is none."""
@@ -56,15 +59,15 @@ class ErrorReport:
     """An exception as it crosses the border: rebuilt on the other side if it is one of the core's, else as text."""
 
     type_name: str
-    """Name of its class."""
+    """Name of the exception's class."""
     message: str
-    """Its text, at most MESSAGE_LIMIT characters; of the core's errors the first line."""
+    """The exception's text, at most MESSAGE_LIMIT characters; of the core's errors the first line."""
     next_step: str = ""
-    """Of the core's errors: what to do."""
+    """The next step of one of the core's errors; else empty."""
     of_core: bool = False
     """Whether its class is one of liveavatar_core.errors."""
     shortage: MemoryShortage | None = None
-    """Of an OutOfMemory: its numbers."""
+    """The numbers of an OutOfMemory; else None."""
 
     @classmethod
     def of(cls, error: BaseException) -> ErrorReport:
@@ -84,25 +87,25 @@ class ErrorReport:
 
 
 class Link(Protocol):
-    """What a target is given: who it is, what it is told, and the way to answer."""
+    """A rank's connection to whoever commands it: who it is, what it is told, and the way to answer."""
 
     rank: int
-    """0 .. world_size - 1."""
+    """The rank's number, 0 .. world_size - 1."""
     world_size: int
-    """Ranks in the group."""
+    """The number of ranks in the group."""
     rendezvous: str
-    """Where the ranks meet, as torch's `init_method`."""
+    """The place where the ranks meet, as torch's `init_method`."""
 
     def job(self, kind: type[T]) -> T:
-        """What every rank of the group is given, as a `kind`. Raises BadData where it is something else."""
+        """The job of every rank of the group, as a `kind`. Raises BadData where it is something else."""
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
 
     def report(self, report: RankReport) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from liveavatar_core.errors import BadInput
 from suites.harness.messages import RankReport
@@ -37,11 +37,8 @@ from suites.harness.processes.failures import (
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
-from suites.harness.processes.link import Command, Done, decoded, encoded
+from suites.harness.processes.link import Done, Message, RankCommand, decoded, encoded
 from suites.harness.processes.rank_handle import Rank
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
 
@@ -52,36 +49,36 @@ CAUSE_SECONDS = 20.0
 """The same, as long as all that is seen are ranks that lost a peer: something else started it. A killed process that
 held much memory takes seconds to end."""
 TERMINATE_SECONDS = 1.0
-"""Between SIGTERM and SIGKILL."""
+"""Seconds between SIGTERM and SIGKILL."""
 KILL_SECONDS = 30.0
 """How long the kernel may take to end a killed process (a card's driver has to let go of it)."""
 STACKS_SECONDS = 5.0
-"""For hung ranks to write their stacks into their logs; one that is stopped never does."""
+"""Seconds for hung ranks to write their stacks into their logs; one that is stopped never does."""
 QUIET_SECONDS = 0.3
 """A log that stands still for so long, after a rank was asked for its stacks, has them whole."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """What to run in each rank."""
+    """A target to run in each rank of a group, with what it is given and the bounds of its time."""
 
     target: str
-    """`package.module:function`, found in the rank's process and called with a Link."""
-    given: DataclassInstance = Done()
-    """What every rank is given; targets read it with `link.job(kind)`."""
+    """The function, as `package.module:function`, found in the rank's process and called with a Link."""
+    given: Message = Done()
+    """The dataclass that every rank is given; targets read it with `link.job(kind)`."""
     world_size: int
-    """Ranks, a process each."""
+    """The number of ranks, a process each."""
     env: tuple[Mapping[str, str], ...] = ()
     """Environment variables of each rank, beyond the parent's; empty, or one mapping a rank.
     OMP_NUM_THREADS is a fair share of the cores where neither sets it."""
     rank_names: tuple[str, ...] = ()
-    """What reports call each rank, such as `decode`; empty, or one a rank."""
+    """The ranks' names in reports, such as `decode`; empty, or one a rank."""
     start_seconds: float = 600
-    """For all ranks to start and import their target."""
+    """Seconds for all ranks to start and import their target."""
     command_seconds: float = 1800
-    """For all ranks to answer a command, unless the command says otherwise."""
+    """Seconds for all ranks to answer a command, unless the command says otherwise."""
     stop_seconds: float = 120
-    """For all ranks to end once there are no more commands."""
+    """Seconds for all ranks to end once there are no more commands."""
     preload: tuple[str, ...] = ("torch",)
     """Modules imported once for all groups. They may neither start threads nor use a card when imported."""
     warm_up: str = ""
@@ -135,7 +132,7 @@ class RankGroup:
         return [rank.process.pid for rank in self._ranks]
 
     def command(
-        self, name: str, argument: DataclassInstance | None = None, *, answer: type[T], seconds: float | None = None
+        self, name: str, argument: Message | None = None, *, answer: type[T], seconds: float | None = None
     ) -> list[T]:
         """Send a command to all ranks; their answers in order of rank.
 
@@ -155,7 +152,7 @@ class RankGroup:
         allowed = self._job.command_seconds if seconds is None else seconds
         with self._ending_on_error():
             for rank in self._ranks:
-                rank.send(Command(name=name, argument=encoded(argument) if argument is not None else ""))
+                rank.send(RankCommand(name=name, argument=encoded(argument) if argument is not None else ""))
             if not self._gather(lambda rank: rank.reply is not None, time.monotonic() + allowed):
                 raise self._hang([rank for rank in self._ranks if rank.reply is None], allowed)
             return [decoded(answer, rank.reply or "", f"rank {rank.index}, {name!r}") for rank in self._ranks]
@@ -284,7 +281,7 @@ def _sizes(ranks: list[Rank]) -> dict[int, int]:
 
 
 def _await_stacks(ranks: list[Rank], before: dict[int, int]) -> None:
-    """Until every log has grown from its size `before` and none grows any more."""
+    """Wait until every log has grown from its size `before` and none grows any more."""
     deadline, seen = time.monotonic() + STACKS_SECONDS, before
     while time.monotonic() < deadline:
         time.sleep(QUIET_SECONDS)

@@ -10,11 +10,11 @@ from typing import Any
 from suites.harness.messages import RankReport
 from suites.harness.processes.child_link import RankSpec
 from suites.harness.processes.fork_client import RankProcess
-from suites.harness.processes.link import Command, ErrorReport, decoded
+from suites.harness.processes.link import ErrorReport, RankCommand, decoded
 
 
 class Rank:
-    """What the parent knows of one rank."""
+    """The parent's view of one rank: its process, its log, its last words."""
 
     def __init__(self, index: int, name: str, process: RankProcess, log: Path) -> None:
         """`log`: file with the rank's output."""
@@ -34,7 +34,7 @@ class Rank:
         return self.failed_at is not None
 
     def waitables(self) -> list[Any]:
-        """What becomes ready when there is news of this rank."""
+        """All that becomes ready when there is news of this rank."""
         channel = [self.process.connection] if self.connected else []
         return channel + ([] if self.process.ended else [self.process.status])
 
@@ -66,7 +66,7 @@ class Rank:
         else:
             self.error = decoded(ErrorReport, text, where)
 
-    def send(self, message: RankSpec | Command | None) -> None:
+    def send(self, message: RankSpec | RankCommand | None) -> None:
         """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
         self.reply, self.last_report_at = None, time.monotonic()
         with contextlib.suppress(OSError):

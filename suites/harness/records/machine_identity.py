@@ -15,11 +15,11 @@ IDENTITY = (
     *("card", "cards", "card_memory_bytes", "imitated_card", "imitated_cards", "driver", "cuda", "torch"),
     *("link", "allocator", "attention_backend"),
 )
-"""What makes two machines one: all of it, exactly."""
+"""The fields that make two machines one: all of them, exactly."""
 
 
 def machine_identity(record: RunRecord) -> dict[str, Any]:
-    """What two runs must have in common for their numbers to be compared.
+    """The facts that two runs must have in common for their numbers to be compared.
 
     A simulation is decided by its cards, a miniature by its tier. There torch is provenance, so that another
     version shows up as a change of numbers and not as a new machine.
@@ -44,7 +44,7 @@ def machine_profile_name(identity: dict[str, Any]) -> str:
 
 
 def usable_gib(identity: dict[str, Any]) -> float | None:
-    """What tensors may take of a card of that machine, in GiB; None: nothing is known of the card."""
+    """GiB that tensors may take of a card of that machine; None: nothing is known of the card."""
     name = str(identity.get("imitated_card") or identity.get("card"))
     card = find_card_by_driver_name(name)
     try:

@@ -27,7 +27,7 @@ class PhaseMemory:
     host_bytes: int | None = None
     """Host memory: of a tracker's tensors, or of the whole process where there is a card."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Field that is None: reason."""
+    """The reason why a field is None, by the field's name."""
 
     def __post_init__(self) -> None:
         _check_missing(self, ("allocated_bytes", "reserved_bytes", "device_used_bytes", "by_category"))
@@ -39,9 +39,9 @@ class MemoryTimeline:
 
     rank: int
     phases: tuple[Phase, ...]
-    """What the rank was doing."""
+    """The phase of the rank in each stretch."""
     starts: tuple[int, ...]
-    """Where each stretch lies on the axis."""
+    """The place of each stretch on the axis."""
     bytes_by_category: dict[str, tuple[int, ...]]
     """Bytes held, by category; of a real card what is allocated, and what its allocator keeps beyond that."""
     axis: Literal["allocations", "milliseconds"] = "allocations"
@@ -58,33 +58,33 @@ class Timing:
     """Seconds of wall clock. What could not be measured is None and named in `missing`."""
 
     load_seconds: float | None = None
-    """From starting the first process until every rank has its weights in place."""
+    """Seconds from starting the first process until every rank has its weights in place."""
     first_frame_seconds: float | None = None
-    """From the request to the first decoded frame, weights in place."""
+    """Seconds from the request to the first decoded frame, weights in place."""
     clip_seconds: tuple[float, ...] = ()
-    """Each measured clip, end to end: conditioning of that clip, denoising, decoding."""
+    """Seconds of each measured clip, end to end: conditioning of that clip, denoising, decoding."""
     predicted_seconds_per_clip: float | None = None
-    """Of one more clip, once caches are full: from operations, traffic and the data sheet, nothing overlapping."""
+    """Seconds of one more clip, once caches are full: from operations, traffic and the data sheet, none overlapping."""
     predicted_first_clip_seconds: float | None = None
-    """The same of the first clip, whose caches are not full, and in which the decoder begins."""
+    """Seconds of the first clip, whose caches are not full, and in which the decoder begins."""
     communication_share: float | None = None
     """Part of these seconds spent in collectives, 0 to 1."""
     least_predicted_seconds_per_clip: float | None = None
-    """The same with gathers of weights hidden behind kernels, as far as there are any: the truth lies between."""
+    """Predicted seconds with gathers of weights hidden behind kernels, as far as there are any."""
     least_communication_share: float | None = None
     """Part of those seconds spent in collectives that nothing hides."""
     comparable: bool = False
     """Whether measured seconds may be compared with a baseline: false where cards are imitated."""
     missing: dict[str, str] = field(default_factory=dict)
-    """Field that is None or empty: reason."""
+    """The reason why a field is None or empty, by the field's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedSettings:
-    """What one rank was seen to do: counted and looked up while it works, never copied from its recipe."""
+    """Proof of what one rank did: counted and looked up while it works, never copied from its recipe."""
 
     rank: int
-    """Which."""
+    """The rank's number."""
     transformer_forwards: dict[str, int]
     """Forwards of the transformer by kind: prefill, denoise."""
     parameter_bytes: dict[str, dict[str, int]]
@@ -92,10 +92,18 @@ class ObservedSettings:
     kv_caches: tuple[str, ...]
     """Types and places that KV caches were seen in."""
 
+    def bytes_of(self, part: str, *, dtype: str | None = None, place: str | None = None) -> int:
+        """Bytes of weights of a part of the model, of that type and in that place where they are given."""
+        found = 0
+        for kind, size in self.parameter_bytes.get(part, {}).items():
+            its_dtype, its_place = kind.split()
+            found += size if dtype in (None, its_dtype) and place in (None, its_place) else 0
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardConditions:
-    """What held the cards of a run back, as NVML tells."""
+    """Conditions that held the cards of a run back, as NVML tells."""
 
     slowed_by: tuple[str, ...] = ()
     """Reasons for lower clocks that were seen: power cap, hardware thermal slowdown, ..."""

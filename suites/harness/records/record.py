@@ -14,6 +14,7 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
+from liveavatar_core.outputs import not_a_file
 from suites.harness.records.measurements import (
     CardConditions,
     MemoryTimeline,
@@ -35,10 +36,10 @@ Outcome = Literal["pass", "oom", "host-oom", "unsupported", "hang", "crash", "in
 
 @dataclass(frozen=True, kw_only=True)
 class DeclaredRecipe:
-    """What was asked for."""
+    """The declared inputs of a run, and their hash."""
 
     name: str
-    """How people call it."""
+    """The recipe's name, as people call it."""
     hash: str
     """Eight hex digits over the declared inputs."""
     declared: dict[str, Any]
@@ -65,7 +66,7 @@ class MachineProfile:
     imitated_card: str | None = None
     """The card (of cards.toml) whose usable memory was imposed, where it is not `card` itself."""
     imitated_cards: int | None = None
-    """How many of it."""
+    """The number of imitated cards."""
     driver: str | None = None
     """Version of the card's driver."""
     cuda: str | None = None
@@ -73,13 +74,13 @@ class MachineProfile:
     torch: str | None = None
     """Version of torch."""
     link: str | None = None
-    """Between cards: nvlink4, pcie4, …; `shm` for processes that share a card or have none."""
+    """The link between cards: nvlink4, pcie4, …; `shm` for processes that share a card or have none."""
     allocator: str | None = None
     """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `tracker` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
     cpu_kernels: str | None = None
-    """Where no card computes: what bfloat16 is multiplied in, `native` or `float32, rounded` (core's cpu_kernels)."""
+    """The arithmetic of bfloat16 where no card computes: `native` or `float32, rounded` (core's cpu_kernels)."""
     host_cpu: str | None = None
     """Model of the processor."""
     host_cores: int | None = None
@@ -91,13 +92,13 @@ class Failure:
     """Why a run ended that neither passed nor ran out of a card's memory."""
 
     message: str
-    """One line."""
+    """The failure in one line."""
     rank: int | None = None
     """The rank that failed first, where it is known."""
     phase: Phase | None = None
-    """What it was doing, where that is known."""
+    """The phase that the rank was in, where that is known."""
     next_step: str = "read the rank's output in the report directory"
-    """What to do about it."""
+    """The command or change to try."""
     detail: str = ""
     """The end of the rank's output."""
 
@@ -115,14 +116,14 @@ class RunRecord:
     """Whether any of it was imitated: true for all modes but physical."""
     machine: MachineProfile
     limit_bytes: int | None
-    """What a card might hold in this run; None: nothing was imposed and the card's own size was not read."""
+    """Bytes that a card might hold in this run; None: nothing was imposed and the card's size was not read."""
     outcome: Outcome
     out_of_memory: MemoryShortage | None = None
-    """With outcome oom: the first rank whose card was too small."""
+    """The shortage of the first rank whose card was too small; with outcome oom, and only with it."""
     ranks_out_of_memory: tuple[int, ...] = ()
-    """With outcome oom: every rank that ran out within the same moment, that one first."""
+    """Every rank that ran out within the same moment, that first one first; empty without outcome oom."""
     failure: Failure | None = None
-    """With every outcome but pass and oom."""
+    """The failure; with every outcome but pass and oom."""
     expected_phases: dict[str, tuple[Phase, ...]]
     """Phases of which each rank must have a reading if the run passes, by the rank's number: a missing rank shows."""
     memory: tuple[PhaseMemory, ...]
@@ -130,17 +131,17 @@ class RunRecord:
     """To be drawn; not every run has them."""
     timing: Timing = Timing()
     observed: tuple[ObservedSettings, ...] = ()
-    """What ranks were seen to do; of those that ended before there was anything to see, nothing."""
+    """The settings that ranks were seen to use; none of those that ended before there was anything to see."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
-    """Of a simulation: which ranks were executed, for which others."""
+    """The ranks that a simulation executed, and those that they stand for."""
     card_conditions: CardConditions = CardConditions()
-    """What held cards back; nothing where there are none."""
+    """The conditions that held cards back; empty where there are no cards."""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
     quality_missing: dict[str, str] = field(default_factory=dict)
     """Quality metrics that have no number in this run, and why."""
     commit: str | None = None
-    """Of the working tree; ends in `+` where that had changes."""
+    """The commit of the working tree; ends in `+` where that had changes."""
     date: date
     run: str = "local"
     """Who ran it: local, or the name of the CI run."""
@@ -177,7 +178,7 @@ class RunRecord:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadData(f"{where}: {error}", "run the case again") from error
         return strict.build(cls, data, where)
 
@@ -208,9 +209,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8); after a failure or a power cut it is the old file or the new, whole.
 
     Raises:
-        BadData: the folder cannot be written.
+        BadData: the folder cannot be written, or `path` is a device, a folder or a socket.
     """
     temporary = None
+    what = not_a_file(path)
+    if what is not None:
+        raise BadData(f"{path} is {what}, not a file", "choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

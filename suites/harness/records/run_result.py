@@ -15,24 +15,24 @@ from suites.harness.records.record import Failure, Outcome
 
 @dataclass(frozen=True, kw_only=True)
 class RunResult:
-    """What a hardware mode makes of its ranks."""
+    """How a run ended, as its hardware mode makes it out from what its ranks told."""
 
     outcome: Outcome
-    """pass, oom, or what kind of failure."""
+    """The outcome: pass, oom, or what kind of failure."""
     reports: tuple[RankReport, ...] = ()
-    """Of every rank that told anything; of a simulation for every rank that is stood for."""
+    """The reports of every rank that told anything; of a simulation those of every rank that is stood for."""
     shortage: MemoryShortage | None = None
-    """With outcome oom: the first rank's."""
+    """The first rank's shortage, with outcome oom."""
     ranks_out_of_memory: tuple[int, ...] = ()
-    """With outcome oom: every rank that ran out, that one first."""
+    """Every rank that ran out, that one first, with outcome oom."""
     failure: Failure | None = None
-    """With every outcome but pass and oom."""
+    """The failure, with every outcome but pass and oom."""
     timing: Timing = Timing()
     """Seconds, measured or predicted."""
     quality: Quality = field(default_factory=lambda: Quality(values={}, missing={}))
-    """Of the film; nothing where there is none."""
+    """The quality of the film; empty where there is none."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
-    """Of a simulation: which ranks were executed."""
+    """The ranks that a simulation executed."""
 
 
 def failed_result(error: GroupError, reports: tuple[RankReport, ...] = ()) -> RunResult:

@@ -21,7 +21,7 @@ from suites.harness.verdicts.verdict import Verdict, worst
 
 STYLE = Path(__file__).with_name("report.css")
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; media-src data:"
-"""What a browser may do for this page: show what is in it. Nothing is fetched, nothing runs."""
+"""The rights of the page in a browser: to show what is in it. Nothing is fetched, nothing runs."""
 
 
 def write_html(
@@ -75,7 +75,7 @@ def _header(
 
 
 def _verdict(results: Sequence[Result]) -> Markup:
-    """What the session says, in a sentence."""
+    """The session's verdict in a sentence."""
     failing = [result for result in results if result.judgement.failing]
     if not results:
         return tag("h1", "Nothing ran", class_="none")
@@ -162,7 +162,7 @@ def _context(
     history: Sequence[RunRecord],
     settings: Settings,
 ) -> Context:
-    """What the page knows of a run beside its record."""
+    """All that the page knows of a run beside its record."""
     expected = next((case.expect for case in tier.cases if case.name == record.case), None) if tier else None
     baselines = _baselines(record, settings)
     return Context(

@@ -23,7 +23,7 @@ SHORTAGE = 30.0
 
 @dataclass(frozen=True, kw_only=True)
 class Scale:
-    """From allocations (or milliseconds) and bytes to the drawing."""
+    """The mapping from allocations (or milliseconds) and bytes to the drawing."""
 
     first: int
     last: int
@@ -31,7 +31,7 @@ class Scale:
     right: float
 
     def x(self, position: float) -> float:
-        """Where a moment lies."""
+        """The place of a moment, from the left."""
         return LEFT + (position - self.first) / max(self.last - self.first, 1) * (self.right - LEFT)
 
     def y(self, size: float) -> float:
@@ -169,7 +169,7 @@ def _areas(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Ma
 
 
 COLOURED = (*CATEGORIES, "allocated", "cached")
-"""What has a colour of its own, in the order of stacking: a tracker's categories, or what a real allocator tells."""
+"""The quantities with a colour of their own, in the order of stacking: a tracker's categories, or an allocator's."""
 
 
 def _order(name: str) -> int:
@@ -222,7 +222,7 @@ def _limit(record: RunRecord, limit: int, scale: Scale) -> Iterator[Markup]:
 
 
 def _shortage(record: RunRecord, held: int, requested: int, scale: Scale) -> Iterator[Markup]:
-    """What was asked for, standing on what was held: it pokes through the limit."""
+    """The request that failed, standing on what was held: it pokes through the limit."""
     left, top, bottom = scale.right + 4, scale.y(held + requested), scale.y(held)
     size = size_text(record, requested)
     yield tag(

@@ -40,35 +40,35 @@ class KnownRemedy:
     """A case of a tier that fits, without a run of it."""
 
     case: str
-    """Its name."""
+    """The case's name."""
     because: str
     """The arithmetic behind it."""
     declared: dict[str, Any]
-    """Its inputs, as records have them."""
+    """The declared inputs, as records have them."""
     baseline: CaseBaseline | None
     """Reviewed numbers of an earlier run on such a machine."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What belongs to a run without being in its record."""
+    """All that belongs to a run without being in its record."""
 
     expected: Expectation | None
-    """What its tier says; None: the tier is not known here."""
+    """The ending that its tier says; None: the tier is not known here."""
     baseline: CaseBaseline | None
     """The reviewed numbers."""
     others: Sequence[Result]
     """Every run of the session."""
     known: Sequence[KnownRemedy]
-    """What is said to fit on the tier's cards and took no part in the session."""
+    """The remedies that are said to fit on the tier's cards and took no part in the session."""
     history: Sequence[RunRecord]
     """Runs of this series, oldest first, this one last."""
     folder: Path
-    """Where the run left its files."""
+    """The folder in which the run left its files."""
 
 
 def folder_of(report_dir: Path, record: RunRecord) -> Path:
-    """Where a run's video and logs lie."""
+    """The folder of a run's video and logs."""
     return report_dir / "runs" / run_name(record.tier, record.case, record.hardware)
 
 
@@ -148,7 +148,7 @@ def notice(text: str) -> Markup:
 
 
 def _remedies(record: RunRecord, context: Context) -> Markup | None:
-    """What was run on these cards and fits, what is known to; and how to look for more."""
+    """The layouts that ran on these cards and fit, those that are known to; and how to look for more."""
     if record.outcome != "oom":
         return None
     fitting = [
@@ -182,7 +182,7 @@ def _command(words: str, command: str) -> Markup:
 
 
 def _remedy(failing: RunRecord, fitting: RunRecord) -> str:
-    """Of a run of this session."""
+    """A remedy that ran in this session."""
     predicted = fitting.timing.predicted_seconds_per_clip
     seconds = f", {predicted:.1f} s a clip predicted" if predicted is not None else ""
     changed = changes(failing.recipe.declared, fitting.recipe.declared)
@@ -190,7 +190,7 @@ def _remedy(failing: RunRecord, fitting: RunRecord) -> str:
 
 
 def _known(failing: RunRecord, known: KnownRemedy) -> str:
-    """Of its baseline; without one, the arithmetic alone."""
+    """A remedy from its baseline; without one, the arithmetic alone."""
     reviewed = known.baseline.metrics if known.baseline else {}
     peak, predicted = reviewed.get("peak_vram_gib"), reviewed.get(PREDICTED)
     size = size_text(failing, round(peak.value * GIB)) + " a card (reviewed baseline)" if peak else "not run here"

@@ -12,7 +12,7 @@ from suites.harness.verdicts.stats import summarise
 
 WIDTH, HEIGHT, SIDE = 360.0, 74.0, 14.0
 Position = Callable[[float], float]
-"""Where seconds lie in a drawing."""
+"""A function from seconds to a place in the drawing."""
 MEASURED, PREDICTED = "seconds_per_clip", "predicted_seconds_per_clip"
 
 
@@ -50,14 +50,14 @@ def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Ma
 
 
 def _band(record: RunRecord, baseline: CaseBaseline | None) -> tuple[float, float] | None:
-    """What the baseline allows of the number that is gated in this mode."""
+    """The band that the baseline allows for the number that is gated in this mode."""
     gated = MEASURED if record.timing.comparable else PREDICTED
     metric = baseline.metrics.get(gated) if baseline else None
     return allowed(metric) if metric else None
 
 
 def allowed(metric: MetricBaseline) -> tuple[float, float]:
-    """From where to where a metric may move."""
+    """The lowest and the highest value that a metric may have."""
     either_way = max(metric.rel * abs(metric.value), metric.abs)
     return metric.value - either_way, metric.value + either_way
 

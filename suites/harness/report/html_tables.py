@@ -36,7 +36,7 @@ def _plain(value: object) -> str:
 
 
 def environment(record: RunRecord) -> Markup:
-    """On what the run stood, and what it ran."""
+    """A table of what the run stood on, and what it ran."""
     machine = [(name.replace("_", " "), value) for name, value in asdict(record.machine).items()]
     run = [("recipe", f"{record.recipe.name} ({record.recipe.hash})"), ("commit", record.commit)]
     return pairs([*run, ("date", record.date.isoformat()), ("run", record.run), *machine])
@@ -86,7 +86,7 @@ def _seconds(predicted: RunRecord, measured: RunRecord) -> Iterator[tuple[str, .
 
 
 def changes(failing: dict[str, Any], fitting: dict[str, Any]) -> list[str]:
-    """What the inputs of a run that fits declare otherwise, `name = value`."""
+    """The inputs that a run that fits declares otherwise, `name = value` each."""
     before, after = _flat(failing), _flat(fitting)
     return [f"{name} = {_plain(after[name])}" for name in sorted(after) if after[name] != before.get(name)]
 

@@ -39,7 +39,7 @@ def _voice(recipe: Recipe) -> Samples:
 
 
 def count_clips(recipe: Recipe, inputs: Inputs) -> int:
-    """How many clips there will be: what was asked for, or what the voice lasts for."""
+    """The number of clips that there will be: as many as asked for, or as the voice lasts for."""
     return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 

@@ -61,7 +61,7 @@ class TrackerProbe:
         """Once there is a system to look at."""
 
     def report(self, phase: str | None = None) -> RankReport:
-        """What is known so far, in `phase`; in the last one that the tracker saw, by default."""
+        """Everything known so far, in `phase`; by default in the last one that the tracker saw."""
         return RankReport(
             phase=cast(Phase, phase or next(reversed(self.tracker.peaks), "load")),
             memory=phase_memory(self._rank, self.tracker.peaks),

@@ -38,7 +38,7 @@ def frozen_frames_share(film: Sketch) -> float:
 
 
 def _in_a_row(repeats_N: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Those of `repeats_N` that belong to a freeze."""
+    """The repeats of `repeats_N` that belong to a freeze."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], repeats_N, [False]]).astype(int)))
     kept = np.zeros_like(repeats_N)
     for first, end in edges.reshape(-1, 2):

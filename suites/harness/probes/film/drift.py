@@ -49,7 +49,7 @@ def identity_drift_per_clip(film: Sketch, clip_frames: int) -> float:
 
 
 def _contours(small_Nhw: np.ndarray) -> Floats:
-    """Of the mean picture of a clip, as a vector of length 1."""
+    """The contours of a clip's mean picture, as a vector of length 1."""
     down, right = np.gradient(small_Nhw.mean(axis=0, dtype=np.float64))
     strength, turn = np.hypot(down, right), np.arctan2(down, right) % np.pi
     direction = np.minimum((turn / np.pi * DIRECTIONS).astype(int), DIRECTIONS - 1)

@@ -21,14 +21,14 @@ from suites.harness.probes.film.sketch import Pixels
 
 @dataclass(frozen=True, kw_only=True)
 class Film:
-    """What was made."""
+    """Frames and sound of one video; its latents too, where they were kept."""
 
     frames: Iterable[Pixels]
     """Each uint8 [H, W, 3], 25 a second. As one array [N, H, W, 3] where it is compared with another film."""
     sound: Sound | None = None
     """Samples at 16 kHz, mono, from the moment of the first frame; None: the film has none."""
     latents: NDArray[np.float32] | None = None
-    """Of all blocks, where they were kept."""
+    """The latents of all blocks, where they were kept; else None."""
     nan_blocks: int | None = None
     """Blocks with a latent value that is not finite; None: nobody looked."""
 
@@ -39,7 +39,7 @@ def read_film(path: Path, nan_blocks: int | None = None) -> Film:
 
 
 def read_kept(path: Path) -> Film:
-    """What the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
+    """The film that the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
     arrays = load_file(path)
     return Film(frames=arrays["frames"], latents=arrays["latents"])
 
@@ -72,6 +72,6 @@ def _seconds(ticks: int | None, tick: Fraction | None) -> float:
 
 
 def _placed(samples: NDArray, late: float, lasts: float) -> Sound:
-    """From the first frame on, without what the coder filled its last block with."""
+    """The sound from the first frame on, without what the coder filled its last block with."""
     samples = samples[: round(lasts * AUDIO_SAMPLES_PER_SECOND)]
     return np.pad(samples, (round(late * AUDIO_SAMPLES_PER_SECOND), 0)).astype(np.float32)

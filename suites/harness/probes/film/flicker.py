@@ -29,7 +29,7 @@ def flicker_levels(film: Sketch, clip_frames: int) -> float:
 
 
 def _counts(film: Sketch, clip_frames: int) -> np.ndarray:
-    """For each three frames that follow each other, whether they count."""
+    """Whether each three frames that follow each other count."""
     frame = np.arange(film.frames)
     meets = (frame % clip_frames == 0) | (frame < FIRST_FRAMES + 1)
     bad = black_N(film)

@@ -12,11 +12,11 @@ from suites.harness.probes.film.errors import NotMeasured
 from suites.harness.probes.film.sketch import Floats, Sketch
 
 FLOOR_LEVELS = 0.25
-"""What any two frames may differ by: in a still picture noise is no jump."""
+"""Levels that any two frames may differ by: in a still picture noise is no jump."""
 LIVELY = 0.9
 """The share of frames that change by less than what a jump is measured against."""
 FIRST_FRAMES = 4
-"""What the first latent frame makes: where the portrait ends and the film begins."""
+"""The number of frames that the first latent frame makes: there the portrait ends and the film begins."""
 
 
 def first_frame_jump_ratio(film: Sketch) -> float:
@@ -41,7 +41,7 @@ def clip_jump_ratio(film: Sketch, clip_frames: int) -> float:
 
 
 def _changes(film: Sketch) -> Floats:
-    """Between neighbours, over tiles; none where one of the two is black, which has a metric of its own."""
+    """Changes between neighbouring frames, over tiles; none where one is black, which has a metric of its own."""
     changes = np.abs(np.diff(film.tiles_NRC3, axis=0)).mean(axis=(1, 2, 3))
     black = black_N(film)
     changes[black[1:] | black[:-1]] = 0

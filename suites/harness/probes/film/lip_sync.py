@@ -23,11 +23,11 @@ MOST_LAG_FRAMES = 12
 LEAST_FRAMES = 36
 """Fewer overlap too little when they are shifted."""
 SWAY_FRAMES = 13
-"""Half a second: what is slower than this is the head's sway, or the sentence's melody."""
+"""Frames of half a second: what is slower than this is the head's sway, or the sentence's melody."""
 CHANCE = 4.2
 """Over the root of the frames: what the best of so many shifts correlates by where nothing belongs together."""
 MOUTH = (0.45, 0.95, 0.2, 0.8)
-"""Where a mouth is looked for: from and to as parts of the height, then of the width."""
+"""The region in which a mouth is looked for: from and to as parts of the height, then of the width."""
 MOUTH_SIZE = (0.14, 0.25)
 """Height and width of the region, as parts of the picture's."""
 SILENT = 1e-4
@@ -47,7 +47,7 @@ class LipSync:
     strength: float
     """The correlation at that lag, -1 to 1."""
     frames: int
-    """Of how many."""
+    """The number of frames that were compared."""
 
     @property
     def lag_ms(self) -> float:
@@ -85,7 +85,7 @@ def _shown(film: Sketch) -> Pixels:
 
 
 def loudness(sound: Sound, count: int) -> Floats:
-    """Of the 40 ms around the moment of each of `count` frames; a root of it, as ears are not linear."""
+    """Loudness in the 40 ms around the moment of each of `count` frames; a root of it, as ears are not linear."""
     size = AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
     around = np.pad(sound.astype(np.float64), (size // 2, 0))[: count * size]
     rms = np.sqrt((around.reshape(count, size) ** 2).mean(axis=1))
@@ -118,14 +118,14 @@ def find_mouth(small_Nhw: Pixels) -> Region:
 
 
 def _quick(values_NP: np.ndarray) -> np.ndarray:
-    """Less the mean of the frames around each: what changes within half a second."""
+    """The values less the mean of the frames around each: what changes within half a second."""
     padded = np.pad(values_NP.astype(np.float64), ((SWAY_FRAMES // 2 + 1, SWAY_FRAMES // 2), (0, 0)), mode="edge")
     sums = padded.cumsum(axis=0)
     return values_NP - (sums[SWAY_FRAMES:] - sums[:-SWAY_FRAMES]) / SWAY_FRAMES
 
 
 def _beside(values: list[float], peak: int) -> float:
-    """Where, beside the highest of `values`, the parabola through it and its neighbours is highest; -0.5 to 0.5."""
+    """The place of a parabola's peak beside the highest of `values`, -0.5 to 0.5."""
     if not 0 < peak < len(values) - 1:
         return 0.0
     before, after = values[peak] - values[peak - 1], values[peak] - values[peak + 1]

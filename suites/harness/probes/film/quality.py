@@ -31,12 +31,12 @@ Measure = Callable[[], float]
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """What could be measured, and what not. Names carry the unit."""
+    """The metrics of a film that could be measured, and those that could not. Names carry the unit."""
 
     values: dict[str, float]
-    """Metric: number."""
+    """The number of each metric, by its name."""
     missing: dict[str, str]
-    """Metric: why there is no number."""
+    """The reason why a metric has no number, by its name."""
 
     def __or__(self, other: Quality) -> Quality:
         return Quality(values=self.values | other.values, missing=self.missing | other.missing)
@@ -100,7 +100,7 @@ def _measures(film: Film, clip_frames: int, mouth: Region | None) -> Iterator[tu
 
 
 def picture_beyond_sound_ms(frames: int, sound: Sound | None) -> float:
-    """By how much the picture lasts longer than the sound; less than 0: shorter."""
+    """Milliseconds that the picture lasts longer than the sound; less than 0: shorter."""
     if sound is None:
         raise NotMeasured("the film has no sound")
     return 1000 * (frames / FRAMES_PER_SECOND - len(sound) / AUDIO_SAMPLES_PER_SECOND)
@@ -119,7 +119,7 @@ def _latent_cosine(film: Film, reference: Film) -> float:
 
 
 def _enlarged(frames_NHW3: Pixels, shape: tuple[int, ...]) -> Pixels:
-    """As a player shows a film of lower resolution: bicubic. Frames of that size, or larger ones, as they are."""
+    """Frames enlarged as a player shows a smaller film (bicubic); those as large, or larger, as they are."""
     height, width = shape[1:3]
     if frames_NHW3.shape[1] >= height and frames_NHW3.shape[2] >= width:
         return frames_NHW3

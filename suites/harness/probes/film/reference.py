@@ -8,7 +8,7 @@ from suites.harness.probes.film.errors import NotMeasured
 from suites.harness.probes.film.sketch import LUMA, Floats, Pixels
 
 MOST_DB = 100.0
-"""For films that are equal to the last bit, whose ratio to noise has no end."""
+"""The decibels of films that are equal to the last bit, whose ratio to noise has no end."""
 WINDOW = 8
 """Pixels of a side of the squares that structure is compared in."""
 
@@ -51,7 +51,7 @@ def _ssim(first_HW: Floats, second_HW: Floats) -> float:
 
 
 def _means(picture_HW: np.ndarray) -> np.ndarray:
-    """Of every square, by sums over rows and columns."""
+    """The mean of every square, by sums over rows and columns."""
     sums = np.pad(picture_HW.astype(np.float64), ((1, 0), (1, 0))).cumsum(axis=0).cumsum(axis=1)
     squares = sums[WINDOW:, WINDOW:] - sums[:-WINDOW, WINDOW:] - sums[WINDOW:, :-WINDOW] + sums[:-WINDOW, :-WINDOW]
     return squares / WINDOW**2

@@ -31,7 +31,7 @@ class Sketch:
     tiles_NRC3: Floats
     """Mean colour of each tile."""
     small_Nhw: Pixels
-    """Brightness."""
+    """Brightness of the small picture."""
     change_levels_N: Floats
     """Mean difference from the frame before over all pixels; 0 for the first frame."""
     spread_levels_N: Floats
@@ -41,17 +41,17 @@ class Sketch:
 
     @property
     def frames(self) -> int:
-        """How many."""
+        """The number of frames."""
         return len(self.tiles_NRC3)
 
     @property
     def brightness_NRC(self) -> Floats:
-        """Of each tile."""
+        """Brightness of each tile."""
         return self.tiles_NRC3 @ LUMA
 
 
 def sketch(frames: Iterable[Pixels]) -> Sketch:
-    """What the metrics keep of `frames`, each uint8 [H, W, 3]. Raises NotMeasured where there is none."""
+    """Reduce `frames`, each uint8 [H, W, 3], to what the metrics need. Raises NotMeasured where there is none."""
     tiles, small, changes, spreads, details = [], [], [], [], []
     before: Floats | None = None
     for frame in frames:
@@ -89,7 +89,7 @@ def _small(luma_HW: Floats) -> Pixels:
 
 
 NO_CONTRAST_LEVELS = 2.0
-"""Below this spread there is nothing that could be sharp."""
+"""The spread of brightness below which there is nothing that could be sharp."""
 
 
 def _detail(luma_HW: Floats) -> float:

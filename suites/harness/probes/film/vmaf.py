@@ -20,7 +20,7 @@ from suites.harness.probes.film.sketch import Pixels
 
 PROGRAM = "LIVEAVATAR_VMAF"
 LEAST_PIXELS = 192
-"""Of the shorter side: smaller films are enlarged, as the model looks for detail at several scales."""
+"""Pixels of the shorter side: smaller films are enlarged, as the model looks for detail at several scales."""
 
 
 def vmaf_score(frames_NHW3: Pixels, reference_NHW3: Pixels, environment: Mapping[str, str] = os.environ) -> float:
@@ -55,7 +55,7 @@ def _run(program: str, films: list[str], size: tuple[int, ...], folder: Path) ->
 
 
 def _why(error: Exception) -> str:
-    """In a line."""
+    """The program's own last words, in a line."""
     if not isinstance(error, subprocess.CalledProcessError):
         return str(error)
     said = error.stderr.strip().splitlines()
