@@ -39,6 +39,10 @@ MOST_RANK = 5120
 MOST_SEED = 2**63 - 1 - MOST_CLIPS
 """Seeds of all clips are whole numbers of 63 bits."""
 
+AUDIO_MARGIN_SECONDS = 5
+"""Of an audio window on each side: heard by what lies between, and given up."""
+SHORTEST_AUDIO_WINDOW_SECONDS = 4 * AUDIO_MARGIN_SECONDS
+
 Dtype = Literal["float32", "bfloat16"]
 
 _PER_PARAMETER = "give --shard per_parameter"
@@ -249,6 +253,9 @@ class Deployment:
     """The decode rank alone holds and runs the text encoder, and sends what it made to the others."""
     free_encoders: bool = False
     """Text and audio encoder are given up once they have worked; a second video takes loading them again."""
+    audio_window_seconds: int = 60
+    """A longer voice is cut to what the clips need and encoded in windows of this length, which overlap; 0: all of any
+    voice at once, as the original does."""
     reshard_after_forward: bool = True
     """False: what a unit gathered stays, so that it is gathered once a run."""
     offload_shards: bool = False
@@ -269,6 +276,12 @@ class Deployment:
         self._check_ranks()
         self._check_shards()
         self._check_quantized()
+        if self.audio_window_seconds and self.audio_window_seconds < SHORTEST_AUDIO_WINDOW_SECONDS:
+            raise InvalidRecipe(
+                f"audio_window_seconds {self.audio_window_seconds} is less than {SHORTEST_AUDIO_WINDOW_SECONDS}, half"
+                " of which overlaps",
+                f"give {SHORTEST_AUDIO_WINDOW_SECONDS} or more, or 0 to encode any voice at once",
+            )
 
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
