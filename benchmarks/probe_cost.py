@@ -101,10 +101,10 @@ def main() -> None:
     library, uuid, name = _library()
     recipe = miniature(named_recipe("single", 1))
     recipe = replace(recipe, clip=replace(recipe.clip, num_clip=1))
-    with open_avatar(recipe) as avatar:
-        inputs = simulated_inputs(recipe)
-        clip_cost(avatar, inputs)  # the first one warms caches up
-        costs = alternated(avatar, inputs, library, uuid, rounds)
+    avatar = open_avatar(recipe)
+    inputs = simulated_inputs(recipe)
+    clip_cost(avatar, inputs)  # the first one warms caches up
+    costs = alternated(avatar, inputs, library, uuid, rounds)
     bare, probed = ([statistics.median(column) for column in zip(*each, strict=True)] for each in costs)
     print(f"NVML: {name}, every {SAMPLE_SECONDS * 1000:.0f} ms; medians of {rounds} clips each")
     for unit, before, after in zip(("CPU s", "wall s"), bare, probed, strict=True):

@@ -23,7 +23,7 @@ MEASURED = ("physical", "partitioned")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedReading:
     """One rank in one phase of one case."""
 
     where: str
@@ -54,7 +54,7 @@ class Row:
 HEADER = f"{'GiB':<58}{'predicted':>10}{'measured':>10}{'reserved':>9}{'device':>9}{'error':>8}"
 
 
-def rows(records: list[RunRecord]) -> Iterator[Row]:
+def rows(records: list[RunRecord]) -> Iterator[ComparedReading]:
     """Every rank and phase that was both simulated and measured."""
     predicted = {(each.tier, each.case): each for each in records if each.hardware == "simulated"}
     for record in records:
@@ -63,7 +63,7 @@ def rows(records: list[RunRecord]) -> Iterator[Row]:
             yield from _rows_of(record, twin)
 
 
-def _rows_of(record: RunRecord, twin: RunRecord) -> Iterator[Row]:
+def _rows_of(record: RunRecord, twin: RunRecord) -> Iterator[ComparedReading]:
     expected = {(each.rank, each.phase): each for each in twin.memory}
     for each in record.memory:
         other = expected.get((each.rank, each.phase))
@@ -71,8 +71,8 @@ def _rows_of(record: RunRecord, twin: RunRecord) -> Iterator[Row]:
             yield _row(record, each, each.allocated_bytes, other.allocated_bytes)
 
 
-def _row(record: RunRecord, reading: PhaseMemory, measured: int, predicted: int) -> Row:
-    return Row(
+def _row(record: RunRecord, reading: PhaseMemory, measured: int, predicted: int) -> ComparedReading:
+    return ComparedReading(
         where=f"{record.tier}/{record.case} {record.hardware} rank {reading.rank} {reading.phase}",
         predicted=predicted,
         measured=measured,

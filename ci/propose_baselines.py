@@ -14,6 +14,7 @@ from pathlib import Path
 from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Tier, read_tiers
 from suites.harness.records.record import RunRecord, read_record
+from suites.harness.verdicts.applied_settings import unapplied
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
@@ -61,7 +62,7 @@ def proposed(record: RunRecord, old: CaseBaseline | None, listed: Collection[str
 
     `listed`: metrics of which the index says that they have a baseline.
     """
-    if own_findings(record):
+    if own_findings(record) or unapplied(record):
         return None
     verdicts = {finding.verdict for finding in compare(record, old, listed)}
     if verdicts == {Verdict.NEEDS_BASELINE}:

@@ -24,6 +24,21 @@ LATENT_FRAMES_PER_BLOCK = 3
 VIDEO_FRAMES_PER_LATENT = 4
 FRAMES_PER_BLOCK = LATENT_FRAMES_PER_BLOCK * VIDEO_FRAMES_PER_LATENT
 
+MOST_PIXELS = 3840 * 2160
+"""Of a frame. The model was trained at 0.3 million; beyond this the size is a slip of the keyboard."""
+MOST_FRAMES = 4800
+"""Of a clip: a hundred of the usual ones."""
+MOST_CLIPS = 100_000
+"""Two days of video."""
+MOST_STEPS = 1000
+"""Noise levels that the model was trained on."""
+MOST_CARDS = 1024
+"""Cards over which a model with 40 heads and 40 blocks could lie in any way."""
+MOST_RANK = 5120
+"""Of a LoRA: the width of the model, at which it is no longer low."""
+MOST_SEED = 2**63 - 1 - MOST_CLIPS
+"""Seeds of all clips are whole numbers of 63 bits."""
+
 Dtype = Literal["float32", "bfloat16"]
 
 _PER_PARAMETER = "give --shard per_parameter"
@@ -122,8 +137,13 @@ class ClipSpec:
 
     def __post_init__(self) -> None:
         _check_types(self)
-        if not re.fullmatch(r"[1-9]\d*\*[1-9]\d*", self.size):
+        if not re.fullmatch(r"[1-9][0-9]{0,9}\*[1-9][0-9]{0,9}", self.size):
             raise InvalidRecipe(f"size {self.size!r} is not two numbers", 'give --size "704*384"')
+        if self.max_area > MOST_PIXELS:
+            raise InvalidRecipe(
+                f"size {self.size} is {self.max_area} pixels; {MOST_PIXELS} (3840*2160) is the most",
+                'give --size "704*384"',
+            )
         if self.max_area < 64 * 64:
             raise InvalidRecipe(
                 f"size {self.size} is {self.max_area} pixels; 4096 (64*64) is the least",
@@ -137,6 +157,12 @@ class ClipSpec:
         for name in ("num_clip", "sample_steps"):
             if getattr(self, name) < 1:
                 raise InvalidRecipe(f"{name} {getattr(self, name)} is less than 1", f"give --{name} 1 or more")
+        most = {"infer_frames": MOST_FRAMES, "num_clip": MOST_CLIPS, "sample_steps": MOST_STEPS, "base_seed": MOST_SEED}
+        for name, largest in most.items():
+            if getattr(self, name) > largest:
+                raise InvalidRecipe(f"{name} {getattr(self, name)} is more than {largest}", f"give --{name} less")
+        if self.base_seed < 0:
+            raise InvalidRecipe(f"base_seed {self.base_seed} is less than 0", "give --base_seed 0 or more")
         if self.sample_guide_scale != 0:
             raise InvalidRecipe(
                 f"sample_guide_scale {self.sample_guide_scale:g} has no effect on this model; only 0 is allowed",
@@ -162,14 +188,14 @@ class ClipSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelParams:
-    """With which model; defaults are the published 14B."""
+    """Dimensions of every part of the model; defaults are the published 14B."""
 
     transformer: TransformerParams = TransformerParams()
     """The diffusion transformer."""
     text_encoder: TextEncoderParams = TextEncoderParams()
-    """umt5."""
+    """Dimensions of umt5."""
     audio_encoder: AudioEncoderParams = AudioEncoderParams()
-    """wav2vec2."""
+    """Dimensions of wav2vec2."""
     vae: VaeParams = VaeParams()
     """The video VAE."""
 
@@ -234,7 +260,7 @@ class Deployment:
     fp8_multiply: bool = True
     """False: float8 weights are multiplied in compute_dtype, for cards that cannot multiply float8."""
     int8: bool = False
-    """The same layers are kept in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
+    """The layers of fp8 in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
     fp8_kv_cache: bool = False
     """KV caches are kept in float8, one scale for each token of a head."""
 
@@ -247,6 +273,8 @@ class Deployment:
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
             raise InvalidRecipe(f"num_gpus_dit {self.num_gpus_dit} is less than 1", "give 1 or more")
+        if self.num_gpus_dit > MOST_CARDS:
+            raise InvalidRecipe(f"num_gpus_dit {self.num_gpus_dit} is more than {MOST_CARDS}", "give less")
         if self.ulysses_size not in (1, self.num_gpus_dit):
             raise InvalidRecipe(
                 f"ulysses_size {self.ulysses_size} is neither 1 nor num_gpus_dit ({self.num_gpus_dit})",
@@ -327,6 +355,8 @@ class Deployment:
             )
         if self.lora_rank < 1:
             raise InvalidRecipe(f"lora_rank {self.lora_rank} is less than 1", "give 1 or more, or lora none")
+        if self.lora_rank > MOST_RANK:
+            raise InvalidRecipe(f"lora_rank {self.lora_rank} is more than {MOST_RANK}", "give the LoRA file's rank")
         if self.quantized and self.lora == "adapter":
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
@@ -353,7 +383,7 @@ class Recipe:
     clip: ClipSpec = ClipSpec()
     """What to make."""
     model: ModelParams = ModelParams()
-    """With which model."""
+    """Dimensions of the model."""
     deployment: Deployment = Deployment()
     """Laid out how."""
     workload: Workload = Workload()

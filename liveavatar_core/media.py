@@ -28,17 +28,21 @@ from liveavatar_core.errors import BadInput, CannotWrite
 
 SHORTEST_VOICE_SECONDS = 0.1
 """Less makes no frame of audio features."""
+LONGEST_VOICE_SECONDS = 3600.0
+"""More is asked for in parts: the whole of it is held in memory."""
+LOUDEST = 16.0
+"""A peak above this (+24 dB over full scale) is no sound but a slip of the file's format."""
 SILENCE = 10 ** (-80 / 20)
 """A peak below this (-80 dBFS, a few steps of 16 bits) is no voice."""
 
 _CRF = "10"
 """Constant rate factor of x264: what the original's `quality 8` means to its video writer."""
 _AAC_BITS_PER_SECOND = 96_000
-"""As much as AAC takes for mono at 16 kHz."""
+"""What AAC takes for mono at 16 kHz."""
 _AAC_FRAME = 1024
 
 Samples = NDArray[np.float32]
-Pixels = NDArray[np.uint8]
+FramePixels = NDArray[np.uint8]
 
 
 def read_image(path: Path | str) -> Image.Image:
@@ -73,7 +77,8 @@ def read_audio(path: Path | str) -> Samples:
     """A voice as float32 [S], mono, 16 kHz: channels averaged, resampled as librosa does (soxr_hq).
 
     Reads what libsndfile knows (wav, flac, ogg, mp3) and the sound of whatever FFmpeg knows (m4a, mp4, ...).
-    Raises BadInput for a file that is missing, unreadable, silent or shorter than 0.1 s.
+    Raises BadInput for a file that is missing, unreadable, silent, beyond all loudness, shorter than 0.1 s or longer
+    than an hour, which is looked at before it is decoded.
     """
     path = _readable(path, "voice")
     samples_SC, rate = _decode(path)
@@ -87,6 +92,9 @@ def read_audio(path: Path | str) -> Samples:
     peak = float(np.abs(mono).max())
     if not math.isfinite(peak):
         raise BadInput(f"{path} has samples that are not finite", "export the recording again")
+    if peak > LOUDEST:
+        what = f"{path} has samples of {peak:.3g}, where 1 is full scale and {LOUDEST:g} the most"
+        raise BadInput(what, "export the recording again, in 16 bits")
     if peak < SILENCE:
         raise BadInput(f"{path} is silent: its peak is {_decibels(peak)}; -80 dBFS is the least", "give a voice")
     return _resample(mono, rate)
@@ -96,6 +104,7 @@ def _decode(path: Path) -> tuple[Samples, int]:
     """Samples [S, channels] and their rate."""
     try:
         with soundfile.SoundFile(path) as file:
+            _check_length(path, file.frames / file.samplerate)
             return np.asarray(file.read(dtype="float32", always_2d=True), np.float32), file.samplerate
     except soundfile.LibsndfileError:
         pass  # not one of libsndfile's formats: FFmpeg knows more
@@ -112,10 +121,27 @@ def _decode_with_ffmpeg(path: Path) -> tuple[Samples, int]:
         if not container.streams.audio:
             raise BadInput(f"{path} has no sound", "give a recording, or a video with sound")
         stream = container.streams.audio[0]
-        resampler = AudioResampler(format="fltp")
-        pieces = [piece.to_ndarray() for frame in container.decode(stream) for piece in resampler.resample(frame)]
+        if container.duration is not None:
+            _check_length(path, container.duration / av.time_base)
+        pieces = list(_pieces(path, container, stream))
         samples_CS = np.concatenate(pieces, axis=1) if pieces else np.zeros((1, 0))
         return samples_CS.T.astype(np.float32), stream.rate
+
+
+def _pieces(path: Path, container: Any, stream: Any) -> Iterator[Samples]:
+    """Samples [channels, S] as they are decoded; counted, as a container may not say how long it is."""
+    resampler, count = AudioResampler(format="fltp"), 0
+    for frame in container.decode(stream):
+        for piece in resampler.resample(frame):
+            count += piece.samples
+            _check_length(path, count / stream.rate)
+            yield np.asarray(piece.to_ndarray(), np.float32)
+
+
+def _check_length(path: Path, seconds: float) -> None:
+    if seconds > LONGEST_VOICE_SECONDS:
+        what = f"{path} lasts {seconds:.0f} s or more; {LONGEST_VOICE_SECONDS:.0f} s is the most"
+        raise BadInput(what, "cut it into parts, and make a video of each")
 
 
 def _resample(mono: Samples, rate: int) -> Samples:
@@ -193,7 +219,7 @@ class VideoWriter:
             self._sound = self._container.add_stream("aac", rate=self._audio_rate, layout="mono")
             self._sound.bit_rate = _AAC_BITS_PER_SECOND
 
-    def write(self, frames_NHW3: Pixels) -> None:
+    def write(self, frames_NHW3: FramePixels) -> None:
         """Append frames: uint8 [N, H, W, 3], red green blue. Raises CannotWrite where the disk is full."""
         frames_NHW3 = np.asarray(frames_NHW3)
         if frames_NHW3.dtype != np.uint8 or frames_NHW3.shape[1:] != (*self._size, 3):

@@ -35,7 +35,7 @@ TINY = ModelParams(
     ),
     vae=VaeParams(base_dim=6),
 )
-"""The same architecture, some 3000 times smaller: small enough for git in bfloat16 (15 MB), and trainable on a CPU.
+"""The 14B's architecture, some 3000 times smaller: small enough for git in bfloat16 (15 MB), and trainable on a CPU.
 
 Shares of parts are about those of the 14B; the vocabulary is larger than bytes need, so that gathering the text
 embedding weighs what it weighs there. The decoder works at full resolution and so weighs more."""
@@ -184,7 +184,7 @@ def named_recipe(name: str, cards: int) -> Recipe:
 
 
 def miniature(recipe: Recipe) -> Recipe:
-    """The same layout over the tiny model, at a size that takes seconds on a CPU."""
+    """The layout of a recipe over the tiny model, at a size that takes seconds on a CPU."""
     return replace(
         recipe,
         model=TINY,

@@ -35,7 +35,7 @@ def parse_toml(text: str, where: str) -> dict[str, Any]:
     """The tables of a TOML document; raises BadData, which names `where`."""
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadData(f"{where}: {error}", "correct the file, or restore it from version control") from error
 
 

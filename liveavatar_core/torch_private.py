@@ -310,9 +310,9 @@ class FlatWeight(NamedTuple):
     """One weight in a flat parameter, and what of it this rank holds."""
 
     name: str
-    """As the unit has it."""
+    """Name of the weight in its unit."""
     shape: tuple[int, ...]
-    """Of the whole weight."""
+    """Shape of the whole weight."""
     first: int
     """The first of its elements that this rank holds."""
     last: int

@@ -136,16 +136,17 @@ def run(link: Link) -> None:
 def _generate(recipe: Recipe) -> dict[str, np.ndarray]:
     from liveavatar_core.pipeline import open_avatar
     from liveavatar_core.pipeline.conditioning import encode
-    from liveavatar_core.pipeline.decoding import decode
-    from liveavatar_core.pipeline.denoising import denoise
+    from liveavatar_core.pipeline.decoding import decode, open_decoder
+    from liveavatar_core.pipeline.denoising import denoise, open_denoiser
     from liveavatar_core.simulation.estimate import simulated_inputs
 
-    with open_avatar(recipe) as avatar:
-        system = avatar.system
-        conditioning = encode(system, avatar.tokenizer, simulated_inputs(recipe))
-        blocks = list(denoise(system, conditioning))
-        latents = [block.latents_BCTHW.numpy() for block in blocks]
-        frames = [block.frames_JHWC for block in decode(system, conditioning, blocks)]
+    avatar = open_avatar(recipe)
+    system = avatar.system
+    conditioning, motion = encode(system, avatar.tokenizer, simulated_inputs(recipe))
+    blocks = list(denoise(open_denoiser(system, conditioning), conditioning.num_clip, motion))
+    latents = [block.latents_BCTHW.numpy() for block in blocks]
+    decoder = open_decoder(system, conditioning, motion)
+    frames = [block.frames_JHWC for block in decode(decoder, blocks, system.world.memory)]
     return {
         "latents": np.stack(latents),
         "frames": np.concatenate([made.numpy() for made in frames if made is not None] or [np.empty(0)]),

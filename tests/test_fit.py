@@ -11,7 +11,15 @@ import pytest
 
 from liveavatar_core.cli import fit, generate
 from liveavatar_core.cli import main as cli
-from liveavatar_core.cli.plan.layouts import Fit, Misfit, candidates, command_of, judge, parse_cards, quality_of
+from liveavatar_core.cli.plan.layouts import (
+    FeasibleLayout,
+    InfeasibleLayout,
+    candidates,
+    command_of,
+    judge,
+    parse_cards,
+    quality_of,
+)
 from liveavatar_core.config import ClipSpec, Deployment
 from liveavatar_core.errors import BadInput
 from liveavatar_core.recipes import miniature
@@ -65,12 +73,12 @@ def test_a_layout_fits_or_says_who_ran_out() -> None:
     cards = parse_cards("RTX 4090")
     recipe = miniature(candidates(cards, CLIP)[0])
     found = judge(recipe, cards.card)
-    assert isinstance(found, Fit)
+    assert isinstance(found, FeasibleLayout)
     assert 0 < found.peaks_gib["0"] < 1
     assert found.headroom_gib == pytest.approx(cards.card.usable_gib - found.peaks_gib["0"], abs=0.01)
     assert found.breakdown.keys() == {"compute", "memory", "communication", "host"}
     short = judge(recipe, replace(cards.card, usable_gib=0.001))
-    assert isinstance(short, Misfit)
+    assert isinstance(short, InfeasibleLayout)
     assert re.match(r"rank 0, (load|encode): .* asked for parameters", short.why), (
         "by its own weights, wherever they come first"
     )
@@ -87,7 +95,7 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
 
     def verdicts(recipes, cards, deadline):
         for name, spent in seconds.items():
-            yield Fit(
+            yield FeasibleLayout(
                 name=name,
                 command="",
                 quality="none",

@@ -11,13 +11,14 @@ import pytest
 import torch
 from deployments import small
 from PIL import Image
+from torch import Tensor
 
 from liveavatar_core.config import Deployment, Quirks, Recipe
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import World
 from liveavatar_core.pipeline import FrameBlock, Inputs, load_avatar, open_avatar
-from liveavatar_core.pipeline import avatar as avatar_module
+from liveavatar_core.pipeline.denoising import BlockDenoiser
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
@@ -41,8 +42,8 @@ def frames_of(blocks: Iterator[FrameBlock]) -> np.ndarray:
 
 
 def video(recipe: Recipe, given: Inputs) -> np.ndarray:
-    with open_avatar(recipe) as avatar:
-        return frames_of(avatar.generate(given))
+    avatar = open_avatar(recipe)
+    return frames_of(avatar.generate(given))
 
 
 def tracker_of(recipe: Recipe, given: Inputs) -> MemoryTracker:
@@ -112,33 +113,32 @@ def test_the_seed_alone_decides():
     assert np.array_equal(first, again)
     weights = seeded_weights(recipe)
     other = replace(recipe, clip=replace(recipe.clip, base_seed=421))
-    with open_avatar(other, weights=weights) as avatar:
-        assert not np.array_equal(frames_of(avatar.generate(given)), first)
+    avatar = open_avatar(other, weights=weights)
+    assert not np.array_equal(frames_of(avatar.generate(given)), first)
 
 
 def test_an_avatar_makes_one_video_after_the_other():
     recipe, given = small(ALONE, **SHORT, num_clip=2), inputs(0.96)
-    with open_avatar(recipe) as avatar:
-        begun = avatar.generate(given)
-        next(begun)
-        begun.close()
-        first = frames_of(avatar.generate(given))
-        assert np.array_equal(first, frames_of(avatar.generate(given)))
+    avatar = open_avatar(recipe)
+    begun = avatar.generate(given)
+    next(begun)
+    begun.close()
+    first = frames_of(avatar.generate(given))
+    assert np.array_equal(first, frames_of(avatar.generate(given)))
 
 
 def test_the_first_frames_come_before_the_second_block_is_begun(monkeypatch: pytest.MonkeyPatch):
     begun = []
-    denoise = avatar_module.denoise
+    denoise = BlockDenoiser._denoise
 
-    def counted(*args: Any) -> Iterator[Any]:
-        for block in denoise(*args):
-            begun.append(block.index)
-            yield block
+    def counted(denoiser: BlockDenoiser, number: int, index: int) -> Tensor:
+        begun.append(index)
+        return denoise(denoiser, number, index)
 
-    monkeypatch.setattr(avatar_module, "denoise", counted)
+    monkeypatch.setattr(BlockDenoiser, "_denoise", counted)
     recipe = small(ALONE, infer_frames=24, sample_steps=2, num_clip=2)
-    with open_avatar(recipe) as avatar:
-        next(avatar.generate(inputs(1.92)))
+    avatar = open_avatar(recipe)
+    next(avatar.generate(inputs(1.92)))
     assert begun == [0]
 
 

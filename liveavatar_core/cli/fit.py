@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from liveavatar_core.cli.command import Command
-from liveavatar_core.cli.plan.layouts import Cards, Fit, Misfit, candidates, judge, parse_cards
+from liveavatar_core.cli.plan.layouts import Cards, FeasibleLayout, InfeasibleLayout, candidates, judge, parse_cards
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.config import ClipSpec, Recipe
 from liveavatar_core.errors import BadInput
@@ -22,7 +22,7 @@ from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import read_driver
 
 WORKERS = 2
-Verdict = Fit | Misfit
+Feasibility = FeasibleLayout | InfeasibleLayout
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +39,8 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     cards = parse_cards(options.cards) if options.cards else cards_here()
     recipes = candidates(cards, ClipSpec(size=options.size))
     verdicts = list(show_progress(judged(recipes, cards, deadline), len(recipes)))
-    fits = sorted((v for v in verdicts if isinstance(v, Fit)), key=lambda fit: fit.seconds_per_clip)
-    misfits = [v for v in verdicts if isinstance(v, Misfit)]
+    fits = sorted((v for v in verdicts if isinstance(v, FeasibleLayout)), key=lambda fit: fit.seconds_per_clip)
+    misfits = [v for v in verdicts if isinstance(v, InfeasibleLayout)]
     known = {verdict.name for verdict in verdicts}
     unknown = [recipe.name for recipe in recipes if recipe.name not in known]
     if options.json:
@@ -65,7 +65,7 @@ def cards_here() -> Cards:
     return Cards(count=len(names), card=card)
 
 
-def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Verdict]:
+def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Feasibility]:
     """Verdicts as they come, over WORKERS processes, until the deadline."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: each has a core
     with multiprocessing.get_context("spawn").Pool(min(WORKERS, len(recipes))) as pool:
@@ -77,12 +77,12 @@ def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator
                 return
 
 
-def _judge(work: tuple[Recipe, Cards]) -> Verdict:
+def _judge(work: tuple[Recipe, Cards]) -> Feasibility:
     recipe, cards = work
     return judge(recipe, cards.card)
 
 
-def show_progress(verdicts: Iterator[Verdict], total: int) -> Iterator[Verdict]:
+def show_progress(verdicts: Iterator[Feasibility], total: int) -> Iterator[Feasibility]:
     """A bar on a terminal, nothing elsewhere."""
     console = Console(stderr=True)
     columns = [TextColumn("simulating layouts"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()]
@@ -90,7 +90,9 @@ def show_progress(verdicts: Iterator[Verdict], total: int) -> Iterator[Verdict]:
         yield from progress.track(verdicts, total=total)
 
 
-def report(cards: Cards, fits: Sequence[Fit], misfits: Sequence[Misfit], unknown: Sequence[str]) -> Iterator[str]:
+def report(
+    cards: Cards, fits: Sequence[FeasibleLayout], misfits: Sequence[InfeasibleLayout], unknown: Sequence[str]
+) -> Iterator[str]:
     """Lines for people."""
     yield f"{cards}: {len(fits)} layouts fit in {cards.card.usable_gib:.2f} GiB (simulated), best first"
     for number, fit in enumerate(fits, start=1):
@@ -102,7 +104,7 @@ def report(cards: Cards, fits: Sequence[Fit], misfits: Sequence[Misfit], unknown
         yield f"\nnot simulated in time (give more --seconds): {', '.join(unknown)}"
 
 
-def _paragraph(number: int, fit: Fit) -> Iterator[str]:
+def _paragraph(number: int, fit: FeasibleLayout) -> Iterator[str]:
     parts = ", ".join(f"{name} {spent:.2f}" for name, spent in fit.breakdown.items())
     peaks = ", ".join(f"{rank}: {peak:.2f}" for rank, peak in fit.peaks_gib.items())
     yield f"\n{number}. {fit.name}: {fit.seconds_per_clip:.2f} s a clip, predicted ({parts})"

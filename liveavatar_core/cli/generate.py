@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -27,6 +26,7 @@ from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.cli.video_output import FrameWriter, Recorded, record
 from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput
+from liveavatar_core.outputs import check_output
 from liveavatar_core.video_geometry import num_clips_in
 
 if TYPE_CHECKING:
@@ -65,6 +65,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Make the video. Everything that a person can get wrong is looked at before anything is loaded."""
     recipe = read_recipe(options)
+    check_prompt(options.prompt)
     check_target(options.save_file)
     inputs = read_inputs(options)
     check_ranks(recipe.deployment, options.device)
@@ -73,10 +74,8 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         print("loading the model", file=sys.stderr)
     from liveavatar_core.pipeline import open_avatar
 
-    with (
-        join_ranks(recipe.deployment, options.device) as device,
-        open_avatar(recipe, device=device, **weights) as avatar,
-    ):
+    with join_ranks(recipe.deployment, options.device) as device:
+        avatar = open_avatar(recipe, device=device, **weights)
         recorded = write_video(avatar, inputs, options.save_file, signals)
     if recorded.frames:
         print(summary(options.save_file, recorded))
@@ -87,11 +86,20 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options declare. Raises InvalidRecipe, BadInput and CheckpointError."""
-    options.size = options.size or (SHIPPED_SIZE if is_shipped(options) else ClipSpec.size)
+    if options.size is None:
+        options.size = SHIPPED_SIZE if is_shipped(options) else ClipSpec.size
     clip = ClipSpec(**read_fields(options, ClipSpec, without=("quirks",)))
     deployment = Deployment(**read_fields(options, Deployment))
     check_lora(options, deployment)
     return Recipe(name="command line", clip=clip, model=read_model(options), deployment=deployment)
+
+
+def check_prompt(prompt: str) -> None:
+    """Refuse a prompt that says nothing, or holds what is no text. Raises BadInput."""
+    if not prompt.strip():
+        raise BadInput("the prompt is empty", 'give --prompt "A person talks to the camera."')
+    if any(not (char.isprintable() or char.isspace()) for char in prompt):
+        raise BadInput("the prompt holds characters that are no text", "give it in plain words")
 
 
 def check_target(path: Path) -> None:
@@ -101,8 +109,7 @@ def check_target(path: Path) -> None:
         raise BadInput(f"{path} is not named .mp4, and mp4 is what is written", "give --save_file out.mp4")
     if not folder.is_dir():
         raise BadInput(f"{folder} is not a folder, so {path.name} cannot be written there", f"mkdir -p {folder}")
-    if path.is_dir() or not os.access(folder, os.W_OK):
-        raise BadInput(f"{path} cannot be written", "give --save_file in a folder of your own")
+    check_output(path, "--save_file")
 
 
 def read_inputs(options: argparse.Namespace) -> Inputs:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from liveavatar_core.cli.command import Command
 from liveavatar_core.cli.field_options import parse_bool
-from liveavatar_core.cli.plan.card_sets import CARD_SETS, Fit, fits
+from liveavatar_core.cli.plan.card_sets import CARD_SETS, CardSetFit, fits
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.errors import GIB, CheckpointError
 
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 
 def print_report(report: CheckpointReport) -> None:
-    """Its files, then its components."""
+    """Print the files of a checkpoint, then its components."""
     files = [[file.path, f"{file.size_bytes:,}", file.sha256 or "not asked for"] for file in report.files]
     print_table(["file", "bytes", "sha256"], files)
     parts = [
@@ -110,8 +110,8 @@ def _unreadable(lora: Lora) -> list[str]:
     return problems
 
 
-def print_fits(found: Iterable[Fit]) -> None:
-    """Where the model fits."""
+def print_fits(found: Iterable[CardSetFit]) -> None:
+    """Print on which cards the model fits."""
     rows = [[fit.cards, fit.recipe, _gib(fit.peak), _gib(fit.usable), fit.verdict] for fit in found]
     print_table(["cards", "recipe", "peak GiB", "usable GiB", "fits"], rows)
 

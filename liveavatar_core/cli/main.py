@@ -57,5 +57,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def two_lines(error: LiveAvatarError) -> str:
-    """The error as two lines, whatever it quotes."""
-    return f"{' '.join(error.what.split())}\nnext: {' '.join(error.next_step.split())}"
+    """The error as two lines, whatever it quotes: what could move a terminal's cursor is made visible."""
+    return f"{_line(error.what)}\nnext: {_line(error.next_step)}"
+
+
+def _line(text: str) -> str:
+    return "".join(char if char.isprintable() else f"\\x{ord(char):02x}" for char in " ".join(text.split()))

@@ -31,9 +31,9 @@ class Recorded:
     frames: int
     """Frames in the file; 0 if there is no file."""
     height: int
-    """Of a frame, in pixels."""
+    """Pixels of a side of a frame."""
     width: int
-    """Of a frame, in pixels."""
+    """Pixels of a side of a frame."""
     stopped: Stopped | None
     """The signal that ended it early."""
 

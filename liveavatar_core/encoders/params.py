@@ -18,7 +18,7 @@ class TextEncoderParams:
     d_ff: int = 10240
     """Inner width of the gated feed-forward."""
     num_layers: int = 24
-    """Blocks."""
+    """Number of blocks."""
     num_heads: int = 64
     """Attention heads."""
 
@@ -30,7 +30,7 @@ class AudioEncoderParams:
     hidden_size: int = 1024
     """Width of a frame."""
     num_hidden_layers: int = 24
-    """Blocks."""
+    """Number of blocks."""
     num_attention_heads: int = 16
     """Attention heads."""
     intermediate_size: int = 4096

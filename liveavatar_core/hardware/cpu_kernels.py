@@ -22,7 +22,7 @@ PRODUCTS = ("aten::addmm", "aten::mm", "aten::baddbmm", "aten::bmm")
 """What multiplies; attention does not gain: its own kernel adds up in float32 already."""
 
 LEAST_CHANNELS = 16
-"""Of a group, in a convolution that oneDNN gets right in bfloat16 whatever its units."""
+"""Channels of a group, in a convolution that oneDNN gets right in bfloat16 whatever its units."""
 
 HAS_ONEDNN = torch.backends.mkldnn.is_available()
 

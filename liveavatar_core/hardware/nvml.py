@@ -28,7 +28,7 @@ class CardProcess:
 
     pid: int
     name: str
-    """As NVML calls it; empty where it may not tell."""
+    """The name that NVML gives; empty where it may not tell."""
     used_bytes: int | None
     """Memory of the card that it holds; None: NVML does not tell (containers, WSL)."""
 
@@ -38,10 +38,10 @@ class CardState:
     """One card now. What was not read is None, with why in `missing`."""
 
     index: int
-    """Its number in the machine, whatever CUDA_VISIBLE_DEVICES says."""
+    """The number of the card in the machine, whatever CUDA_VISIBLE_DEVICES says."""
     uuid: str
     name: str | None
-    """As the driver calls it."""
+    """The name that the driver gives."""
     total_bytes: int | None
     free_bytes: int | None
     processes: tuple[CardProcess, ...] | None
@@ -52,9 +52,9 @@ class CardState:
     pcie_generation: int | None
     """Now; cards at rest lower it."""
     pcie_generation_max: int | None
-    """Of card and slot."""
+    """The newest PCIe generation that both card and slot have."""
     pcie_width: int | None
-    """Lanes."""
+    """Lanes that the link has."""
     pcie_width_max: int | None
     missing: dict[str, str] = field(default_factory=dict)
 

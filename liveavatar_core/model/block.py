@@ -56,7 +56,7 @@ class SinkAttend:
     """Sink tokens attend to one another; their keys (before rotation) and values are kept."""
 
     known: LayerConstants | Conditions
-    """See SelfAttend."""
+    """What SelfAttend describes, for another kind of block."""
     row: int
     """The row of t = 0."""
     rotary_SD: Tensor
@@ -65,7 +65,7 @@ class SinkAttend:
     """How tokens lie over ranks."""
 
     def __call__(self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """See SelfAttend."""
+        """What SelfAttend describes, for another kind of block."""
         num_heads, tokens = q_BHlD.shape[1], len(self.rotary_SD)
         q_BhSD, k_BhSD, v_BhSD = (self.sequence.to_heads(x, 1, tokens) for x in (q_BHlD, k_BHlD, v_BHlD))
         out_BhSD = attention(rotate(q_BhSD, self.rotary_SD), rotate(k_BhSD, self.rotary_SD), v_BhSD)
@@ -83,7 +83,7 @@ class NoisyAttend:
     state: LayerState
     """What the layer keeps."""
     cache: Cache
-    """Of this noise level."""
+    """Keys and values of earlier blocks at this noise level."""
     row: int
     """Row of the schedule."""
     frames: int
@@ -99,11 +99,11 @@ class NoisyAttend:
 
     @property
     def known(self) -> LayerConstants:
-        """See SelfAttend."""
+        """What SelfAttend describes, for another kind of block."""
         return self.state.constants
 
     def __call__(self, q_BHlD: Tensor, k_BHlD: Tensor, v_BHlD: Tensor) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """See SelfAttend."""
+        """What SelfAttend describes, for another kind of block."""
         num_heads, frames, table_LD = q_BHlD.shape[1], self.frames, self.rotary.noisy_LD
         tokens = len(table_LD) // frames
         q_BhLD, k_BhLD, v_BhLD = (self.sequence.to_heads(x, frames, tokens) for x in (q_BHlD, k_BHlD, v_BHlD))

@@ -21,7 +21,7 @@ class Cache(Protocol):
     """What the transformer asks of a cache."""
 
     tokens: int
-    """Capacity."""
+    """Tokens that there is room for."""
 
     def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
         """Put keys and values of `layer` at tokens start .. start+L."""

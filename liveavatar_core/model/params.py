@@ -18,7 +18,7 @@ class TransformerParams:
     num_heads: int = 40
     """Attention heads; dim / num_heads is the width of one and must be even."""
     num_layers: int = 40
-    """Blocks."""
+    """Number of blocks."""
     in_dim: int = 16
     """Latent channels in."""
     out_dim: int = 16

@@ -47,12 +47,12 @@ def rotate(x_BHLD: Tensor, table_LC: Tensor) -> Tensor:
 
 
 def noisy_positions(frame: int, frames: int, height: int, width: int) -> Positions:
-    """Of the tokens of a block that starts at latent frame `frame`; order f, h, w."""
+    """Positions of the tokens of a block that starts at latent frame `frame`; order f, h, w."""
     return _grid(range(frame, frame + frames), range(height), range(width))
 
 
 def motion_positions(latent_height: int, latent_width: int) -> Positions:
-    """Of the motion tokens, newest first: 1 frame whole, then 2 halved and 16 quartered in every axis."""
+    """Positions of the motion tokens, newest first: 1 frame whole, then 2 halved and 16 quartered in every axis."""
     whole = _grid([-1], range(latent_height // 2), range(latent_width // 2))
     packed = [
         _grid(
@@ -66,7 +66,7 @@ def motion_positions(latent_height: int, latent_width: int) -> Positions:
 
 
 def sink_positions(latent_height: int, latent_width: int, shift: int) -> Positions:
-    """Of reference and motion tokens; the reference stands `shift` frames later than at the start."""
+    """Positions of reference and motion tokens; the reference stands `shift` frames later than at the start."""
     reference = _grid([REFERENCE_TIME + shift], range(latent_height // 2), range(latent_width // 2))
     return np.concatenate([reference, motion_positions(latent_height, latent_width)])
 

@@ -21,7 +21,7 @@ class SequenceLayout(Protocol):
         """How many of the heads this rank has."""
 
     def split(self, x_BFSD: Tensor) -> Tensor:
-        """Of every frame, the tokens of this rank: BFsD."""
+        """The tokens of every frame that this rank has: BFsD."""
 
     def to_heads(self, x_BHlD: Tensor, frames: int, tokens: int) -> Tensor:
         """From this rank's tokens and all heads to all tokens in layout order and this rank's heads, BhLD."""
@@ -40,25 +40,25 @@ class WholeSequence:
     """One rank has everything."""
 
     def heads(self, num_heads: int) -> int:
-        """All."""
+        """Everything: one rank has it all."""
         return num_heads
 
     def split(self, x_BFSD: Tensor) -> Tensor:
-        """All."""
+        """Everything: one rank has it all."""
         return x_BFSD
 
     def to_heads(self, x_BHlD: Tensor, frames: int, tokens: int) -> Tensor:
-        """As it is."""
+        """The input itself: one rank has every token and every head."""
         return x_BHlD
 
     def to_tokens(self, x_BhLD: Tensor, frames: int, tokens: int, num_heads: int) -> Tensor:
-        """As it is."""
+        """The input itself: one rank has every token and every head."""
         return x_BhLD
 
     def order(self, table_LX: Tensor, frames: int) -> Tensor:
-        """As it is."""
+        """The table itself: one rank has every token, frame by frame."""
         return table_LX
 
     def gather(self, x_BFsC: Tensor, tokens: int) -> Tensor:
-        """As it is."""
+        """The input itself: one rank has every token."""
         return x_BFsC

@@ -91,6 +91,6 @@ class BlockRotary:
     """Rotary tables of one block, complex64."""
 
     noisy_LD: Tensor
-    """Of the block's own tokens, in the sequence layout's order; D pairs."""
+    """Rotations of the block's own tokens, in the sequence layout's order; D pairs."""
     sink_SD: Tensor
-    """Of the sink, whose reference follows the block; D pairs."""
+    """Rotations of the sink, whose reference follows the block; D pairs."""

@@ -76,7 +76,7 @@ class Denoise:
     block: BlockContext
     """Audio and place of the block; the same object for all its steps."""
     cache: Cache
-    """Of this noise level; the block's keys and values are written into it."""
+    """The cache of this noise level; the block's keys and values are written into it."""
     state: ConditionState
     """From a prefill."""
     pose_BCFHW: Tensor | None = None

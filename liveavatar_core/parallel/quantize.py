@@ -54,12 +54,12 @@ class Float8Linear(QuantizedLinear):
         super().__init__(linear, torch.float8_e4m3fn, scales=1)
 
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """See QuantizedLinear."""
+        """The weight in 8 bits and what to multiply that with."""
         return to_float8(weight_OI)
 
 
 class Float8MultipliedLinear(Float8Linear):
-    """The same, with inputs rounded to float8 too, one scale a call, and multiplied in float8."""
+    """A Float8Linear with inputs rounded to float8 too, one scale a call, and multiplied in float8."""
 
     def forward(self, x: Tensor) -> Tensor:
         """[..., I] to [..., O], same dtype. CUDA cards need compute capability 8.9 (Ada) or newer."""
@@ -77,7 +77,7 @@ class Int8Linear(QuantizedLinear):
         super().__init__(linear, torch.int8, scales=linear.out_features)
 
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
-        """See QuantizedLinear."""
+        """The weight in 8 bits and what to multiply that with."""
         scale_O = weight_OI.float().abs().amax(dim=1).clamp_(min=1e-12) / 127
         return (weight_OI / scale_O[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale_O
 

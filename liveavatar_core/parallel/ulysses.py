@@ -37,7 +37,7 @@ class Ulysses:
         return self._shares(num_heads, "attention heads")[self.rank]
 
     def split(self, x_BFSD: Tensor) -> Tensor:
-        """Of every frame, the tokens of this rank: BFsD."""
+        """The tokens of every frame that this rank has: BFsD."""
         sizes = self._shares(x_BFSD.shape[2], "tokens of a frame")
         return x_BFSD.split(sizes, dim=2)[self.rank].contiguous()
 

@@ -24,7 +24,7 @@ class World:
     role: Role
     """whole: computes the transformer and decodes; transformer: only the first; decode: only the second."""
     memory: Memory
-    """Its card and its host memory."""
+    """The card and the host memory of this rank."""
     all_ranks: DeviceMesh | None = None
     """Every rank; None alone."""
     transformer_ranks: DeviceMesh | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +14,8 @@ from liveavatar_core.parallel.load import Weights, seeded_weights
 from liveavatar_core.parallel.system import System, load_system
 from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.pipeline.conditioning import encode
-from liveavatar_core.pipeline.decoding import decode
-from liveavatar_core.pipeline.denoising import denoise
+from liveavatar_core.pipeline.decoding import decode, open_decoder
+from liveavatar_core.pipeline.denoising import denoise, open_denoiser
 from liveavatar_core.pipeline.types import FrameBlock, Inputs, LatentBlock, LatentWatch, NoiseSource
 
 
@@ -25,7 +24,7 @@ class Avatar:
     """A loaded model of one rank."""
 
     system: System
-    """Its parts."""
+    """The parts of the model that this rank holds."""
     tokenizer: Tokenizer
     """Prompt to token ids."""
 
@@ -38,13 +37,25 @@ class Avatar:
         noise: where each clip starts; by default what base_seed gives. Every call makes a video of its own.
         watch: sees the latents of each block before they are decoded.
         """
-        conditioning = encode(self.system, self.tokenizer, inputs)
-        latents: Iterable[LatentBlock] = denoise(self.system, conditioning, noise)
-        if watch is not None:
-            latents = _watched(latents, watch)
+        conditioning, motion = encode(self.system, self.tokenizer, inputs)
+        memory, watch = self.system.world.memory, watch or _see_nothing
         if not self.system.recipe.clip.enable_online_decode:
-            latents = list(latents)
-        yield from decode(self.system, conditioning, latents)
+            denoiser = open_denoiser(self.system, conditioning, noise)
+            blocks = list(_watched(denoise(denoiser, conditioning.num_clip, motion), watch))
+            del denoiser  # its caches make room for decoding
+            decoder = open_decoder(self.system, conditioning, motion)
+            del motion  # the decoder's own from here on
+            yield from decode(decoder, blocks, memory)
+            return
+        decoder = open_decoder(self.system, conditioning, motion)
+        denoiser = open_denoiser(self.system, conditioning, noise)
+        for number in range(conditioning.num_clip):
+            yield from decode(decoder, _watched(denoiser.clip(number, motion), watch), memory)
+            motion = motion if decoder is None else decoder.motion_BCTHW
+
+
+def _see_nothing(block: LatentBlock) -> None:
+    pass
 
 
 def _watched(latents: Iterable[LatentBlock], watch: LatentWatch) -> Iterator[LatentBlock]:
@@ -53,21 +64,20 @@ def _watched(latents: Iterable[LatentBlock], watch: LatentWatch) -> Iterator[Lat
         yield block
 
 
-@contextmanager
 def open_avatar(
     recipe: Recipe,
     *,
     weights: Weights | None = None,
     tokenizer: Tokenizer | None = None,
     device: str | torch.device = "cpu",
-) -> Iterator[Avatar]:
+) -> Avatar:
     """Load what this rank holds of a recipe.
 
     weights: a source for each part; seeded random values if None. device: the card.
     Several ranks need torch.distributed to be initialised. Raises OutOfMemory where a card is too small.
     """
     world = join_world(recipe.deployment, Memory(card=torch.device(device)))
-    yield load_avatar(recipe, world, weights or seeded_weights(recipe), tokenizer)
+    return load_avatar(recipe, world, weights or seeded_weights(recipe), tokenizer)
 
 
 def load_avatar(recipe: Recipe, world: World, weights: Weights, tokenizer: Tokenizer | None = None) -> Avatar:

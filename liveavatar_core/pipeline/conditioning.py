@@ -23,8 +23,11 @@ from liveavatar_core.pipeline.types import Conditioning, Inputs
 from liveavatar_core.video_geometry import fit_portrait, num_clips_in, output_size
 
 
-def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> Conditioning:
-    """Phase encode: prompt and voice where the transformer is, the portrait where the decoder is."""
+def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> tuple[Conditioning, Tensor]:
+    """Phase encode: prompt and voice where the transformer is, the portrait where the decoder is.
+
+    Returns the conditioning, and the latents BCTHW of the frames before the first clip: the portrait held still.
+    """
     clip, world = system.recipe.clip, system.world
     num_clip = min(clip.num_clip, num_clips_in(len(inputs.waveform), clip.infer_frames))
     with scopes.phase("encode"):
@@ -33,14 +36,14 @@ def encode(system: System, tokenizer: Tokenizer, inputs: Inputs) -> Conditioning
         reference, motion, portrait = _portrait_latents(system, inputs.image)
         if system.recipe.deployment.free_encoders:
             system.release("text_encoder", "audio_encoder")
-    return Conditioning(
+    conditioning = Conditioning(
         context_BLD=context,
         audio_BAEJ=audio,
         reference_BCTHW=reference,
-        motion_BCTHW=motion,
         portrait_BCJhw=None if clip.quirks.streaming_decode else portrait,
         num_clip=num_clip,
     )
+    return conditioning, motion
 
 
 def _prompt_context(system: System, tokens: Tokens) -> Tensor | None:

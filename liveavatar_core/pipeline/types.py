@@ -29,7 +29,7 @@ class Inputs:
     """What the video shows."""
 
 
-@dataclass(kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Conditioning:
     """Inputs as the transformer and the decoder take them; on the card but for the audio."""
 
@@ -39,8 +39,6 @@ class Conditioning:
     """Audio features of every video frame, in host memory; None on a decode rank."""
     reference_BCTHW: Tensor
     """Latent of the portrait, one frame."""
-    motion_BCTHW: Tensor
-    """Latents of the frames before the next clip: the portrait held still; the clip-wise decoder replaces them."""
     portrait_BCJhw: Tensor | None
     """The portrait in -1..1, one frame, for the clip-wise decoder; None elsewhere."""
     num_clip: int
@@ -58,9 +56,9 @@ class LatentBlock:
     """A block as it leaves a rank."""
 
     clip: int
-    """Its clip, from 0."""
+    """The clip that the block belongs to, from 0."""
     index: int
-    """Its place in the clip, from 0."""
+    """The place of the block in its clip, from 0."""
     latents_BCTHW: Tensor
     """Float32; clean, but on the ranks of a timestep pipeline, where they have the noise level that goes on."""
 
@@ -74,8 +72,8 @@ class FrameBlock:
     """What one block came to."""
 
     clip: int
-    """Its clip, from 0."""
+    """The clip that the block belongs to, from 0."""
     index: int
-    """Its place in the clip, from 0."""
+    """The place of the block in its clip, from 0."""
     frames_JHWC: Tensor | None
     """uint8, red green blue, in host memory; None on a rank that does not decode."""

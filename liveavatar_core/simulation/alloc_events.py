@@ -29,7 +29,7 @@ class Event(NamedTuple):
     allocates: bool
     """False: the allocation is freed."""
     allocation: Allocation
-    """Which."""
+    """What is allocated or freed."""
 
 
 class ReplayedCall(NamedTuple):
@@ -132,7 +132,7 @@ class MemoryProgram:
 
     @cached_property
     def rises(self) -> Mapping[str, Rise]:
-        """Its highest point in each memory that it touches."""
+        """The highest point in each memory that it touches."""
         return {place: self._rise(place) for place in self.changes}
 
     @cached_property

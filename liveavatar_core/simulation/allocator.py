@@ -41,15 +41,15 @@ class Block:
     address: int
     """Where it begins; segments lie one behind the other, addresses are never used again."""
     size: int
-    """Bytes."""
+    """Bytes of the block."""
     small: bool
     """Which pool it belongs to."""
     used: bool = False
     """Whether a tensor lies in it."""
     before: Block | None = None
-    """Its left neighbour in the segment."""
+    """The left neighbour in the segment."""
     after: Block | None = None
-    """Its right neighbour in the segment."""
+    """The right neighbour in the segment."""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -75,7 +75,7 @@ class _Piece(NamedTuple):
     address: int
     """Where it begins."""
     size: int
-    """Bytes."""
+    """Bytes of the block."""
     number: int | None
     """The allocation of the call that lies in it; None: it is free."""
 

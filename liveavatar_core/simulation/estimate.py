@@ -27,7 +27,7 @@ from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer
 
-Observe = Callable[[System, Callable[[Tensor], str]], Listener]
+ObserverFactory = Callable[[System, Callable[[Tensor], str]], Listener]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,7 +35,7 @@ class SimulatedRank:
     """What one rank of a recipe came to."""
 
     rank: int
-    """Which."""
+    """The rank that was simulated."""
     peaks: dict[str, PhasePeak]
     """Fullest moment of each phase that was reached."""
     out_of_memory: OutOfMemory | None
@@ -49,6 +49,11 @@ class SimulatedRank:
     units_repeated: int
     """Calls of such units whose recorded effect stands for them; see `repeat`."""
 
+    @property
+    def peak_bytes(self) -> int:
+        """Most bytes allocated on the card, over all phases."""
+        return max(peak.allocated for peak in self.peaks.values())
+
 
 def simulate_rank(
     recipe: Recipe,
@@ -57,7 +62,7 @@ def simulate_rank(
     inputs: Inputs | None = None,
     *,
     execute_everything: bool = False,
-    observe: Observe | None = None,
+    observe: ObserverFactory | None = None,
     trace: CardMemory | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.

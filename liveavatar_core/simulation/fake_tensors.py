@@ -68,16 +68,16 @@ class _Made(NamedTuple):
     """A new tensor, dense or not, in storage of its own."""
 
     shape: tuple[int, ...]
-    """Its shape."""
+    """Sizes of the tensor."""
     stride: tuple[int, ...]
-    """Its strides."""
+    """Strides of the tensor, in elements."""
     dtype: torch.dtype
-    """Its type."""
+    """Type of the elements."""
     device: torch.device
     """Where it says that it stands."""
 
 
-Observe = Callable[[Any, tuple, Any], None]
+OperationObserver = Callable[[Any, tuple, Any], None]
 """Is shown an executed operation: its overload, what it was given, what it gave."""
 
 MOST_RESULTS = 100_000
@@ -93,10 +93,10 @@ class QuickFakeMode(PlainFakeMode):
     def __init__(self) -> None:
         super().__init__(allow_non_fake_inputs=True)
         self._attributes: dict[torch.device, dict[str, Any]] = {}
-        self._observe: Observe | None = None
+        self._observe: OperationObserver | None = None
 
     @contextmanager
-    def observed(self, observe: Observe) -> Iterator[None]:
+    def observed(self, observe: OperationObserver) -> Iterator[None]:
         """Show every operation inside, but for those that make it up, to `observe`.
 
         A mode of its own could do that as well, and would take as long once more for each operation.
@@ -165,7 +165,7 @@ class QuickFakeMode(PlainFakeMode):
         )
 
     def empty_storage(self, nbytes: int, dtype: torch.dtype, device: torch.device, geometry: tuple) -> FakeTensor:
-        """See the function of that name."""
+        """A new fake tensor of some geometry (shape, strides, offset) in a storage of `nbytes`."""
         with without_dispatch():
             flat = torch.empty(nbytes // dtype.itemsize, dtype=dtype, device="meta")
             return self._fake(flat.as_strided(*geometry), device)
@@ -203,7 +203,7 @@ def is_meta(args: tuple, kwargs: dict[str, Any] | None) -> bool:
     )
 
 
-def _each(*observers: Observe) -> Observe:
+def _each(*observers: OperationObserver) -> OperationObserver:
     def observe(func: Any, args: tuple, out: Any) -> None:
         for each in observers:
             each(func, args, out)

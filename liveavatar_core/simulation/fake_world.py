@@ -34,11 +34,11 @@ class MetaSource:
         return self._shapes.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
-        """Its type."""
+        """The type of a weight."""
         return self._dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:

@@ -19,7 +19,7 @@ class PhasePeak:
     """The fullest moment of one phase on the card."""
 
     allocated: int = 0
-    """Bytes."""
+    """Bytes on the card at that moment."""
     by_category: dict[str, int] = field(default_factory=dict)
     """Bytes of each category at that moment."""
     host_allocated: int = 0

@@ -16,13 +16,13 @@ class TimelinePoint:
     """The fullest moment of a stretch of allocations, all in one phase."""
 
     phase: str
-    """Its phase."""
+    """The phase of the stretch."""
     start: int
     """Allocations on the card until then: the axis of time, as a simulation reads no clock."""
     allocated: int
     """Bytes on the card."""
     by_category: dict[str, int]
-    """The same bytes, by category."""
+    """Bytes on the card, by category."""
 
 
 class TimelineBuilder:

@@ -22,7 +22,7 @@ from liveavatar_core.parallel import hooks
 from liveavatar_core.simulation.alloc_events import Allocation, EventListener
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.counting_hooks import COUNTING
-from liveavatar_core.simulation.fake_tensors import WHERE, Observe, active_fake_mode, is_meta
+from liveavatar_core.simulation.fake_tensors import WHERE, OperationObserver, active_fake_mode, is_meta
 from liveavatar_core.simulation.memory_account import UNLIMITED, Capacity, MemoryAccount
 from liveavatar_core.torch_private import FakeTensor, TorchDispatchMode, storage_key
 
@@ -40,7 +40,7 @@ class MemoryTracker(MemoryAccount):
         work: WorkCounter | None = None,
         listener: EventListener | None = None,
     ) -> None:
-        """As of MemoryAccount; `work` counts FLOPs and traffic of the same operations."""
+        """Keep accounts as MemoryAccount does; `work` counts FLOPs and traffic of the same operations."""
         super().__init__(rank=rank, capacity=capacity, listener=listener)
         self.work = work
         self._living: dict[int, tuple[Allocation, weakref.ref]] = {}
@@ -151,7 +151,7 @@ def observed_by(tracker: MemoryTracker) -> AbstractContextManager[Any]:
 class _ObservedMode(TorchDispatchMode):
     """Shows operations on real tensors to an observer."""
 
-    def __init__(self, observe: Observe) -> None:
+    def __init__(self, observe: OperationObserver) -> None:
         super().__init__()
         self._observe = observe
 

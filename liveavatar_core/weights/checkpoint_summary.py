@@ -24,9 +24,9 @@ class FileReport:
     path: str
     """Relative to the checkpoint folder."""
     size_bytes: int
-    """Its size."""
+    """Bytes of the file."""
     sha256: str | None
-    """Its SHA-256; None if hashes were not asked for."""
+    """SHA-256 of the file; None if hashes were not asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +34,7 @@ class ComponentReport:
     """One component."""
 
     name: Component
-    """Which."""
+    """The part of the model."""
     parameters: int = 0
     """Values in its weights."""
     dtypes: Mapping[str, int]
@@ -50,7 +50,7 @@ class CheckpointReport:
     directory: Path
     """The folder."""
     model: ModelParams | None
-    """Its dimensions; None if they could not be read."""
+    """Dimensions of the model; None if they could not be read."""
     components: tuple[ComponentReport, ...]
     """Every component, whether it is there or not."""
     files: tuple[FileReport, ...]

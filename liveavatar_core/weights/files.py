@@ -38,6 +38,8 @@ class SafetensorsSource:
         """Raises CheckpointError naming a file that is missing, truncated or not safetensors."""
         self._opened = {path: _open_safetensors(path) for path in files}
         self._file_of = {name: path for path, opened in self._opened.items() for name in opened.keys()}  # noqa: SIM118
+        for name, path in self._file_of.items():
+            _require_text(name, path)
 
     @classmethod
     def from_index(cls, index: Path) -> SafetensorsSource:
@@ -57,7 +59,7 @@ class SafetensorsSource:
         return self._file_of.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape, from the header."""
+        """The full shape of a weight, from the header."""
         return tuple(self._slice(name).get_shape())
 
     def dtype(self, name: str) -> torch.dtype:
@@ -69,7 +71,7 @@ class SafetensorsSource:
         return self._file_of[name]
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
+        """The values of a weight, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
         held = self._slice(name)
         tensor = held[rows] if rows is not None else self._opened[self._file_of[name]].get_tensor(name)
         return require_finite(tensor, self._file_of[name], name)
@@ -91,7 +93,7 @@ class TorchFileSource:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -99,7 +101,7 @@ class TorchFileSource:
         return self._tensors[name].dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
+        """The values of a weight, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
         tensor = self._tensors[name]
         return require_finite(tensor if rows is None else tensor[rows], self._path, name)
 
@@ -132,9 +134,20 @@ def _open_safetensors(path: Path) -> Any:
 def _read_weight_map(index: Path) -> Mapping[str, str]:
     try:
         weight_map = json.loads(index.read_text())["weight_map"]
-        return {str(name): str(shard) for name, shard in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        shards = {str(name): str(shard) for name, shard in weight_map.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{index} is no index of shards: {error!r}", _FETCH_AGAIN) from error
+    for name, shard in shards.items():
+        _require_text(name, index)
+        if not shard.isprintable() or shard in ("", ".", "..") or Path(shard).name != shard:
+            raise CheckpointError(f"{index} names {shard!r}, which is no file beside it", _FETCH_AGAIN)
+    return shards
+
+
+def _require_text(name: str, path: Path) -> None:
+    """Names of weights reach terminals and files: one that could move a cursor is no name."""
+    if not name.isprintable():
+        raise CheckpointError(f"{path} holds a weight named {name!r}, which is no text", _FETCH_AGAIN)
 
 
 def _load_state_dict(path: Path) -> dict[str, Tensor]:
@@ -145,6 +158,8 @@ def _load_state_dict(path: Path) -> dict[str, Tensor]:
         raise CheckpointError(f"{path} is damaged, truncated or no plain state dict: {error}", _FETCH_AGAIN) from error
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
         raise CheckpointError(f"{path} is no plain state dict of tensors", _FETCH_AGAIN)
+    for name in loaded:
+        _require_text(str(name), path)
     return loaded
 
 

@@ -110,7 +110,7 @@ def _dataclass_of(kind: Any, config: dict[str, Any]) -> Any:
 def _read_json(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read: {error}", "give the folder of Wan2.2-S2V-14B") from error
     if not isinstance(config, dict):
         raise CheckpointError(f"{path} is no table of settings", "fetch this file again")

@@ -33,7 +33,7 @@ class Lora:
     rank: int
     """Inner width of the factors."""
     where: str
-    """Its file, for messages."""
+    """The file that it is from, for messages."""
 
     @property
     def scale(self) -> float:
@@ -128,7 +128,7 @@ class MergedSource:
         return self._base.names()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._base.shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -136,7 +136,7 @@ class MergedSource:
         return self._base.dtype(name)
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its merged values, or those of `rows` of the first dimension."""
+        """The merged values of a weight, or those of `rows` of the first dimension."""
         weight, layer = self._base.read(name, rows), name.removesuffix(".weight")
         if layer == name or layer not in self.lora.layers:
             return weight
@@ -161,7 +161,7 @@ class AdapterSource:
         return [*self._base.names(), *self._lora.factors.names()]
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._of(name).shape(name)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -169,7 +169,7 @@ class AdapterSource:
         return self._of(name).dtype(name)
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension."""
+        """The values of a weight, or those of `rows` of the first dimension."""
         return self._of(name).read(name, rows)
 
     def _of(self, name: str) -> WeightSource:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Collection, Mapping
-from functools import cache
+from functools import lru_cache
 from typing import Self
 
 import torch
@@ -43,7 +43,7 @@ class SeededSource:
         return self._shapes.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._shapes[name]
 
     def dtype(self, name: str) -> torch.dtype:
@@ -51,7 +51,7 @@ class SeededSource:
         return self._dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values on the CPU, or those of `rows` of the first dimension."""
+        """The values of a weight on the CPU, or those of `rows` of the first dimension."""
         shape = self._shapes[name]
         start, stop, _ = (rows or slice(None)).indices(shape[0])
         wanted = (max(stop - start, 0), *shape[1:])
@@ -74,7 +74,7 @@ class SeededSource:
         return values
 
 
-@cache
+@lru_cache(maxsize=2)  # a table is megabytes, and a process makes weights of one seed
 def _table(seed: int) -> Tensor:
     return torch.randn(_TABLE_SIZE, generator=torch.Generator().manual_seed(seed))
 

@@ -13,7 +13,7 @@ from liveavatar_core.weights.source import WeightSource
 FOLDER = Path(__file__).parents[2] / "assets" / "tiny_avatar"
 """The checkpoint, in the published layout."""
 LORA = FOLDER / "liveavatar.safetensors"
-"""Its LoRA, which makes four steps enough."""
+"""The LoRA of the tiny avatar, which makes four steps enough."""
 
 
 def shipped_weights(recipe: Recipe) -> dict[str, WeightSource]:

@@ -19,7 +19,7 @@ class WeightSource(Protocol):
         ...
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape, without reading it."""
+        """The full shape of a weight, without reading it."""
         ...
 
     def dtype(self, name: str) -> torch.dtype:
@@ -27,7 +27,7 @@ class WeightSource(Protocol):
         ...
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values on the CPU, or those of `rows` of the first dimension; equal to that slice of the whole.
+        """The values of a weight on the CPU, or of `rows` of its first dimension; equal to that slice of the whole.
 
         Raises CheckpointError naming file and key where they cannot be read.
         """
@@ -45,7 +45,7 @@ class TensorSource:
         return self._tensors.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return tuple(self._tensors[name].shape)
 
     def dtype(self, name: str) -> torch.dtype:
@@ -53,7 +53,7 @@ class TensorSource:
         return self._tensors[name].dtype
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension; shares memory with the tensor."""
+        """The values of a weight, or those of `rows` of the first dimension; shares memory with the tensor."""
         tensor = self._tensors[name]
         return tensor if rows is None else tensor[rows]
 
@@ -72,7 +72,7 @@ class RenamedSource:
         return self._old_name.keys()
 
     def shape(self, name: str) -> tuple[int, ...]:
-        """Its full shape."""
+        """The full shape of a weight."""
         return self._source.shape(self._old_name[name])
 
     def dtype(self, name: str) -> torch.dtype:
@@ -80,7 +80,7 @@ class RenamedSource:
         return self._source.dtype(self._old_name[name])
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
-        """Its values, or those of `rows` of the first dimension."""
+        """The values of a weight, or those of `rows` of the first dimension."""
         return self._source.read(self._old_name[name], rows)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from liveavatar_core.encoders import audio
 from liveavatar_core.model.cache import HostKVCache, KVCache
 from liveavatar_core.parallel.ulysses import Ulysses
-from liveavatar_core.pipeline import denoising, prefilling
+from liveavatar_core.pipeline import denoising
 
 Patch = tuple[Any, str, Any]
 """Owner, attribute, what takes its place."""
@@ -53,23 +53,23 @@ def dtype_dropped() -> Patch:
 
 
 def wrong_clip() -> Patch:
-    """Show the second prefill the frame before the first clip in place of that clip's own."""
+    """Leave the second prefill out: later clips see the frame before the first one in place of that clip's own."""
 
-    def renew(system: Any, conditioning: Any, state: Any, reference: Tensor) -> None:
-        prefilling.renew(system, conditioning, state, conditioning.reference_BCTHW)
+    def renew(*_: Any) -> None:
+        pass
 
     return denoising, "renew", renew
 
 
 def leak_per_clip() -> Patch:
     """Never let go of what a clip starts from."""
-    original, kept = denoising._noise, []
+    original, kept = denoising.BlockSource.noise_of, []
 
-    def noise(*args: Any) -> Tensor:
+    def noise_of(*args: Any) -> Tensor:
         kept.append(original(*args))
         return kept[-1]
 
-    return denoising, "_noise", noise
+    return denoising.BlockSource, "noise_of", noise_of
 
 
 def voice_drifts() -> Patch:

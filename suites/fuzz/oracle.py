@@ -19,7 +19,7 @@ from liveavatar_core.pipeline.types import Conditioning, LatentBlock
 from liveavatar_core.sampling import denoise_block, schedule
 
 
-def denoise_by_hand(system: System, conditioning: Conditioning) -> Iterator[LatentBlock]:
+def denoise_by_hand(system: System, conditioning: Conditioning, motion_BCTHW: torch.Tensor) -> Iterator[LatentBlock]:
     """Every block of the video; with the streaming decoder only."""
     clip, model = system.recipe.clip, system.recipe.model
     height, width = conditioning.latent_size
@@ -30,11 +30,11 @@ def denoise_by_hand(system: System, conditioning: Conditioning) -> Iterator[Late
         )
         for _ in range(clip.sample_steps)
     ]
-    state, reference = _prefilled(system, conditioning, conditioning.reference_BCTHW), None
+    state, reference = _prefilled(system, conditioning, conditioning.reference_BCTHW, motion_BCTHW), None
     for number in range(conditioning.num_clip):
         if number == 1:
             assert reference is not None
-            state = _prefilled(system, conditioning, reference)
+            state = _prefilled(system, conditioning, reference, motion_BCTHW)
         generator = torch.Generator().manual_seed(clip.base_seed + number)
         noise = torch.randn((1, model.vae.z_dim, frames, height, width), generator=generator)
         for index, first in enumerate(range(0, frames, 3)):
@@ -48,12 +48,14 @@ def denoise_by_hand(system: System, conditioning: Conditioning) -> Iterator[Late
             yield LatentBlock(clip=number, index=index, latents_BCTHW=latents)
 
 
-def _prefilled(system: System, conditioning: Conditioning, reference: torch.Tensor) -> ConditionState:
+def _prefilled(
+    system: System, conditioning: Conditioning, reference: torch.Tensor, motion_BCTHW: torch.Tensor
+) -> ConditionState:
     quirks = system.recipe.clip.quirks
     return system.transformer(
         Prefill(
             reference_BCFHW=reference,
-            motion_BCFHW=conditioning.motion_BCTHW,
+            motion_BCFHW=motion_BCTHW,
             text_BKE=conditioning.context_BLD,
             timesteps=schedule(system.recipe.clip.sample_steps).timesteps,
             relative_dist=quirks.relative_dist,

@@ -8,7 +8,7 @@ from functools import lru_cache
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
-from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 
@@ -18,7 +18,7 @@ class MemoryPrediction:
     """What a simulation says of one recipe on cards of one size."""
 
     peaks: Mapping[int, Mapping[str, PhasePeak]]
-    """Fullest moment of each phase that was reached, by the lowest rank of each role."""
+    """Fullest moment of each phase that was reached, by the lowest rank of each role, up to the first that ran out."""
     out_of_memory: OutOfMemory | None
     """The error of the first rank that did not fit; None: all fit."""
     clips: int
@@ -45,11 +45,11 @@ def _unlimited(recipe: Recipe) -> MemoryPrediction:
 
 
 def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
-    ranks = [simulate_rank(recipe, rank, Capacity(card=capacity)) for rank in distinct_ranks(recipe.deployment)]
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity))
     return MemoryPrediction(
-        peaks={made.rank: made.peaks for made in ranks},
-        out_of_memory=next((made.out_of_memory for made in ranks if made.out_of_memory), None),
-        clips=min(made.clips for made in ranks),
+        peaks={made.rank: made.peaks for made in simulated.ranks},
+        out_of_memory=simulated.out_of_memory,
+        clips=min(made.clips for made in simulated.ranks),
     )
 
 

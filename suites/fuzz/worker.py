@@ -17,7 +17,7 @@ from liveavatar_core.parallel.load import Weights
 from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.pipeline import Inputs, load_avatar
 from liveavatar_core.pipeline.conditioning import encode
-from liveavatar_core.pipeline.decoding import decode
+from liveavatar_core.pipeline.decoding import decode, open_decoder
 from liveavatar_core.pipeline.types import FrameBlock, LatentBlock
 from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.estimate import simulated_inputs
@@ -74,9 +74,10 @@ def _generate(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[st
 def _by_hand(recipe: Recipe, rank: int) -> tuple[dict[str, np.ndarray], dict[str, dict[str, int]]]:
     weights, inputs = _given(recipe)
     avatar = load_avatar(recipe, _world(recipe), weights)
-    conditioning = encode(avatar.system, avatar.tokenizer, inputs)
-    blocks = list(denoise_by_hand(avatar.system, conditioning))
-    frames = [_pixels(block) for block in decode(avatar.system, conditioning, blocks)]
+    conditioning, motion = encode(avatar.system, avatar.tokenizer, inputs)
+    blocks = list(denoise_by_hand(avatar.system, conditioning, motion))
+    decoder = open_decoder(avatar.system, conditioning, motion)
+    frames = [_pixels(block) for block in decode(decoder, blocks, avatar.system.world.memory)]
     return _packed([block.latents_BCTHW.numpy() for block in blocks], frames, inputs), {}
 
 

@@ -100,7 +100,20 @@ def _limit_files() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
 
 
+def _limit_descriptors() -> None:
+    """No file or socket can be opened any more."""
+    resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+
+
+def _limit_memory() -> None:
+    """A mebibyte more than what is mapped now."""
+    mapped = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (mapped + 2**20, resource.getrlimit(resource.RLIMIT_AS)[1]))
+
+
 FAULTS = {
+    "few-files": _limit_descriptors,
+    "little-memory": _limit_memory,
     "sigkill": _signal(signal.SIGKILL),
     "sigstop": _signal(signal.SIGSTOP),
     "slow": lambda: time.sleep(SLOW_SECONDS),

@@ -123,6 +123,18 @@ def test_a_worse_number_needs_a_reason_and_keeps_it():
     assert len(newer.history) == 2
 
 
+def test_a_new_entry_keeps_its_spread_and_gets_its_own_tolerance():
+    entry = updated_case(None, physical(clips=(20.0, 22.0, 24.0)), None).metrics["seconds_per_clip"]
+    assert (entry.value, entry.spread, entry.n, entry.rel, entry.abs) == (22.0, 2.0, 3, 0.05, 0.25)
+
+
+def test_what_is_worse_than_noise_needs_a_reason_even_within_the_tolerance():
+    """Its spread is 0 and its absolute tolerance a quarter of a second."""
+    old = updated_case(None, physical(clips=(20.0,)), None)
+    with pytest.raises(BadInput, match=r"seconds_per_clip 20 -> 20\.1"):
+        updated_case(old, physical(clips=(20.1,)), None)
+
+
 def test_a_pass_that_became_a_lack_of_memory_needs_a_reason():
     with pytest.raises(BadInput, match="outcome pass -> oom"):
         updated_case(updated_case(None, passed(), None), ran_out(), None)

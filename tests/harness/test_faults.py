@@ -48,7 +48,7 @@ def run(folder: Path, monkeypatch: pytest.MonkeyPatch, fault: str, *, seconds: f
     return record
 
 
-@pytest.mark.parametrize("phase", ["load", "prefill", "denoise", "decode"])
+@pytest.mark.parametrize("phase", ["load", "encode", "prefill", "denoise", "decode"])
 def test_a_killed_rank_is_a_crash_in_its_phase(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, phase: str):
     record = run(tmp_path, monkeypatch, f"sigkill 1 {phase}")
     assert record.outcome == "crash"
@@ -82,6 +82,24 @@ def test_a_full_disk_under_the_video_is_the_machines_fault(tmp_path: Path, monke
     assert "could not be written" in record.failure.message
     assert judge_outcome(record, PASS).verdict is Verdict.INFRASTRUCTURE
     assert not list(tmp_path.glob("*.mp4*"))
+
+
+@pytest.mark.parametrize(
+    ("fault", "outcomes"),
+    [
+        ("few-files", ("infrastructure",)),
+        ("little-memory", ("host-oom", "crash")),  # libraries do not all say that it was memory
+    ],
+)
+def test_what_the_machine_lacks_is_typed_and_what_was_read_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, outcomes: tuple[str, ...]
+):
+    """RLIMIT_NOFILE as low as what is open, RLIMIT_AS a mebibyte above what is mapped."""
+    record = run(tmp_path, monkeypatch, f"{fault} 0 encode")
+    assert record.outcome in outcomes, record.failure
+    assert record.failure.rank == 0
+    assert 0 in record.ranks, "what was read before the fault is kept"
+    assert not list(tmp_path.glob("*.part"))
 
 
 def test_a_rank_that_prints_megabytes_is_heard_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

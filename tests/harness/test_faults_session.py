@@ -19,6 +19,8 @@ from processes import IMPORT_PATH
 from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadData
+from suites.harness.pytest_plugin.report_claim import claim_report
+from suites.harness.pytest_plugin.session import check_folder
 from suites.harness.records.record import read_record, write_atomically
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
@@ -130,6 +132,79 @@ def test_a_full_disk_under_the_record_is_the_machines_fault(lab: Lab):
     assert result.returncode == EXIT_CODES[Verdict.INFRASTRUCTURE], result.stdout + result.stderr
     assert "cannot be written" in result.stdout
     assert not list(lab.folder.glob("report/records/*"))
+    row = next(line for line in result.stdout.splitlines() if line.startswith("gpu5x24 simulated"))
+    assert "20.0, 19.0" in row, "what was measured is still told"
+
+
+@pytest.mark.parametrize("name", ["records", "runs"])
+def test_an_impossible_folder_under_the_report_is_the_machines_fault(lab: Lab, name: str):
+    """A file stands where the folder would be: nobody can write there, not even root."""
+    lab.put(passed())
+    (lab.folder / "report").mkdir()
+    (lab.folder / "report" / name).write_text("")
+    result = lab.run()
+    assert result.ret == EXIT_CODES[Verdict.INFRASTRUCTURE]
+    assert "infrastructure: " in said(result)
+    assert "Traceback" not in said(result)
+    assert ("20.0, 19.0" in said(result)) is (name == "records"), "what was measured is still told"
+
+
+def test_two_sessions_do_not_share_a_report_folder(lab: Lab):
+    lab.put(passed())
+    assert lab.run_apart().ret == 0
+    kept = lab.folder / "report/records/gpu5x24.published_sharded.simulated.json"
+    before = kept.read_bytes(), kept.stat().st_mtime_ns
+    with claim_report.__wrapped__(lab.folder / "report", "another"):
+        result = lab.run_apart()
+        assert result.ret == EXIT_CODES[Verdict.INFRASTRUCTURE]
+        assert "another session writes to" in said(result)
+        assert "next: " in said(result)
+        assert (kept.read_bytes(), kept.stat().st_mtime_ns) == before
+        assert lab.run_apart("--report-dir", "elsewhere").ret == 0
+    assert lab.run_apart("-n", "2").ret == 0, "workers are one session"
+
+
+def test_a_read_only_report_folder_ends_the_session_before_anything_runs():
+    """Root may write anywhere, so it puts its rights down for a moment."""
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o555)
+        user = os.geteuid()
+        if user == 0:
+            os.seteuid(65534)
+        try:
+            with pytest.raises(BadData, match="no folder can be written there"):
+                check_folder(Path(name) / "report")
+        finally:
+            os.seteuid(user)
+
+
+SMALL_SHM = "mount -t tmpfs -o size=4k none /dev/shm && exec {python} {script}"
+SCRIPT = """
+import sys, tempfile
+sys.path[:0] = {paths!r}
+from pathlib import Path
+from fault_targets import smallest
+from suites.harness.cases.tiers import Case, Expectation, Tier
+from suites.harness.hardware.miniature import MiniatureMode
+
+if __name__ == "__main__":
+    expect = Expectation(outcome="pass", because="b")
+    case = Case(name="pair", recipe="published_sharded", expect=expect, miniature_capacity_mib=64)
+    tier = Tier(name="pair", title="t", cards=2, card="RTX 4090", cases=(case,))
+    record = MiniatureMode(shrink=smallest).run(tier, case, Path(tempfile.mkdtemp()))
+    print(record.outcome, record.failure)
+"""
+
+
+def test_a_full_dev_shm_is_in_nobodys_way(tmp_path: Path):
+    """Ranks talk over loopback: shared memory of 4 KiB, in a mount namespace of its own, is enough."""
+    if subprocess.run(["unshare", "-m", "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make a mount namespace")
+    script = tmp_path / "script.py"
+    script.write_text(SCRIPT.format(paths=IMPORT_PATH.split(os.pathsep)))
+    command = SMALL_SHM.format(python=sys.executable, script=script)
+    done = subprocess.run(["unshare", "-m", "sh", "-c", command], capture_output=True, text=True, check=False)
+    assert done.stdout == "pass None\n", done.stderr
 
 
 def test_baselines_that_cannot_be_written_are_said_in_two_lines(lab: Lab):

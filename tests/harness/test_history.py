@@ -8,9 +8,9 @@ import pytest
 from canned import passed, physical
 from lab import said
 
-from liveavatar_core.errors import BadData
-from suites.harness.records.history import POINTS, append_history, outliers, read_history
+from suites.harness.records.history import POINTS, append_history, mend_history, outliers, read_history
 from suites.harness.records.measurements import CardConditions
+from suites.harness.records.record import SCHEMA
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
@@ -48,13 +48,66 @@ def test_a_history_reads_back(tmp_path):
     assert read_history(path) == nights(2)
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"verdict": "pass"}', "\udcff"])
-def test_a_broken_line_is_named(tmp_path, line):
+@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"verdict": "pass"}', "\udcff", "[" * 9999, '{"verdict": 1} x'])
+def test_a_broken_line_is_set_aside_and_the_rest_is_read(tmp_path, line):
     path = tmp_path / "history.jsonl"
     append_history(path, [(passed(), Verdict.PASS)])
     path.write_bytes(path.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
-    with pytest.raises(BadData, match=r"history\.jsonl"):
-        read_history(path)
+    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
+    assert read_history(path) == [passed(), passed(peak=19.0)]
+    [notice] = mend_history(path)
+    assert "could not be read and went to history.jsonl.torn\nnext: " in notice
+    assert read_history(path) == [passed(), passed(peak=19.0)]
+    assert mend_history(path) == []
+    assert (tmp_path / "history.jsonl.torn").read_text().strip()
+
+
+def test_a_missing_last_newline_glues_nothing_together(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_history(path, [(passed(), Verdict.PASS)])
+    path.write_bytes(path.read_bytes()[:-1])
+    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
+    assert read_history(path) == [passed(), passed(peak=19.0)]
+    assert len(path.read_text().splitlines()) == 2
+
+
+def test_records_that_were_glued_together_are_told_apart(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_history(path, [(passed(), Verdict.PASS), (passed(peak=19.0), Verdict.PASS)])
+    path.write_text(path.read_text().replace("\n", ""))
+    assert read_history(path) == [passed(), passed(peak=19.0)]
+
+
+def test_a_record_cut_in_the_middle_costs_only_itself(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_history(path, [(passed(), Verdict.PASS)])
+    whole = path.read_bytes()
+    path.write_bytes(whole + whole[: len(whole) // 2])
+    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
+    mend_history(path)
+    assert read_history(path) == [passed(), passed(peak=19.0)]
+
+
+def test_records_of_an_earlier_schema_stay_where_they_are(tmp_path):
+    path = tmp_path / "history.jsonl"
+    append_history(path, [(passed(), Verdict.PASS)])
+    earlier = path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1')
+    path.write_text(earlier)
+    append_history(path, [(passed(), Verdict.PASS)])
+    assert read_history(path) == [passed()]
+    assert mend_history(path) == []
+    assert path.read_text().startswith(earlier)
+
+
+def test_nights_go_on_after_a_torn_line(lab):
+    path = lab.folder / "history.jsonl"
+    append_history(path, [(passed(peak=20.0), Verdict.PASS)] * POINTS)
+    path.write_text(path.read_text()[:-100])
+    lab.put(passed(peak=20.0))
+    result = lab.run("--history", str(path))
+    assert result.ret == 0
+    assert "1 line could not be read and went to history.jsonl.torn" in " ".join(said(result).split())
+    assert len(read_history(path)) == POINTS
 
 
 def test_a_session_reports_what_falls_out_and_keeps_it(lab):
@@ -76,7 +129,7 @@ def test_a_number_without_a_baseline_fails_where_hardware_is_required(lab):
 @pytest.mark.parametrize(
     ("record", "named"),
     [
-        (passed(commit="1f0c2ab+"), "the working tree had changes"),
+        (passed(commit="1f0c2ab+"), "code, assets or versions had changes"),
         (
             passed(card_conditions=CardConditions(slowed_by=("power cap", "hardware thermal slowdown"))),
             "hardware thermal slowdown",
@@ -85,7 +138,10 @@ def test_a_number_without_a_baseline_fails_where_hardware_is_required(lab):
 )
 def test_an_update_refuses_what_nobody_could_measure_again(lab, record, named):
     lab.put(record)
-    assert named in " ".join(said(lab.run("--baseline-update")).split())
+    result = lab.run("--baseline-update")
+    assert result.ret == EXIT_CODES[Verdict.UPDATE_REFUSED]
+    assert named in " ".join(said(result).split())
+    assert "regressed" not in said(result)
     assert not lab.files
 
 

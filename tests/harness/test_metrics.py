@@ -1,8 +1,9 @@
 """The one table of metrics: what each name means."""
 
 import pytest
-from canned import passed, physical, ran_out
+from canned import memory, passed, physical, ran_out
 
+from liveavatar_core.errors import GIB
 from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import FAMILIES, METRICS, WITHOUT_UNIT, metric_kind, worsening
 
@@ -46,3 +47,9 @@ def test_a_program_that_counts_has_tighter_tolerances_than_an_instrument():
 def test_baselines_keep_memory_to_a_kib_time_to_a_millisecond_quality_to_four_places():
     kept = [metric_kind(name).rounded(1.23456789) for name in ("peak_vram_gib", "seconds_per_clip", "psnr_db")]
     assert kept == [1.234568, 1.235, 1.2346]
+
+
+def test_the_fullest_rank_counts_whichever_it_is():
+    fuller = passed(memory=tuple(memory(rank, "load", 10.0 + rank) for rank in (0, 1)))
+    assert fuller.peak_bytes() == fuller.peak_bytes(rank=1) == 11 * GIB
+    assert metrics(fuller)["peak_vram_gib"].value == metrics(fuller)["load_vram_gib"].value == 11.0

@@ -196,3 +196,14 @@ def test_five_small_steps_are_not_five_times_nothing(lab):
     assert statuses[0] == 0
     assert set(statuses[1:]) == {EXIT_CODES[Verdict.REGRESSED]}
     assert "value = 23.9" in lab.files[0].read_text()
+
+
+@pytest.mark.parametrize("option", ["--report-html", "--history"])
+@pytest.mark.parametrize("path", ["/dev/full", "."])
+def test_an_output_that_is_no_file_ends_the_session_before_anything_runs(lab, option, path):
+    lab.put(passed())
+    result = lab.run_apart(f"{option}={path}")
+    assert result.ret == 2
+    assert f"{option} {path} names a" in result.stderr.str()
+    assert not (lab.folder / "gpu5x24.published_sharded.runs").exists()
+    assert not Path("/dev/full").is_file()

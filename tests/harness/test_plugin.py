@@ -285,7 +285,7 @@ def test_records_and_history_are_kept(lab):
 
 def test_a_history_that_cannot_be_written_is_said_in_two_lines(lab):
     lab.put(passed())
-    result = lab.run("--history", ".")
+    result = lab.run_apart("--history", ".")
     assert result.ret == 2
     assert "next: give --history" in said(result)
 

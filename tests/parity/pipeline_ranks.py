@@ -49,16 +49,17 @@ def _generate(given: Given) -> dict[str, Any]:
     from liveavatar_core.pipeline import open_avatar
     from liveavatar_core.pipeline.conditioning import encode
     from liveavatar_core.pipeline.decoding import open_decoder
-    from liveavatar_core.pipeline.denoising import denoise
+    from liveavatar_core.pipeline.denoising import denoise, open_denoiser
 
     case = PipelineCase(folder=Path(given.case))
     run = {"file": "tpp", "relative_dist": 30, "sample_steps": given.steps, "enable_online_decode": True}
     recipe = case.recipe(run, given.quirks, given.deployment)
-    with open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar:
-        conditioning = encode(avatar.system, avatar.tokenizer, case.inputs)
-        made = {"reference": conditioning.reference_BCTHW, "motion": conditioning.motion_BCTHW}
-        decoder, pieces = open_decoder(avatar.system, conditioning), []
-        for block in denoise(avatar.system, conditioning, case.noise):
-            made[f"clip{block.clip}.block{block.index}"] = block.latents_BCTHW[0].clone()
-            pieces += [piece[0] for piece in decoder.pieces(block)] if decoder else []
+    avatar = open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer)
+    conditioning, motion = encode(avatar.system, avatar.tokenizer, case.inputs)
+    made = {"reference": conditioning.reference_BCTHW, "motion": motion}
+    decoder, pieces = open_decoder(avatar.system, conditioning, motion), []
+    denoiser = open_denoiser(avatar.system, conditioning, case.noise)
+    for block in denoise(denoiser, conditioning.num_clip, motion):
+        made[f"clip{block.clip}.block{block.index}"] = block.latents_BCTHW[0].clone()
+        pieces += [piece[0] for piece in decoder.pieces(block)] if decoder else []
     return made | ({"video": torch.cat(pieces, dim=1)} if pieces else {})

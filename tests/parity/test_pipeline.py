@@ -16,7 +16,7 @@ from liveavatar_core.pipeline import Avatar, Conditioning, LatentBlock, open_ava
 from liveavatar_core.pipeline import avatar as avatar_module
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.decoding import ClipwiseDecoder
-from liveavatar_core.pipeline.denoising import denoise, seeded_noise
+from liveavatar_core.pipeline.denoising import BlockDenoiser, seeded_noise
 from liveavatar_core.video_geometry import fit_portrait
 
 
@@ -28,14 +28,14 @@ class Made:
         self.motion: dict[int, Tensor] = {}
         pieces: list[Tensor] = []
 
-        def encoded(*args: Any) -> Conditioning:
-            self.conditioning = encode(*args)
-            return self.conditioning
+        def encoded(*args: Any) -> tuple[Conditioning, Tensor]:
+            self.conditioning, motion = encode(*args)
+            self.at_start = (self.conditioning.reference_BCTHW, motion)
+            return self.conditioning, motion
 
-        def denoised(*args: Any) -> Iterator[LatentBlock]:
-            self.at_start = (self.conditioning.reference_BCTHW, self.conditioning.motion_BCTHW)
-            for block in denoise(*args):
-                self.motion.setdefault(block.clip, self.conditioning.motion_BCTHW)
+        def denoised(denoiser: BlockDenoiser, number: int, motion: Tensor) -> Iterator[LatentBlock]:
+            self.motion[number] = motion
+            for block in original_clip(denoiser, number, motion):
                 self.latents[block.clip, block.index] = block.latents_BCTHW[0]
                 yield block
 
@@ -44,9 +44,9 @@ class Made:
                 pieces.append(piece[0])
                 yield piece
 
-        original_pieces = ClipwiseDecoder.pieces
+        original_pieces, original_clip = ClipwiseDecoder.pieces, BlockDenoiser.clip
         patch.setattr(avatar_module, "encode", encoded)
-        patch.setattr(avatar_module, "denoise", denoised)
+        patch.setattr(BlockDenoiser, "clip", denoised)
         patch.setattr(ClipwiseDecoder, "pieces", decoded)
         blocks = [block.frames_JHWC for block in avatar.generate(case.inputs, case.noise)]
         self.written_JHWC = torch.cat([frames for frames in blocks if frames is not None])
@@ -96,8 +96,8 @@ def test_every_run_equals_the_reference_stage_by_stage(pipeline_run: tuple[Path,
     case = PipelineCase(folder=folder)
     run = case.meta["runs"][name]
     golden, recipe = load_file(folder / run["file"]), case.recipe(run)
-    with open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer) as avatar:
-        made = Made(avatar, case, monkeypatch)
+    avatar = open_avatar(recipe, weights=case.weights(), tokenizer=case.tokenizer)
+    made = Made(avatar, case, monkeypatch)
     assert_stages([*conditioning_stages(case, made), *denoising_stages(made, golden), *frame_stages(made, golden)])
 
 

@@ -64,8 +64,8 @@ def evaluate(count: int) -> list[Shown]:
     """Make that many videos of one clip."""
     recipe = miniature(single(1))
     torch.set_num_threads(1)
-    with open_avatar(recipe, weights=shipped_weights(recipe)) as avatar:
-        return [_show(avatar, np.random.default_rng((SEED, number))) for number in range(count)]
+    avatar = open_avatar(recipe, weights=shipped_weights(recipe))
+    return [_show(avatar, np.random.default_rng((SEED, number))) for number in range(count)]
 
 
 def _show(avatar: Avatar, random: np.random.Generator) -> Shown:

@@ -31,7 +31,7 @@ _PICTURES = ((16, 1),)
 _VIDEOS = ((4, 5), (16, 1), (3, 9), (16, 1))
 """Videos and frames of a batch; a batch has one of them."""
 
-Shapes = Sequence[tuple[int, int]]
+FrameSizes = Sequence[tuple[int, int]]
 
 
 def train_vae(folder: Path, pictures: int, videos: int, mouths: int) -> Any:
@@ -98,7 +98,7 @@ def _busy(video_BCTHW: Tensor) -> Tensor:
     return share.unflatten(0, (len(video_BCTHW), -1)).transpose(1, 2)
 
 
-def _videos(random: np.random.Generator, shapes: Shapes) -> Tensor:
+def _videos(random: np.random.Generator, shapes: FrameSizes) -> Tensor:
     """A batch in -1..1."""
     count, frames = shapes[int(random.integers(len(shapes)))]
     return to_pixels(np.stack([_video(random, frames) for _ in range(count)]))

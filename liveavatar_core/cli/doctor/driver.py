@@ -12,7 +12,9 @@ from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import CardState, DriverState
 
 LEAST_FREE_SHARE = 0.95
-"""Of a card's memory. Tiers count on all of it but 1.5 GiB, which the CUDA context and NCCL take later."""
+"""The least share of a card's memory that must be free.
+
+Tiers count on all of it but 1.5 GiB, which the CUDA context and NCCL take later."""
 TORCH_WITH_CUDA = "make setup TORCH_INDEX=https://download.pytorch.org/whl/cu130"
 
 

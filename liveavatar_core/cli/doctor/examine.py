@@ -45,7 +45,7 @@ def examine(subject: Subject, driver: DriverState, torch: TorchBuild) -> list[Ch
 
 
 def worst(groups: Sequence[CheckGroup]) -> Status:
-    """Of all groups."""
+    """The worst status of all groups."""
     return max((group.status for group in groups), key=ORDER.index)
 
 

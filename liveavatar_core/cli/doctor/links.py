@@ -15,7 +15,7 @@ from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import DriverState
 
 LEAST_LINK_SHARE = 0.4
-"""Of the data sheet's rate. A copy through host memory passes the slot twice: half, less its overhead."""
+"""Least share of the data sheet's rate. A copy through host memory passes the slot twice: half, less its overhead."""
 ALL_GATHER_SECONDS = 120.0
 """To start a process a card, load CUDA, connect, and gather. A group that cannot connect never says so."""
 

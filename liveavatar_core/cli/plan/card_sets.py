@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from liveavatar_core.config import ModelParams, Recipe
 from liveavatar_core.errors import GIB, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
-from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.recipes import named_recipe
 
 CARD_SETS = {"4x24": ("RTX 4090", 4), "5x24": ("RTX 4090", 5), "1x80": ("A100 80GB SXM", 1)}
@@ -22,7 +21,7 @@ _RECIPES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class CardSetFit:
     """What became of one recipe."""
 
     cards: str
@@ -37,13 +36,13 @@ class Fit:
     """`yes`, or what was too much."""
 
 
-def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[Fit]:
+def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[CardSetFit]:
     """Simulate the named recipes of every card set with `model`. `lora_rank`: of a LoRA that stays beside it."""
     for name, (card_name, count) in CARD_SETS.items():
         card = find_card(card_name)
         for recipe_name in _RECIPES[name]:
             peak, verdict = _try(recipe_name, count, card, model, lora_rank)
-            yield Fit(cards=name, recipe=recipe_name, usable=card.usable_bytes, peak=peak, verdict=verdict)
+            yield CardSetFit(cards=name, recipe=recipe_name, usable=card.usable_bytes, peak=peak, verdict=verdict)
 
 
 def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int | None) -> tuple[int | None, str]:
@@ -57,15 +56,12 @@ def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int |
 
 
 def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
-    from liveavatar_core.simulation.estimate import simulate_rank
+    from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
     from liveavatar_core.simulation.memory_account import Capacity
 
-    peaks = []
-    for rank in distinct_ranks(recipe.deployment):
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
-        if (error := result.out_of_memory) is not None:
-            short = error.shortage
-            asked, free = short.requested / GIB, short.free / GIB
-            return None, f"no: rank {rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"
-        peaks += [peak.allocated for peak in result.peaks.values()]
-    return max(peaks), "yes"
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
+    if (error := simulated.out_of_memory) is None:
+        return simulated.peak_bytes, "yes"
+    short = error.shortage
+    asked, free = short.requested / GIB, short.free / GIB
+    return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"

@@ -9,9 +9,8 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
-from liveavatar_core.errors import BadInput, InvalidRecipe
+from liveavatar_core.errors import GIB, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import CARDS_FILE, Card, find_card, read_cards
-from liveavatar_core.parallel.ranks import distinct_ranks
 
 _COUNTED = re.compile(r"(?:(?P<count>\d+)\s*[x*]\s*)?(?P<what>.+)")
 _BY_SIZE = {24: "RTX 4090", 32: "RTX 5090", 40: "A100 40GB PCIe", 48: "L40S", 80: "A100 80GB PCIe"}
@@ -27,14 +26,14 @@ class Cards:
     count: int
     """How many."""
     card: Card
-    """Which."""
+    """The kind of card."""
 
     def __str__(self) -> str:
         return f"{self.count} x {self.card.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fit:
+class FeasibleLayout:
     """What one layout comes to on the cards. Seconds are predicted."""
 
     name: str
@@ -52,13 +51,13 @@ class Fit:
     seconds_per_clip: float
     """The slowest rank's, nothing overlapping."""
     least_seconds_per_clip: float
-    """The same rank's, with gathers of weights hidden behind kernels as far as these last."""
+    """The seconds of that rank, with gathers of weights hidden behind kernels as far as these last."""
     breakdown: dict[str, float]
-    """Of that rank: compute, memory, communication, host seconds."""
+    """What that rank spends: compute, memory, communication, host seconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Misfit:
+class InfeasibleLayout:
     """A layout that does not fit."""
 
     name: str
@@ -167,33 +166,26 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
                 yield str(value)
 
 
-def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
+def judge(recipe: Recipe, card: Card) -> FeasibleLayout | InfeasibleLayout:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
     from liveavatar_core.simulation.cost.roofline import estimate_time
-    from liveavatar_core.simulation.estimate import simulate_rank
+    from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
     from liveavatar_core.simulation.memory_account import Capacity
 
-    peaks: dict[str, float] = {}
-    host, slowest = 0.0, None
-    for rank, alike in distinct_ranks(recipe.deployment).items():
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
-        if result.out_of_memory:
-            return Misfit(name=recipe.name, why=result.out_of_memory.what)
-        prediction = estimate_time(result.work, card, ("denoise", "decode"))
-        peak = max(phase.allocated for phase in result.peaks.values()) / 2**30
-        peaks |= {str(other): round(peak, 2) for other in alike}
-        host = max([host, *(phase.host_allocated / 2**30 for phase in result.peaks.values())])
-        if slowest is None or prediction.seconds > slowest[0].seconds:
-            slowest = prediction, result.clips
-    assert slowest is not None
-    return Fit(
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
+    if simulated.out_of_memory:
+        return InfeasibleLayout(name=recipe.name, why=simulated.out_of_memory.what)
+    peaks = {other: round(made.peak_bytes / GIB, 2) for made in simulated.ranks for other in simulated.alike[made.rank]}
+    times = [(estimate_time(made.work, card, ("denoise", "decode")), made.clips) for made in simulated.ranks]
+    slowest, clips = max(times, key=lambda time: time[0].seconds)
+    return FeasibleLayout(
         name=recipe.name,
         command=command_of(recipe),
         quality=quality_of(recipe.deployment),
-        peaks_gib=dict(sorted(peaks.items())),
+        peaks_gib={str(rank): peaks[rank] for rank in sorted(peaks)},
         headroom_gib=round(card.usable_gib - max(peaks.values()), 2),
-        host_gib=round(host, 1),
-        seconds_per_clip=round(slowest[0].seconds / slowest[1], 2),
-        least_seconds_per_clip=round(slowest[0].least_seconds / slowest[1], 2),
-        breakdown={name: round(getattr(slowest[0], f"{name}_seconds") / slowest[1], 2) for name in BREAKDOWN},
+        host_gib=round(simulated.host_peak_bytes / GIB, 1),
+        seconds_per_clip=round(slowest.seconds / clips, 2),
+        least_seconds_per_clip=round(slowest.least_seconds / clips, 2),
+        breakdown={name: round(getattr(slowest, f"{name}_seconds") / clips, 2) for name in BREAKDOWN},
     )

@@ -36,13 +36,13 @@ class TimeEstimate:
     """Predicted seconds of some phases on one card."""
 
     compute_seconds: float = 0.0
-    """Of kernels that the peak rate limits."""
+    """Seconds of kernels that the peak rate limits."""
     memory_seconds: float = 0.0
-    """Of kernels that the memory bandwidth limits."""
+    """Seconds of kernels that the memory bandwidth limits."""
     communication_seconds: float = 0.0
-    """Of collectives, at the link's rate."""
+    """Seconds of collectives, at the link's rate."""
     host_seconds: float = 0.0
-    """Of copies between card and host, and of work done in host memory."""
+    """Seconds of copies between card and host, and of work done in host memory."""
     gather_seconds: float = 0.0
     """What of communication_seconds gathers weights, and may run beside kernels."""
 
@@ -63,7 +63,7 @@ class TimeEstimate:
 
     @property
     def least_seconds(self) -> float:
-        """With as much of the gathers hidden as can be."""
+        """Seconds with as much of the gathers hidden as can be."""
         return self.seconds - self.hidden_seconds
 
     @property

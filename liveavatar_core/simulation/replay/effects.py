@@ -29,14 +29,14 @@ class Known(NamedTuple):
     """An object that was among the arguments."""
 
     path: Path
-    """Where."""
+    """Where the object is among the arguments."""
 
 
 class View(NamedTuple):
     """A new tensor that looks into the storage of one that was among the arguments."""
 
     path: Path
-    """Of that tensor."""
+    """Where that tensor is among the arguments."""
     geometry: tuple
     """Shape, strides, offset."""
 
@@ -47,11 +47,11 @@ class New(NamedTuple):
     number: int
     """Which allocation of the call's program."""
     nbytes: int
-    """Of the storage, not rounded."""
+    """Bytes of the storage, not rounded."""
     dtype: torch.dtype
-    """Of the tensor."""
+    """Type of the elements."""
     device: torch.device
-    """Of the tensor."""
+    """Device that the tensor says it stands on."""
     geometry: tuple
     """Shape, strides, offset."""
 
@@ -60,7 +60,7 @@ class Built(NamedTuple):
     """A new container: a list, tuple, dict, or an object with attributes."""
 
     kind: type
-    """Its class."""
+    """The class of the container."""
     parts: tuple
     """(index, key or attribute, template) of each part."""
 

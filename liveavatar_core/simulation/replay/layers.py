@@ -24,7 +24,7 @@ from liveavatar_core.simulation.replay.effects import CallEffect
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 
 LAYERS = 3
-"""Of each family that are loaded: the first may differ from the others, two more show that they do the same."""
+"""Layers of each family that are loaded: the first may differ from the others, two more show that they do the same."""
 
 MEMBER = re.compile(r"(.*)\.(\d+)")
 """Path of a unit in a list of them."""
@@ -69,7 +69,7 @@ class ReplayedLayer(nn.Module):
         self._worker = (worker,)  # in a tuple, so that it is no part of this one
         self._held = weights
         self._loans: list[tuple[nn.Parameter, Tensor, Tensor]] = []
-        """Of each weight of the worker: itself, its own values where they rest, and what it is lent."""
+        """For each weight of the worker: itself, its own values where they rest, and what it is lent."""
 
     def own(self) -> None:
         """Make parameters of the weights: not before sharding has taken what it finds around this layer."""

@@ -41,11 +41,11 @@ class Key(NamedTuple):
     scope: scopes.Scope
     """Phase, category, place."""
     unit: UnitSignature
-    """Its class and weights."""
+    """Class and weights of the unit."""
     arguments: Any
     """What decides how much memory and work they take."""
     left: tuple | None
-    """Of what the previous unit left behind."""
+    """Signature of what the previous unit left behind; None: nothing."""
 
 
 class UnitReplayer:

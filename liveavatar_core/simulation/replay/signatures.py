@@ -47,7 +47,7 @@ class Signatures:
         self._known: dict[tuple, UnitSignature] = {}
 
     def of_unit(self, unit: nn.Module) -> UnitSignature:
-        """Its class, and its weights: shapes, types, where they stand, whether they are gathered now.
+        """Class and weights of a unit: shapes, types, where they stand, whether they are gathered now.
 
         Worked out anew where weights lie in other allocations than at the last call.
         """
@@ -89,7 +89,7 @@ class Signatures:
         )
 
     def of_value(self, value: Any) -> Any:
-        """Of an argument: everything in it that decides how much memory and work a call takes."""
+        """Everything in an argument that decides how much memory and work a call takes."""
         if isinstance(value, Tensor):
             return self.of_tensor(value)
         if isinstance(value, int | float | str | None | torch.dtype | torch.device):
@@ -129,7 +129,7 @@ def _is_frozen(value: Any) -> bool:
 
 
 def _extent(value: Any) -> int | None:
-    """Of a request to denoise: how many tokens of its cache it sees; its frame number says no more than that."""
+    """For a request to denoise: how many tokens of its cache it sees; its frame number says no more than that."""
     if not isinstance(value, Denoise) or not isinstance(value.cache, KVCache):
         return value.block.frame if isinstance(value, Denoise) else None
     seen = (value.block.frame + value.latents_BCFHW.shape[2]) * value.state.frame_tokens

@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from liveavatar_core.errors import BadData, BadInput
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
@@ -18,10 +18,7 @@ from suites.harness.hardware.clip_runs import clip_job
 from suites.harness.hardware.physical import matching, visible
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
 from suites.harness.multinode.rank_file import CardIdentity, RankFile
-from suites.harness.processes.link import Command, ErrorReport
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import ErrorReport, Message, RankCommand
 
 T = TypeVar("T")
 
@@ -35,7 +32,7 @@ class FileLink:
         """`path`: is written anew after each answer, so that a rank that is killed leaves what it knew."""
         self._given, self._path = given, path
         self.rank, self.world_size = int(environment["RANK"]), int(environment["WORLD_SIZE"])
-        self._commands = [Command(name="load")]
+        self._commands = [RankCommand(name="load")]
         self._told = RankFile()
         self._tell(self._told)
 
@@ -52,19 +49,19 @@ class FileLink:
             raise BadData(f"the job is a {type(self._given).__name__}", f"ask for it, not for a {kind.__name__}")
         return self._given
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """The next one; None when there are no more."""
         return self._commands.pop(0) if self._commands else None
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self.next_command, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):
-            self._commands += [Command(name="clip")] * message.clips + [Command(name="finish")]
+            self._commands += [RankCommand(name="clip")] * message.clips + [RankCommand(name="finish")]
         elif isinstance(message, ClipTime):
             told = replace(told, clips=(*told.clips, message))
         elif isinstance(message, RankReport):

@@ -21,13 +21,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from suites.harness.messages import RankReport
-from suites.harness.processes.link import Command, ErrorReport, Link, decoded, encoded
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
+from suites.harness.processes.link import ErrorReport, Link, Message, RankCommand, decoded, encoded
 
 T = TypeVar("T")
 
@@ -65,22 +62,22 @@ class ChildLink:
         self._job = spec.job
         self._connection = connection
         self._sending = threading.Lock()
-        self._commands: queue.SimpleQueue[Command | None] = queue.SimpleQueue()
+        self._commands: queue.SimpleQueue[RankCommand | None] = queue.SimpleQueue()
         threading.Thread(target=self._listen, name="parent", daemon=True).start()
 
     def job(self, kind: type[T]) -> T:
         """The job of every rank, as a `kind`. Raises BadData where it is something else."""
         return decoded(kind, self._job, "the job")
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
         return self._commands.get()
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self._commands.get, None)
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
         self._send("reply", encoded(message))
 

@@ -5,20 +5,23 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from liveavatar_core import errors, strict
 from liveavatar_core.errors import BadData, LiveAvatarError, MemoryShortage, OutOfMemory
 from suites.harness.messages import RankReport
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
 T = TypeVar("T")
 MESSAGE_LIMIT = 4000
 
 
-def encoded(message: DataclassInstance) -> str:
+class Message(Protocol):
+    """Any frozen dataclass whose fields `strict` can read back."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+
+def encoded(message: Message) -> str:
     """`message` as JSON text."""
     return json.dumps(strict.plain(message), allow_nan=False)
 
@@ -33,7 +36,7 @@ def decoded(kind: type[T], text: str, where: str) -> T:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Command:
+class RankCommand:
     """One thing that a rank is to do next."""
 
     name: str
@@ -96,13 +99,13 @@ class Link(Protocol):
     def job(self, kind: type[T]) -> T:
         """The job of every rank of the group, as a `kind`. Raises BadData where it is something else."""
 
-    def next_command(self) -> Command | None:
+    def next_command(self) -> RankCommand | None:
         """Wait for the next command; None when there are no more."""
 
-    def commands(self) -> Iterator[Command]:
+    def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
 
-    def reply(self, message: DataclassInstance) -> None:
+    def reply(self, message: Message) -> None:
         """Answer the last command."""
 
     def report(self, report: RankReport) -> None:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import wait
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self, TypeVar
 
 from liveavatar_core.errors import BadInput
 from suites.harness.messages import RankReport
@@ -37,11 +37,8 @@ from suites.harness.processes.failures import (
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
-from suites.harness.processes.link import Command, Done, decoded, encoded
+from suites.harness.processes.link import Done, Message, RankCommand, decoded, encoded
 from suites.harness.processes.rank_handle import Rank
-
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
 
 __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
 
@@ -67,7 +64,7 @@ class Job:
 
     target: str
     """The function, as `package.module:function`, found in the rank's process and called with a Link."""
-    given: DataclassInstance = Done()
+    given: Message = Done()
     """The dataclass that every rank is given; targets read it with `link.job(kind)`."""
     world_size: int
     """The number of ranks, a process each."""
@@ -135,7 +132,7 @@ class RankGroup:
         return [rank.process.pid for rank in self._ranks]
 
     def command(
-        self, name: str, argument: DataclassInstance | None = None, *, answer: type[T], seconds: float | None = None
+        self, name: str, argument: Message | None = None, *, answer: type[T], seconds: float | None = None
     ) -> list[T]:
         """Send a command to all ranks; their answers in order of rank.
 
@@ -155,7 +152,7 @@ class RankGroup:
         allowed = self._job.command_seconds if seconds is None else seconds
         with self._ending_on_error():
             for rank in self._ranks:
-                rank.send(Command(name=name, argument=encoded(argument) if argument is not None else ""))
+                rank.send(RankCommand(name=name, argument=encoded(argument) if argument is not None else ""))
             if not self._gather(lambda rank: rank.reply is not None, time.monotonic() + allowed):
                 raise self._hang([rank for rank in self._ranks if rank.reply is None], allowed)
             return [decoded(answer, rank.reply or "", f"rank {rank.index}, {name!r}") for rank in self._ranks]

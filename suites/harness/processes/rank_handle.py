@@ -10,7 +10,7 @@ from typing import Any
 from suites.harness.messages import RankReport
 from suites.harness.processes.child_link import RankSpec
 from suites.harness.processes.fork_client import RankProcess
-from suites.harness.processes.link import Command, ErrorReport, decoded
+from suites.harness.processes.link import ErrorReport, RankCommand, decoded
 
 
 class Rank:
@@ -66,7 +66,7 @@ class Rank:
         else:
             self.error = decoded(ErrorReport, text, where)
 
-    def send(self, message: RankSpec | Command | None) -> None:
+    def send(self, message: RankSpec | RankCommand | None) -> None:
         """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
         self.reply, self.last_report_at = None, time.monotonic()
         with contextlib.suppress(OSError):

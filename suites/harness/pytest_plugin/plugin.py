@@ -15,6 +15,7 @@ from suites.harness.pytest_plugin.options import add_options, read_settings
 from suites.harness.pytest_plugin.progress import Progress
 from suites.harness.pytest_plugin.session import Session, check_data
 from suites.harness.pytest_plugin.tier_runner import TierRunner
+from suites.harness.records.working_tree import commit_at_start
 from suites.harness.report.terminal import render
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
@@ -49,6 +50,8 @@ def pytest_sessionstart(session: pytest.Session) -> None:
     """Refuse tiers named as a marker of another plugin. Show progress where this process runs the tests."""
     config = session.config
     _check_markers(config)
+    if not config.option.collectonly:
+        commit_at_start()
     if not config.pluginmanager.hasplugin("terminalreporter") or config.get_verbosity() < 0:
         return
     if not hasattr(config, "workerinput") and not config.getoption("numprocesses", 0):

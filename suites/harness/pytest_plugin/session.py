@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
+from liveavatar_core.outputs import check_output, may_write
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
-from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED
-from suites.harness.records.history import append_history, outliers, read_history
+from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
+from suites.harness.records.history import append_history, mend_history, outliers, read_history
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
@@ -40,14 +40,13 @@ class Session:
     failures: int = 0
     """Failed tests, whatever failed them."""
     lost: int = 0
-    """Runs that the machine failed: without their cards where those are required, or without a place for the record."""
+    """Runs that the machine did not let begin: without their cards where those are required, or without a folder."""
     refused: dict[str, str] = field(default_factory=dict)
     """Why `auto` took no more real mode, by tier and mode."""
     not_judged: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Tests of a tier that were skipped, by tier and reason."""
     out_of_trend: list[str] = field(default_factory=list)
-    """Values that fall out of their history. Two lines each."""
-
+    """Values that fall out of their history, and lines of it that cannot be read. Two lines each."""
     doing: str = ""
     """What the running test does at this moment."""
 
@@ -61,11 +60,11 @@ class Session:
         values = list(properties)
         self.lost += sum(name == LOST for name, _ in values)
         self.refused |= dict(str(value).split(": ", 1) for name, value in values if name == REFUSED)
-        paths = [str(value) for name, value in values if name == RECORD]
+        runs = [(name, str(value)) for name, value in values if name in (RECORD, UNWRITTEN)]
         judgements = [str(value) for name, value in values if name == JUDGEMENT]
-        for path, judgement in zip(paths, judgements, strict=True):
-            data = judgement_from_data(json.loads(judgement))
-            self.results.append(Result(record=read_record(Path(path)), judgement=data))
+        for (name, value), judgement in zip(runs, judgements, strict=True):
+            record = read_record(Path(value)) if name == RECORD else RunRecord.from_json(value)
+            self.results.append(Result(record=record, judgement=judgement_from_data(json.loads(judgement))))
 
     def skip(self, names: Collection[str], reason: str) -> None:
         """Take note of a test that was skipped. `names`: its markers, among others."""
@@ -78,8 +77,9 @@ class Session:
             if result.judgement.update:
                 write_baseline(result.record, self.settings)
         if self.settings.history is not None:
+            self.out_of_trend = mend_history(self.settings.history)
             history = read_history(self.settings.history)
-            self.out_of_trend = [text for each in self.results for text in outliers(each.record, history)]
+            self.out_of_trend += [text for each in self.results for text in outliers(each.record, history)]
             append_history(self.settings.history, ((each.record, each.judgement.verdict) for each in self.results))
 
     @property
@@ -116,17 +116,22 @@ def check_data(settings: Settings) -> None:
 
     Raises:
         BadData: a baseline, the waivers or the report directory cannot be used.
+        BadInput: the page or the history could not be written.
     """
     for path in sorted(settings.baseline_dir.glob("*/*.toml")):
         read_baseline(path)
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
-    _check_folder(settings.report_dir)
+    check_folder(settings.report_dir)
+    for output, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
+        if output is not None:
+            check_output(output, option)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Refuse a report folder that could not be made or written. Raises BadData."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    if not there.is_dir() or not os.access(there, os.W_OK):
+    if not there.is_dir() or not may_write(there):
         raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
 
 

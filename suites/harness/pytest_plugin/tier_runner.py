@@ -7,20 +7,26 @@ import json
 import shutil
 from collections.abc import Callable
 from dataclasses import asdict, replace
+from typing import NoReturn
 
 import pytest
 
-from liveavatar_core.errors import BadData, LiveAvatarError
+from liveavatar_core.errors import BadData, BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.pytest_plugin.clip_clock import ClipClock, Replies, clock_of
 from suites.harness.pytest_plugin.options import AUTO, Settings
+from suites.harness.pytest_plugin.report_claim import claim_report, own_session
 from suites.harness.records.record import HARDWARE_MODES, RunRecord, run_name
-from suites.harness.verdicts.judge import Judgement, judge
+from suites.harness.verdicts.judge import Judgement, judge, unwritten
 from suites.harness.verdicts.verdict import Verdict
 
-RECORD, JUDGEMENT, LOST, REFUSED = "record", "judgement", "lost_record", "refused_modes"
+RECORD, UNWRITTEN, JUDGEMENT = "record", "unwritten_record", "judgement"
+LOST, REFUSED = "lost_run", "refused_modes"
 """Names of the test's properties that carry a run to the reports, and into JUnit files."""
+
+
+REPORT = "the folder that --report-dir names"
 
 
 class TierRunner:
@@ -50,6 +56,7 @@ class TierRunner:
             The record, for claims beyond that.
         """
         self.has_checked = True
+        self._claim_report()
         try:
             case = self.tier.case(case) if isinstance(case, str) else case
             record = self._run(case)
@@ -57,12 +64,20 @@ class TierRunner:
             if judgement.verdict is Verdict.INCONCLUSIVE:
                 record = _pooled(record, self._run(case))
                 judgement = judge(record, case.expect, self._settings)
-            self._keep(record, judgement)
+            judgement = self._keep(record, judgement)
         except LiveAvatarError as error:
             pytest.fail(str(error), pytrace=False)
+        except OSError as error:
+            self._lost(f"{case if isinstance(case, str) else case.name} could not be run: {error}")
         if judgement.failing:
             pytest.fail(judgement.explanation, pytrace=False)
         return record
+
+    def _claim_report(self) -> None:
+        try:
+            claim_report(self._settings.report_dir, own_session())
+        except (BadInput, OSError) as error:
+            self._lost(str(error).split("\n")[0])
 
     def _run(self, case: Case) -> RunRecord:
         mode = self._mode()
@@ -109,14 +124,23 @@ class TierRunner:
             return (self.hardware,)
         return ("physical",) if self._settings.require_hardware else HARDWARE_MODES
 
-    def _keep(self, record: RunRecord, judgement: Judgement) -> None:
+    def _lost(self, text: str) -> NoReturn:
+        self._item.user_properties.append((LOST, text))
+        pytest.fail(
+            f"{Verdict.INFRASTRUCTURE}: {text}\nnext: see that {REPORT} can be written, by this session alone",
+            pytrace=False,
+        )
+
+    def _keep(self, record: RunRecord, judgement: Judgement) -> Judgement:
+        """Write the record; where that fails the session still shows it. Returns what is thought of it by then."""
+        properties = self._item.user_properties
         try:
-            path = record.write(self._settings.report_dir)
+            properties.append((RECORD, str(record.write(self._settings.report_dir))))
         except BadData as error:
-            self._item.user_properties.append((LOST, error.what))
-            raise
-        self._item.user_properties.append((RECORD, str(path)))
-        self._item.user_properties.append((JUDGEMENT, json.dumps(asdict(judgement))))
+            properties.append((UNWRITTEN, record.to_json()))
+            judgement = unwritten(judgement, error)
+        properties.append((JUDGEMENT, json.dumps(asdict(judgement))))
+        return judgement
 
 
 def _pooled(first: RunRecord, second: RunRecord) -> RunRecord:

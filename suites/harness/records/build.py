@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
-import subprocess
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, TypeVar
 
 from suites.harness.cases.run_plan import RunPlan
@@ -16,6 +14,7 @@ from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.measurements import CardConditions
 from suites.harness.records.record import DeclaredRecipe, MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult
+from suites.harness.records.working_tree import commit_at_start
 
 T = TypeVar("T")
 
@@ -82,30 +81,10 @@ def _conditions(reports: Iterable[RankReport]) -> CardConditions:
     )
 
 
-MEASURED = (":/", ":(top,exclude)baselines")
-"""The part of the working tree that a measurement depends on, as git names paths."""
-
-
 def provenance() -> dict[str, Any]:
     """Commit, date and runner, as fields of a record."""
     return {
-        "commit": _commit(),
+        "commit": commit_at_start(),
         "date": datetime.now(UTC).date(),
         "run": os.environ.get("LIVEAVATAR_RUN", "local"),
     }
-
-
-def _commit() -> str | None:
-    """The commit of the working tree, with `+` where that has changes; None outside of git.
-
-    Baselines do not count: the first update of several would otherwise spoil the others.
-    """
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True, check=True)
-        changes = subprocess.run(
-            [*git, "status", "--porcelain", "--", *MEASURED], capture_output=True, text=True, check=True
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if changes.stdout.strip() else "")

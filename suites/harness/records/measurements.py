@@ -90,6 +90,14 @@ class ObservedSettings:
     kv_caches: tuple[str, ...]
     """Types and places that KV caches were seen in."""
 
+    def bytes_of(self, part: str, *, dtype: str | None = None, place: str | None = None) -> int:
+        """Bytes of weights of a part of the model, of that type and in that place where they are given."""
+        found = 0
+        for kind, size in self.parameter_bytes.get(part, {}).items():
+            its_dtype, its_place = kind.split()
+            found += size if dtype in (None, its_dtype) and place in (None, its_place) else 0
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardConditions:

@@ -14,6 +14,7 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
+from liveavatar_core.outputs import not_a_file
 from suites.harness.records.measurements import (
     CardConditions,
     MemoryTimeline,
@@ -177,7 +178,7 @@ class RunRecord:
         """
         try:
             data = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise BadData(f"{where}: {error}", "run the case again") from error
         return strict.build(cls, data, where)
 
@@ -208,9 +209,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace `path` by `text` (UTF-8); after a failure or a power cut it is the old file or the new, whole.
 
     Raises:
-        BadData: the folder cannot be written.
+        BadData: the folder cannot be written, or `path` is a device, a folder or a socket.
     """
     temporary = None
+    what = not_a_file(path)
+    if what is not None:
+        raise BadData(f"{path} is {what}, not a file", "choose another name")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")

@@ -98,7 +98,8 @@ def _case_of(record: RunRecord, old: CaseBaseline | None) -> CaseBaseline:
 def _check_circumstances(record: RunRecord) -> None:
     """Refuse what nobody could measure again. A busy card is refused before anything runs."""
     if record.commit and record.commit.endswith("+"):
-        raise BadData(f"measured at {record.commit}: the working tree had changes", "commit them, then measure")
+        what = f"measured at {record.commit}: code, assets or versions had changes that no commit has"
+        raise BadData(what, "commit them, then measure")
     slowed = [reason for reason in record.card_conditions.slowed_by if reason != POWER_CAP]
     if slowed:
         raise BadData(f"the cards were slowed down ({', '.join(slowed)})", "cool them, then measure")

@@ -9,6 +9,7 @@ from liveavatar_core.errors import BadInput, LiveAvatarError
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.applied_settings import unapplied
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
 from suites.harness.verdicts.baselines import CaseBaseline, find_case
 from suites.harness.verdicts.compare import compare
@@ -63,9 +64,16 @@ def judge(record: RunRecord, expected: Expectation, settings: Settings) -> Judge
         BadData: the baseline or the waivers are broken.
     """
     wrong = judge_outcome(record, expected)
-    own = [wrong] if wrong is not None else own_findings(record)
+    own = [wrong] if wrong is not None else [*own_findings(record), *unapplied(record)]
     judgement = _of(own, failing=True) if own else _judge_numbers(record, settings)
     return _waive(judgement, record, settings)
+
+
+def unwritten(judgement: Judgement, error: LiveAvatarError) -> Judgement:
+    """`judgement` of a run whose record could not be written: it fails, and nothing becomes a baseline."""
+    lost = Finding(verdict=Verdict.INFRASTRUCTURE, what=error.what, next_step=error.next_step)
+    findings = (*judgement.findings, lost)
+    return Judgement(verdict=worst(each.verdict for each in findings), findings=findings, failing=True)
 
 
 def write_baseline(record: RunRecord, settings: Settings) -> None:

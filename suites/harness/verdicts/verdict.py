@@ -25,6 +25,7 @@ class Verdict(StrEnum):
     OVER_LIMIT = "over-limit"
     RECIPE_CHANGED = "recipe-changed"
     OUTCOME_CHANGED = "outcome-changed"
+    SETTING_NOT_APPLIED = "setting-not-applied"
     MISSING_METRIC = "missing-metric"
     INVALID_METRIC = "invalid-metric"
     INFRASTRUCTURE = "infrastructure"
@@ -41,6 +42,7 @@ EXIT_CODES = {
     Verdict.NEEDS_BASELINE: 17,
     Verdict.LOST_BASELINE: 18,
     Verdict.UPDATE_REFUSED: 19,
+    Verdict.SETTING_NOT_APPLIED: 20,
 }
 """The exit status of a session whose failures are all of this kind."""
 
