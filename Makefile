@@ -7,7 +7,7 @@ TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
 SUITES ?= $(addprefix suites/tiers/test_,gpu4x24.py gpu5x24.py gpu1x80.py)
 
 COMPAT_TORCH ?= 2.13.0
-FAST_TESTS := tests/test_torch_private.py tests/simulation tests/parity tests/test_load.py tests/test_ulysses.py
+FAST_TESTS := tests/test_torch_private.py tests/simulation tests/parity tests/parallel/test_load.py tests/parallel/test_ulysses.py
 
 VENV := .venv
 READY := $(VENV)/.ready

@@ -25,9 +25,9 @@ VIDEO_FRAMES_PER_LATENT = 4
 FRAMES_PER_BLOCK = LATENT_FRAMES_PER_BLOCK * VIDEO_FRAMES_PER_LATENT
 
 MOST_PIXELS = 3840 * 2160
-"""Of a frame. The model was trained at 0.3 million; beyond this the size is a slip of the keyboard."""
+"""Most pixels of a frame. The model was trained at 0.3 million; beyond this the size is a slip of the keyboard."""
 MOST_FRAMES = 4800
-"""Of a clip: a hundred of the usual ones."""
+"""Most frames of a clip: a hundred usual clips."""
 MOST_CLIPS = 100_000
 """Two days of video."""
 MOST_STEPS = 1000
@@ -35,7 +35,7 @@ MOST_STEPS = 1000
 MOST_CARDS = 1024
 """Cards over which a model with 40 heads and 40 blocks could lie in any way."""
 MOST_RANK = 5120
-"""Of a LoRA: the width of the model, at which it is no longer low."""
+"""Highest rank of a LoRA: the width of the model, at which it is no longer low."""
 MOST_SEED = 2**63 - 1 - MOST_CLIPS
 """Seeds of all clips are whole numbers of 63 bits."""
 

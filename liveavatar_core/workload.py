@@ -23,9 +23,9 @@ class Workload:
     """Portrait, voice and prompt of one run. Without files it is what a simulation takes: sizes, and no content."""
 
     portrait_height: int = 768
-    """Pixels, upright as EXIF says."""
+    """Height of the portrait in pixels, upright as EXIF says."""
     portrait_width: int = 512
-    """Pixels."""
+    """Width of the portrait in pixels."""
     voice_seconds: float | None = None
     """How long the recording is; it is cut, or said again from its start, to what the clips last. None: no file."""
     prompt: str = "a person talks to the camera"

@@ -1,7 +1,7 @@
 """The README's table of remedies, from run records and the equivalence tests' JUnit file. Free of torch.
 
 pytest suites/tiers -k remedies --hardware=simulated --report-dir=report
-pytest tests/test_equivalence.py -k recipe --junitxml=report/equivalence.xml
+pytest tests/parallel/test_equivalence.py -k recipe --junitxml=report/equivalence.xml
 python -m suites.tiers.remedies_table --report-dir report
 """
 
@@ -62,7 +62,7 @@ def remedies() -> Iterator[tuple[Tier, Case]]:
 def read_equivalence(path: Path) -> dict[str, str]:
     """What the equivalence tests found, by recipe. Raises BadInput where there is no such file."""
     if not path.is_file():
-        raise BadInput(f"{path} is not there", f"pytest tests/test_equivalence.py -k recipe --junitxml={path}")
+        raise BadInput(f"{path} is not there", f"pytest tests/parallel/test_equivalence.py -k recipe --junitxml={path}")
     found = {}
     for test in ElementTree.parse(path).iter("testcase"):
         name = re.fullmatch(r".*\[recipe-(\w+)\]", test.get("name", ""))

@@ -11,7 +11,8 @@ from types import SimpleNamespace
 import pytest
 from waiting import wait_until
 
-IMPORT_PATH = os.pathsep.join(str(Path(__file__).parents[above]) for above in (2, 1, 0))
+_HERE = Path(__file__).parent
+IMPORT_PATH = os.pathsep.join(map(str, (_HERE.parents[1], _HERE.parent / "support", _HERE)))
 """For processes that import what tests do."""
 
 

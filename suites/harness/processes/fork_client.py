@@ -35,7 +35,7 @@ class RankProcess:
         self._server, self.pid, self.connection, self.status = server, pid, connection, status
         self.ended = False
         self.exit_status: int | None = None
-        """As subprocess has it: negative for a signal. None while it runs, and if nobody can know."""
+        """The exit status, negative for a signal. None while it runs, and if nobody can know."""
 
     def read_status(self) -> None:
         """Take the exit status, which must be ready."""

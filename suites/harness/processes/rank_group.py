@@ -44,14 +44,14 @@ __all__ = ["GroupError", "Job", "Kind", "RankFailure", "RankGroup"]
 
 T = TypeVar("T")
 GRACE_SECONDS = 3.0
-"""How long after the first failure ranks that still work on the command may report theirs."""
+"""Seconds after the first failure in which ranks that still work on the command may report theirs."""
 CAUSE_SECONDS = 20.0
-"""The same, as long as all that is seen are ranks that lost a peer: something else started it. A killed process that
+"""GRACE_SECONDS where all that is seen are ranks that lost a peer: something else started it. A killed process that
 held much memory takes seconds to end."""
 TERMINATE_SECONDS = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_SECONDS = 30.0
-"""How long the kernel may take to end a killed process (a card's driver has to let go of it)."""
+"""Seconds that the kernel may take to end a killed process (a card's driver has to let go of it)."""
 STACKS_SECONDS = 5.0
 """Seconds for hung ranks to write their stacks into their logs; one that is stopped never does."""
 QUIET_SECONDS = 0.3

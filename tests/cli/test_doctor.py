@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from checkpoints import MODEL, SHARD_BYTES, seeded
 from PIL import Image, ImageFilter
 from rich.console import Console
 from safetensors.torch import save_file
-from test_checkpoint import MODEL, SHARD_BYTES, seeded
 from waiting import PATIENCE
 
 from liveavatar_core.cli.doctor.checkpoint import weights_branch
@@ -31,7 +31,7 @@ from liveavatar_core.hardware.nvml import CardProcess, CardState, DriverState
 from liveavatar_core.media import read_audio, read_image
 from liveavatar_core.weights.checkpoint import write_checkpoint
 
-ASSETS = Path(__file__).parents[1] / "assets"
+ASSETS = Path(__file__).parents[2] / "assets"
 CUDA_TORCH = TorchBuild(version="2.13.0+cu130", cuda="13.0", available=True)
 CPU_TORCH = TorchBuild(version="2.13.0+cpu", cuda=None, available=False)
 CARD = CardState(

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from checkpoints import MODEL, SHARD_BYTES, a_shard, change_torch_file, seeded
 from safetensors.torch import save_file
-from test_checkpoint import MODEL, SHARD_BYTES, a_shard, change_torch_file, seeded
 
 from liveavatar_core.cli.main import main
 from liveavatar_core.cli.plan.card_sets import CARD_SETS, fits
