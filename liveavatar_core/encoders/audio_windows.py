@@ -105,18 +105,19 @@ def encode_in_windows(
     return features_NDJ[None]
 
 
-def frame_positions(video_frames: int, frames: int) -> NDArray[np.float64]:
+def frame_positions(video_frames: int, frames: int) -> NDArray[np.float32]:
     """Where each video frame lies among the recording's wav2vec2 `frames`; those behind the last feature are left out.
 
     The feature (30 Hz) next to the frame, as in `to_video_frames`, at the place that interpolation with aligned corners
-    gives it among the frames (50 Hz), as in `to_feature_rate`.
+    gives it among the frames (50 Hz), as in `to_feature_rate`; in float32 as there, as its rounding counts in long ones.
     """
     features = feature_frames_of(frames)
     nearest = np.array([audio_frame_of(frame) for frame in range(video_frames)])
-    return nearest[nearest < features] * ((frames - 1) / max(features - 1, 1))
+    scale = np.float32(frames - 1) / np.float32(max(features - 1, 1))
+    return nearest[nearest < features].astype(np.float32) * scale
 
 
-def _between(hidden_NTD: Tensor, positions_J: NDArray[np.float64]) -> Tensor:
+def _between(hidden_NTD: Tensor, positions_J: NDArray[np.float32]) -> Tensor:
     """Hidden states at fractional positions, linearly interpolated in float32: [N, D, J]."""
     left = np.floor(positions_J).astype(np.int64)
     right = np.minimum(left + 1, hidden_NTD.shape[1] - 1)
