@@ -9,8 +9,8 @@ from canned import passed, physical, ran_out
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
 from suites.harness.verdicts.compare import RESTORE, compare, judge_change
-from suites.harness.verdicts.reasons import allowed_creep, next_best, what_got_worse
-from suites.harness.verdicts.stats import Summary
+from suites.harness.verdicts.reasons import allowed_creep, change_text, next_best, what_got_worse
+from suites.harness.verdicts.stats import Summary, summarise
 from suites.harness.verdicts.verdict import Verdict
 from suites.harness.verdicts.waivers import Waiver, read_waivers
 
@@ -216,3 +216,40 @@ def test_without_a_file_there_are_no_waivers_and_a_broken_one_is_named(tmp_path)
     path.write_text('[[waiver]]\ncase = "a/b"\n')
     with pytest.raises(Exception, match=r"waivers\.toml\.waiver\[0\]: key 'machine' is missing"):
         read_waivers(path)
+
+
+def test_several_lost_metrics_are_said_in_a_row():
+    both = updated_case(None, passed(quality=GOOD | {"psnr_db": 40.0}), None)
+    [found] = compare(passed(), replace(both, recipe="00000000"))
+    assert found.what.endswith("; lost with it: latent_cosine, psnr_db")
+
+
+def test_a_value_that_was_0_changes_by_no_share():
+    baseline = updated_case(None, passed(quality={"black_frames_share": 0.0}), None)
+    [found] = compare(passed(quality={"black_frames_share": 0.1}), baseline)
+    assert found.what == f"{WHERE}: black_frames_share 0.1 against 0; 0.005 may differ"
+
+
+def test_a_value_is_judged_as_baselines_keep_it():
+    """20.0200004 GiB are 20.02, which the tolerance of a thousandth lets through."""
+    assert compare(passed(peak=20.0200004, quality=GOOD), BASELINE) == []
+
+
+def test_nothing_has_no_median():
+    with pytest.raises(ValueError, match=r"^no samples$"):
+        summarise(())
+
+
+def test_changes_are_named_as_histories_name_them():
+    worse = what_got_worse(BASELINE, replace(BASELINE, outcome="oom", phase="encode"))
+    assert worse == {"outcome": "outcome pass -> oom"}
+    assert change_text("peak_vram_gib.limit", 22.15, None) == "peak_vram_gib.limit 22.15 -> none"
+    assert change_text("n", 1, 2.5) == "n 1 -> 2.5"
+
+
+@pytest.mark.parametrize("changes", [{"verdict": "outcome-changed"}, {"outcome": "crash"}], ids=str)
+def test_an_outcome_belongs_to_a_changed_outcome(changes):
+    days = {"since": TODAY, "expires": TODAY}
+    with pytest.raises(ValueError, match=r"^outcome belongs to verdict outcome-changed, and to it alone$"):
+        Waiver(**(WAIVER | days | changes))
+    assert Waiver(**(WAIVER | days | {"verdict": "outcome-changed", "outcome": "crash"})).outcome == "crash"
