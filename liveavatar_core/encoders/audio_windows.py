@@ -109,7 +109,7 @@ def frame_positions(video_frames: int, frames: int) -> NDArray[np.float32]:
     """Where each video frame lies among the recording's wav2vec2 `frames`; those behind the last feature are left out.
 
     The feature (30 Hz) next to the frame, as in `to_video_frames`, at the place that interpolation with aligned corners
-    gives it among the frames (50 Hz), as in `to_feature_rate`; in float32 as there, as its rounding counts in long ones.
+    gives it among the frames (50 Hz), as in `to_feature_rate`; in float32 as there: its rounding counts in long ones.
     """
     features = feature_frames_of(frames)
     nearest = np.array([audio_frame_of(frame) for frame in range(video_frames)])
