@@ -40,7 +40,7 @@ MOST_SEED = 2**63 - 1 - MOST_CLIPS
 """Seeds of all clips are whole numbers of 63 bits."""
 
 AUDIO_MARGIN_SECONDS = 5
-"""Of an audio window on each side: heard by what lies between, and given up."""
+"""Seconds on each side of an audio window that what lies between hears, and that are given up."""
 SHORTEST_AUDIO_WINDOW_SECONDS = 4 * AUDIO_MARGIN_SECONDS
 
 Dtype = Literal["float32", "bfloat16"]

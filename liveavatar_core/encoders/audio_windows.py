@@ -27,9 +27,9 @@ from liveavatar_core.video_geometry import (
 )
 
 SAMPLES_PER_FRAME = 320
-"""Between two frames of wav2vec2: the product of its strides."""
+"""Samples between two frames of wav2vec2: the product of its strides."""
 SAMPLES_OF_FRAME = 400
-"""That a frame of wav2vec2 is made of."""
+"""Samples that one frame of wav2vec2 is made of."""
 
 
 @dataclass(frozen=True, kw_only=True)

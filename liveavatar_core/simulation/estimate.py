@@ -45,9 +45,9 @@ class SimulatedRank:
     work: Counter[Operation]
     """Operations that were executed, or that repeated units would have executed."""
     first_clip_work: Counter[Operation]
-    """Those until the first clip was made; empty if none was."""
+    """Operations until the first clip was made; empty if none was."""
     last_clip_work: Counter[Operation]
-    """Those of the last clip alone: what one more clip takes, once caches are full; empty if none was made."""
+    """Operations of the last clip alone: what one more clip takes, once caches are full; empty if none was made."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int
