@@ -93,6 +93,8 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
                 quality="none",
                 peaks_gib={"0": 1.0},
                 headroom_gib=1.0,
+                reserved_gib=2.0,
+                retries=0,
                 host_gib=0.0,
                 seconds_per_clip=spent,
                 least_seconds_per_clip=spent,

@@ -97,7 +97,10 @@ def report(cards: Cards, fits: Sequence[Fit], misfits: Sequence[Misfit], unknown
         yield from _paragraph(number, fit)
     if misfits:
         yield "\ndo not fit:"
-        yield from (f"  {misfit.name}: {misfit.why}" for misfit in misfits)
+        for misfit in misfits:
+            yield f"  {misfit.name}: {misfit.why}"
+            if misfit.next_step:
+                yield f"  next: {misfit.next_step}"
     if unknown:
         yield f"\nnot simulated in time (give more --seconds): {', '.join(unknown)}"
 
@@ -109,6 +112,11 @@ def _paragraph(number: int, fit: Fit) -> Iterator[str]:
     if fit.least_seconds_per_clip < fit.seconds_per_clip:
         yield f"   {fit.least_seconds_per_clip:.2f} s where gathers of weights hide behind computing"
     yield f"   peak GiB by rank {peaks}; {fit.headroom_gib:.2f} to spare; {fit.host_gib:.1f} in host memory a rank"
+    yield f"   most that an allocator holds {fit.reserved_gib:.2f}"
+    if fit.retries:
+        yield f"   fits with retries: its allocator gives cached memory back {fit.retries} times, which stops the card"
+    if fit.next_step:
+        yield f"   next: {fit.next_step}"
     yield f"   cost in precision: {fit.quality}"
     yield f"   {fit.command}"
 

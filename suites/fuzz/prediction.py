@@ -45,7 +45,10 @@ def _unlimited(recipe: Recipe) -> MemoryPrediction:
 
 
 def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
-    ranks = [simulate_rank(recipe, rank, Capacity(card=capacity)) for rank in distinct_ranks(recipe.deployment)]
+    ranks = [
+        simulate_rank(recipe, rank, Capacity(card=capacity, segments=False))
+        for rank in distinct_ranks(recipe.deployment)
+    ]
     return MemoryPrediction(
         peaks={made.rank: made.peaks for made in ranks},
         out_of_memory=next((made.out_of_memory for made in ranks if made.out_of_memory), None),

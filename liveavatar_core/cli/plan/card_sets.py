@@ -34,7 +34,7 @@ class Fit:
     peak: int | None
     """Most bytes on the fullest card; None if it did not pass."""
     verdict: str
-    """`yes`, or what was too much."""
+    """`yes`, `yes, with N retries` of the card's allocator, or what was too much."""
 
 
 def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[Fit]:
@@ -60,12 +60,14 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     from liveavatar_core.simulation.estimate import simulate_rank
     from liveavatar_core.simulation.memory_account import Capacity
 
-    peaks = []
+    peaks, retries = [], 0
     for rank in distinct_ranks(recipe.deployment):
         result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
         if (error := result.out_of_memory) is not None:
             short = error.shortage
             asked, free = short.requested / GIB, short.free / GIB
-            return None, f"no: rank {rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"
+            pieces = "" if short.reserved is None else " in pieces"
+            return None, f"no: rank {rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free{pieces}"
         peaks += [peak.allocated for peak in result.peaks.values()]
-    return max(peaks), "yes"
+        retries = max(retries, result.allocator.retries)
+    return max(peaks), f"yes, with {retries} retries" if retries else "yes"

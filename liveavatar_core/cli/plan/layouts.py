@@ -46,7 +46,13 @@ class Fit:
     peaks_gib: dict[str, float]
     """Most that each rank's card holds, by rank."""
     headroom_gib: float
-    """What is left on the fullest card."""
+    """What tensors leave on the fullest card."""
+    reserved_gib: float
+    """Most that the allocator of any card holds: tensors, and pieces between them."""
+    retries: int
+    """How often the allocator of one card gives cached segments back to make room; each time stops the card."""
+    next_step: str = ""
+    """What would spare it retries; empty: nothing does, or there are none."""
     host_gib: float
     """Most that a rank holds in host memory."""
     seconds_per_clip: float
@@ -65,6 +71,8 @@ class Misfit:
     """What the layout is called here."""
     why: str
     """Which rank ran out of memory, when, for what."""
+    next_step: str = ""
+    """What would make it fit without another layout; empty: nothing does."""
 
 
 def parse_cards(text: str) -> Cards:
@@ -170,15 +178,23 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
 def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
     from liveavatar_core.simulation.cost.roofline import estimate_time
-    from liveavatar_core.simulation.estimate import simulate_rank
+    from liveavatar_core.simulation.estimate import simulate_rank, with_expandable_segments
     from liveavatar_core.simulation.memory_account import Capacity
 
     peaks: dict[str, float] = {}
     host, slowest = 0.0, None
+    reserved, retries, advice = 0, 0, ""
     for rank, alike in distinct_ranks(recipe.deployment).items():
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
+        capacity = Capacity(card=card.usable_bytes)
+        result = simulate_rank(recipe, rank, capacity)
+        better = with_expandable_segments(recipe, result, capacity)
+        advice = f"--expandable_segments: {better}" if better else advice
         if result.out_of_memory:
-            return Misfit(name=recipe.name, why=result.out_of_memory.what)
+            return Misfit(name=recipe.name, why=result.out_of_memory.what, next_step=advice)
+        reserved, retries = (
+            max(reserved, result.allocator.reserved_peak_bytes),
+            max(retries, result.allocator.retries),
+        )
         prediction = estimate_time(result.work, card, ("denoise", "decode"))
         peak = max(phase.allocated for phase in result.peaks.values()) / 2**30
         peaks |= {str(other): round(peak, 2) for other in alike}
@@ -192,6 +208,9 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         quality=quality_of(recipe.deployment),
         peaks_gib=dict(sorted(peaks.items())),
         headroom_gib=round(card.usable_gib - max(peaks.values()), 2),
+        reserved_gib=round(reserved / 2**30, 2),
+        retries=retries,
+        next_step=advice,
         host_gib=round(host, 1),
         seconds_per_clip=round(slowest[0].seconds / slowest[1], 2),
         least_seconds_per_clip=round(slowest[0].least_seconds / slowest[1], 2),

@@ -83,6 +83,7 @@ def _role(told: SimulationReport, ranks: tuple[int, ...]) -> SimulatedRole:
         units_executed=told.units_executed,
         units_repeated=told.units_repeated,
         predicted_seconds_by_kind=seconds,
+        expandable_segments=told.expandable,
     )
 
 

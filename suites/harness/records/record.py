@@ -14,6 +14,7 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from suites.harness.records.measurements import (
     CardConditions,
     MemoryTimeline,
@@ -126,6 +127,8 @@ class RunRecord:
     expected_phases: dict[str, tuple[Phase, ...]]
     """Phases of which each rank must have a reading if the run passes, by the rank's number: a missing rank shows."""
     memory: tuple[PhaseMemory, ...]
+    allocators: dict[str, AllocatorVerdict] = field(default_factory=dict)
+    """What the allocator of each rank's card came to, by the rank's number; empty where there is none."""
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""
     timing: Timing = Timing()
@@ -157,6 +160,11 @@ class RunRecord:
     def ranks(self) -> tuple[int, ...]:
         """Ranks that have a reading."""
         return tuple(sorted({reading.rank for reading in self.memory}))
+
+    @property
+    def retries(self) -> int:
+        """How often the allocator of one card gave cached segments back to make room."""
+        return max((each.retries for each in self.allocators.values()), default=0)
 
     def peak_bytes(self, rank: int | None = None, phase: str | None = None) -> int | None:
         """Most bytes allocated on `rank` (any, if None) in `phase` (any); None: no reading."""
