@@ -44,7 +44,7 @@ def _line(tier: Tier, case: Case, rank: int, arguments: argparse.Namespace) -> s
     recipe = tier.recipe(case)
     if arguments.clips is not None:
         recipe = replace(recipe, clip=replace(recipe.clip, num_clip=arguments.clips))
-    capacity = Capacity(card=find_card(tier.card).usable_bytes)
+    capacity = Capacity(card=find_card(tier.card).usable_bytes_in(recipe.deployment))
     wall, cpu = time.perf_counter(), time.process_time()
     result = simulate_rank(recipe, rank, capacity, execute_everything=arguments.execute_everything)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -288,12 +288,13 @@ def test_without_a_card_all_else_is_examined():
     assert [group["name"] for group in data["groups"]] == [
         "driver",
         "cards",
+        "what is no tensor",
         "between cards",
         "host",
         "weights",
         "inputs",
     ]
-    assert [group["status"] for group in data["groups"]][:3] == ["skipped"] * 3
+    assert [group["status"] for group in data["groups"]][:4] == ["skipped"] * 4
     assert worst(groups) == "bad", "there is no such voice"
 
 

@@ -69,7 +69,7 @@ def test_a_layout_fits_or_says_who_ran_out() -> None:
     assert 0 < found.peaks_gib["0"] < 1
     assert found.headroom_gib == pytest.approx(cards.card.usable_gib - found.peaks_gib["0"], abs=0.01)
     assert found.breakdown.keys() == {"compute", "memory", "communication", "host"}
-    short = judge(recipe, replace(cards.card, usable_gib=0.001))
+    short = judge(recipe, replace(cards.card, visible_gib=1.501))
     assert isinstance(short, Misfit)
     assert re.match(r"rank 0, (load|encode): .* asked for parameters", short.why), (
         "by its own weights, wherever they come first"

@@ -62,7 +62,7 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
 
     peaks, retries = [], 0
     for rank in distinct_ranks(recipe.deployment):
-        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes))
+        result = simulate_rank(recipe, rank, Capacity(card=card.usable_bytes_in(recipe.deployment)))
         if (error := result.out_of_memory) is not None:
             short = error.shortage
             asked, free = short.requested / GIB, short.free / GIB

@@ -185,7 +185,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
     host, slowest = 0.0, None
     reserved, retries, advice = 0, 0, ""
     for rank, alike in distinct_ranks(recipe.deployment).items():
-        capacity = Capacity(card=card.usable_bytes)
+        capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
         result = simulate_rank(recipe, rank, capacity)
         better = with_expandable_segments(recipe, result, capacity)
         advice = f"--expandable_segments: {better}" if better else advice
@@ -207,7 +207,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         command=command_of(recipe),
         quality=quality_of(recipe.deployment),
         peaks_gib=dict(sorted(peaks.items())),
-        headroom_gib=round(card.usable_gib - max(peaks.values()), 2),
+        headroom_gib=round(card.usable_bytes_in(recipe.deployment) / 2**30 - max(peaks.values()), 2),
         reserved_gib=round(reserved / 2**30, 2),
         retries=retries,
         next_step=advice,

@@ -31,7 +31,8 @@ class RunPlan:
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
         """The tier's own recipe, under what its cards may hold."""
         recipe = tier.recipe(case)
-        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=tier.limit_bytes, folder=folder)
+        limit = tier.card_model.usable_bytes_in(recipe.deployment)
+        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=limit, folder=folder)
 
     @property
     def video(self) -> Path:

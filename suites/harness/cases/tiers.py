@@ -97,7 +97,7 @@ class Tier:
 
     @property
     def limit_bytes(self) -> int:
-        """What one card may hold, in bytes."""
+        """What one card may hold, in bytes, before NCCL has its part of it."""
         return self.card_model.usable_bytes
 
     def case(self, name: str) -> Case:

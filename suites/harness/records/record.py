@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -14,6 +12,7 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
+from liveavatar_core.files import write_atomically
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from suites.harness.records.measurements import (
     CardConditions,
@@ -210,25 +209,3 @@ def read_record(path: Path) -> RunRecord:
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path}: {error}", "run the case again") from error
     return RunRecord.from_json(text, str(path))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8); after a failure or a power cut it is the old file or the new, whole.
-
-    Raises:
-        BadData: the folder cannot be written.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except (OSError, UnicodeEncodeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise BadData(f"{path} cannot be written: {error}", "choose a folder that can be written") from error

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from liveavatar_core.files import write_atomically
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import read_history, same_series
-from suites.harness.records.record import HARDWARE_MODES, DeclaredRecipe, RunRecord, write_atomically
+from suites.harness.records.record import HARDWARE_MODES, DeclaredRecipe, RunRecord
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_run import Context, KnownRemedy, folder_of, notice, run_article
 from suites.harness.report.html_tables import table

@@ -38,7 +38,7 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
     """Execute one rank under the usable memory of the card, as its caching allocator would lay it."""
     card = find_card(request.card)
     observers: list[SettingsObserver] = []
-    capacity, trace = Capacity(card=card.usable_bytes), TimelineBuilder()
+    capacity, trace = Capacity(card=card.usable_bytes_in(request.recipe.deployment)), TimelineBuilder()
     result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace)
     report = RankReport(
         memory=phase_memory(rank, result.peaks, result.reserved_peaks),
