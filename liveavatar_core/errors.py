@@ -29,6 +29,10 @@ class CannotWrite(BadInput):
     """What was made could not be written: the disk is full, read-only or gone."""
 
 
+class CannotPin(LiveAvatarError):
+    """The system refuses to keep pages of host memory where they are."""
+
+
 class InvalidRecipe(LiveAvatarError):
     """A recipe that no machine could run; raised at construction."""
 

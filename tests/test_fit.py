@@ -96,6 +96,7 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
                 reserved_gib=2.0,
                 retries=0,
                 host_gib=0.0,
+                machine_host_gib=0.0,
                 seconds_per_clip=spent,
                 least_seconds_per_clip=spent,
                 breakdown={},

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from liveavatar_core import scopes
 from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.pinned_memory import pinned
 from liveavatar_core.torch_private import forward_pre_hooks
 
 
@@ -60,7 +61,7 @@ class BlockOffload:
     def _pinned(self, block: nn.Module) -> list[tuple[nn.Parameter, Tensor]]:
         if self._memory.card.type == "cuda":
             for parameter in block.parameters():
-                parameter.data = parameter.data.pin_memory()
+                parameter.data = pinned(parameter.data)
         return [(parameter, parameter.data) for parameter in block.parameters()]
 
     def _open(self, *_: object) -> None:

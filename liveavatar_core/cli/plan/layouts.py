@@ -28,6 +28,8 @@ class Cards:
     """How many."""
     card: Card
     """Which."""
+    host_gib: float | None = None
+    """Memory of the machine that they are in; None: not known, and so no limit."""
 
     def __str__(self) -> str:
         return f"{self.count} x {self.card.name}"
@@ -55,6 +57,8 @@ class Fit:
     """What would spare it retries; empty: nothing does, or there are none."""
     host_gib: float
     """Most that a rank holds in host memory."""
+    machine_host_gib: float
+    """What all ranks together hold there."""
     seconds_per_clip: float
     """The slowest rank's, nothing overlapping."""
     least_seconds_per_clip: float
@@ -175,14 +179,17 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
                 yield str(value)
 
 
-def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
-    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
+def judge(recipe: Recipe, card: Card, host_gib: float | None = None) -> Fit | Misfit:
+    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch.
+
+    host_gib: memory of the machine, which all ranks share; None: it is no limit.
+    """
     from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.estimate import simulate_rank, with_expandable_segments
     from liveavatar_core.simulation.memory_account import Capacity
 
     peaks: dict[str, float] = {}
-    host, slowest = 0.0, None
+    host, machine, slowest = 0.0, 0.0, None
     reserved, retries, advice = 0, 0, ""
     for rank, alike in distinct_ranks(recipe.deployment).items():
         capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
@@ -198,10 +205,14 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         prediction = estimate_time(result.work, card, ("denoise", "decode"))
         peak = max(phase.allocated for phase in result.peaks.values()) / 2**30
         peaks |= {str(other): round(peak, 2) for other in alike}
-        host = max([host, *(phase.host_allocated / 2**30 for phase in result.peaks.values())])
+        most = max(phase.host_allocated for phase in result.peaks.values()) / 2**30
+        host, machine = max(host, most), machine + most * len(alike)
         if slowest is None or prediction.seconds > slowest[0].seconds:
             slowest = prediction, result.clips
     assert slowest is not None
+    if host_gib is not None and machine > host_gib:
+        why = f"host-oom: {recipe.deployment.num_cards} ranks hold {machine:.1f} GiB of {host_gib:.1f} in host memory"
+        return Misfit(name=recipe.name, why=why, next_step="add memory, or say how much there is: --host-gib")
     return Fit(
         name=recipe.name,
         command=command_of(recipe),
@@ -212,6 +223,7 @@ def judge(recipe: Recipe, card: Card) -> Fit | Misfit:
         retries=retries,
         next_step=advice,
         host_gib=round(host, 1),
+        machine_host_gib=round(machine, 1),
         seconds_per_clip=round(slowest[0].seconds / slowest[1], 2),
         least_seconds_per_clip=round(slowest[0].least_seconds / slowest[1], 2),
         breakdown={name: round(getattr(slowest[0], f"{name}_seconds") / slowest[1], 2) for name in BREAKDOWN},

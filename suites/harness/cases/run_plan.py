@@ -24,6 +24,8 @@ class RunPlan:
     """What is run, workload included; in the miniature mode the small twin of the tier's."""
     limit_bytes: int | None
     """What a card may hold; None: nothing is imposed."""
+    host_limit_bytes: int | None = None
+    """What all ranks together may hold in host memory; None: nothing is imposed."""
     folder: Path
     """Takes logs and the mp4; there, and empty."""
 
@@ -32,7 +34,15 @@ class RunPlan:
         """The tier's own recipe, under what its cards may hold."""
         recipe = tier.recipe(case)
         limit = tier.card_model.usable_bytes_in(recipe.deployment)
-        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=limit, folder=folder)
+        return cls(
+            tier=tier,
+            case=case,
+            hardware=hardware,
+            recipe=recipe,
+            limit_bytes=limit,
+            host_limit_bytes=tier.host_limit_bytes,
+            folder=folder,
+        )
 
     @property
     def video(self) -> Path:

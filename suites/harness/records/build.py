@@ -33,6 +33,7 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         emulated=plan.hardware != "physical",
         machine=machine,
         limit_bytes=plan.limit_bytes,
+        host_limit_bytes=plan.host_limit_bytes,
         outcome=result.outcome,
         out_of_memory=result.shortage,
         ranks_out_of_memory=result.ranks_out_of_memory,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -116,6 +117,8 @@ class RunRecord:
     machine: MachineProfile
     limit_bytes: int | None
     """What a card might hold in this run; None: nothing was imposed and the card's own size was not read."""
+    host_limit_bytes: int | None = None
+    """What all ranks together might hold in host memory; None: nothing was imposed."""
     outcome: Outcome
     out_of_memory: MemoryShortage | None = None
     """With outcome oom: the first rank whose card was too small."""
@@ -161,6 +164,11 @@ class RunRecord:
         return tuple(sorted({reading.rank for reading in self.memory}))
 
     @property
+    def host_bytes(self) -> int | None:
+        """What all ranks together held in host memory, each at its fullest; None: a rank has no reading."""
+        return host_bytes(self.memory)
+
+    @property
     def retries(self) -> int:
         """How often the allocator of one card gave cached segments back to make room."""
         return max((each.retries for each in self.allocators.values()), default=0)
@@ -195,6 +203,16 @@ class RunRecord:
         RunRecord.from_json(text, str(path))  # what could not be read back is refused where it was made
         write_atomically(path, text)
         return path
+
+
+def host_bytes(memory: Iterable[PhaseMemory]) -> int | None:
+    """The most of each rank in host memory, all ranks together; None: a rank has no reading, or there is none."""
+    most: dict[int, int] = {}
+    for each in memory:
+        if each.host_bytes is None:
+            return None
+        most[each.rank] = max(most.get(each.rank, 0), each.host_bytes)
+    return sum(most.values()) if most else None
 
 
 def run_name(*words: str) -> str:
