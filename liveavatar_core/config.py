@@ -270,6 +270,8 @@ class Deployment:
     """The layers of fp8 in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
     fp8_kv_cache: bool = False
     """KV caches are kept in float8, one scale for each token of a head."""
+    expandable_segments: bool = False
+    """torch's allocator grows one segment for each stream and size class, so that less of a card is lost to pieces."""
 
     def __post_init__(self) -> None:
         _check_types(self)

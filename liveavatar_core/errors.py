@@ -29,6 +29,10 @@ class CannotWrite(BadInput):
     """What was made could not be written: the disk is full, read-only or gone."""
 
 
+class CannotPin(LiveAvatarError):
+    """The system refuses to keep pages of host memory where they are."""
+
+
 class InvalidRecipe(LiveAvatarError):
     """A recipe that no machine could run; raised at construction."""
 
@@ -59,13 +63,17 @@ class MemoryShortage:
     """Bytes that the rank may hold in that memory."""
     holders: Mapping[str, int] = field(default_factory=dict)
     """Bytes held at that moment, by category."""
+    reserved: int | None = None
+    """Bytes of segments in which that card's allocator found no piece for the request, although tensors alone would
+    fit: fragmentation. None: tensors are too much."""
 
     def __str__(self) -> str:
         largest = sorted(self.holders.items(), key=lambda item: -item[1])[:3]
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+        pieces = "" if self.reserved is None else f" but in pieces, {self.reserved / GIB:.2f} in segments"
         return (
             f"rank {self.rank}, {self.phase}: {self.requested / GIB:.2f} GiB asked for"
-            f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}"
+            f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}{pieces}"
             f" (held: {held or 'nothing'})"
         )
 
@@ -74,7 +82,9 @@ class OutOfMemory(LiveAvatarError):
     """A card cannot hold what was asked of it; `shortage` says who asked for how many bytes, and who held the rest."""
 
     def __init__(self, shortage: MemoryShortage) -> None:
-        super().__init__(str(shortage), "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
+        other = "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
+        grow = "lose less of the card to pieces (--expandable_segments), or " if shortage.reserved is not None else ""
+        super().__init__(str(shortage), grow + other)
         self.shortage = shortage
 
     def __reduce__(self) -> tuple[type[OutOfMemory], tuple[MemoryShortage]]:

@@ -48,12 +48,14 @@ def join_ranks(deployment: Deployment, device: str) -> Iterator[torch.device]:
     import torch
     import torch.distributed as dist
 
+    from liveavatar_core.parallel.devices import prepare_card
+
     mine = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    if mine.type == "cuda":
+        prepare_card(mine, deployment)
     if deployment.num_cards == 1:
         yield mine
         return
-    if mine.type == "cuda":
-        torch.cuda.set_device(mine)
     dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         yield mine

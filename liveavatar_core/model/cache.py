@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liveavatar_core import scopes
 from liveavatar_core.model.params import TransformerParams
+from liveavatar_core.pinned_memory import pinned
 
 FLOAT8_MAX = 448.0
 """The largest number of float8 e4m3fn."""
@@ -89,9 +90,10 @@ class HostKVCache(KVCache):
     ) -> Self:
         """Like KVCache.allocate; `device` is the card that computes, the storage is (pinned) host memory."""
         card, shape = torch.device(device), (batch, tokens, heads, width or params.head_dim)
-        pinned = card.type == "cuda"
         with scopes.place("host"):
-            k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu", pinned) for _ in "kv")
+            k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu") for _ in "kv")
+        if card.type == "cuda":
+            k_layers, v_layers = (list(map(pinned, layers)) for layers in (k_layers, v_layers))
         return cls(k_layers, v_layers, card)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
@@ -130,10 +132,8 @@ def _rounded(x_BHLD: Tensor) -> tuple[Tensor, Tensor]:
     return (x_BHLD / scales_BHL1).to(torch.float8_e4m3fn), scales_BHL1
 
 
-def _zeros(
-    layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, pinned: bool = False
-) -> list[Tensor]:
+def _zeros(layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> list[Tensor]:
     """A BHTD view for each layer of memory shaped BTHD."""
     with scopes.category("kv_cache"):
-        made = [torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned) for _ in range(layers)]
+        made = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
     return [x.transpose(1, 2) for x in made]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -17,9 +17,12 @@ from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
-from liveavatar_core.simulation.card_memory import CardMemory
+from liveavatar_core.simulation.alloc_events import EventListener
+from liveavatar_core.simulation.allocator import CachingAllocator
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
+from liveavatar_core.simulation.expandable import ExpandableAllocator
 from liveavatar_core.simulation.fake_world import MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
@@ -40,6 +43,10 @@ class SimulatedRank:
     """Fullest moment of each phase that was reached."""
     out_of_memory: OutOfMemory | None
     """Where the card was too small; None: it passed."""
+    reserved_peaks: dict[str, int]
+    """Most bytes that the card's allocator held in each phase."""
+    allocator: AllocatorVerdict
+    """Whether it fits, as the allocator lays it."""
     clips: int
     """Clips made."""
     work: Counter[Operation]
@@ -67,16 +74,18 @@ def simulate_rank(
     *,
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
-    trace: CardMemory | None = None,
+    trace: EventListener | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
-    trace: hears of every birth and death, those of repeated calls too; a fifth of the time goes into that.
+    trace: hears of every birth and death, those of repeated calls too.
     """
-    tracker = MemoryTracker(rank=rank, capacity=capacity, listener=trace)
+    kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
+    allocator = kind(capacity.card if capacity.segments else None)
+    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=trace)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
     clips, failure = ClipWork(work), None
@@ -102,6 +111,8 @@ def simulate_rank(
         rank=rank,
         peaks=tracker.peaks,
         out_of_memory=failure,
+        reserved_peaks=allocator.result.peaks,
+        allocator=AllocatorVerdict.of(allocator.result.peaks, allocator.result.retries, failure),
         clips=clips.made,
         work=work.operations,
         first_clip_work=clips.first,
@@ -133,6 +144,19 @@ class ClipWork:
         )
         self.first = self.first if self.made else self.last
         self._before, self.made = Counter(now), self.made + 1
+
+
+def with_expandable_segments(recipe: Recipe, found: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
+    """What `expandable_segments` would make of a rank that was found to lose its card to pieces; None: nothing better.
+
+    Simulates the rank once more, unless nothing was lost, or it grows its segments already.
+    """
+    lost = found.allocator.outcome in ("fits with retries", "fragmentation")
+    if not lost or recipe.deployment.expandable_segments:
+        return None
+    grown = replace(recipe, deployment=replace(recipe.deployment, expandable_segments=True))
+    other = simulate_rank(grown, found.rank, capacity).allocator
+    return other if other.is_better_than(found.allocator) else None
 
 
 def _meta_weights(recipe: Recipe) -> dict[str, MetaSource]:

@@ -34,7 +34,7 @@ class CardSetFit:
     peak: int | None
     """Most bytes on the fullest card; None if it did not pass."""
     verdict: str
-    """`yes`, or what was too much."""
+    """`yes`, `yes, with N retries` of the card's allocator, or what was too much."""
 
 
 def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[CardSetFit]:
@@ -62,9 +62,11 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
     from liveavatar_core.simulation.memory_account import Capacity
 
-    simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
+    capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
+    simulated = simulate_distinct_ranks(recipe, capacity)
     if (error := simulated.out_of_memory) is None:
-        return simulated.peak_bytes, "yes"
+        return simulated.peak_bytes, f"yes, with {simulated.retries} retries" if simulated.retries else "yes"
     short = error.shortage
     asked, free = short.requested / GIB, short.free / GIB
-    return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"
+    pieces = "" if short.reserved is None else " in pieces"
+    return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free{pieces}"

@@ -24,6 +24,8 @@ class RunPlan:
     """The recipe, workload included; in the miniature mode the small twin of the tier's."""
     limit_bytes: int | None
     """Bytes that a card may hold; None: no limit is imposed."""
+    host_limit_bytes: int | None = None
+    """What all ranks together may hold in host memory; None: nothing is imposed."""
     folder: Path
     """The folder for logs and the mp4; it is there, and empty."""
 
@@ -31,7 +33,16 @@ class RunPlan:
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
         """The tier's own recipe, under what its cards may hold."""
         recipe = tier.recipe(case)
-        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=tier.limit_bytes, folder=folder)
+        limit = tier.card_model.usable_bytes_in(recipe.deployment)
+        return cls(
+            tier=tier,
+            case=case,
+            hardware=hardware,
+            recipe=recipe,
+            limit_bytes=limit,
+            host_limit_bytes=tier.host_limit_bytes,
+            folder=folder,
+        )
 
     @property
     def video(self) -> Path:

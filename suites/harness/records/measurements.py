@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from liveavatar_core.errors import BadData
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 
 Phase = Literal["load", "encode", "prefill", "denoise", "decode"]
 
@@ -125,6 +126,8 @@ class SimulatedRole:
     """Calls whose recorded effect stands for them."""
     predicted_seconds_by_kind: dict[str, float] = field(default_factory=dict)
     """Predicted seconds of a clip by what they are spent on; empty where no clip was made."""
+    expandable_segments: AllocatorVerdict | None = None
+    """Where it ran out of memory to fragmentation: what that setting would come to, if that is better."""
 
 
 def _check_missing(reading: Any, names: tuple[str, ...]) -> None:

@@ -6,15 +6,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from liveavatar_core.files import write_atomically
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import read_history, same_series
-from suites.harness.records.record import HARDWARE_MODES, DeclaredRecipe, RunRecord, write_atomically
+from suites.harness.records.record import HARDWARE_MODES, DeclaredRecipe, RunRecord
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_run import Context, KnownRemedy, folder_of, notice, run_article
 from suites.harness.report.html_tables import table
-from suites.harness.report.html_units import name_of, size_text
+from suites.harness.report.html_units import fitting, name_of, size_text
 from suites.harness.verdicts.baselines import CaseBaseline, baseline_path, read_baseline
 from suites.harness.verdicts.stats import summarise
 from suites.harness.verdicts.verdict import Verdict, worst
@@ -103,12 +104,12 @@ def _answers(results: Sequence[Result], tiers: Mapping[str, Tier]) -> Iterator[M
 def _ends(record: RunRecord) -> str:
     if record.out_of_memory:
         return f"runs out of memory in {record.out_of_memory.phase}"
-    return "fits" if record.outcome == "pass" else f"ends in {name_of(record.outcome)}"
+    return fitting(record) if record.outcome == "pass" else f"ends in {name_of(record.outcome)}"
 
 
 def _row(result: Result, key: str) -> tuple[str, ...]:
     record, verdict = result.record, result.judgement.verdict
-    ending = name_of(record.outcome) if record.outcome != "pass" else "fits"
+    ending = name_of(record.outcome) if record.outcome != "pass" else fitting(record)
     phase = f" in {record.out_of_memory.phase}" if record.out_of_memory else ""
     badge = "waived" if result.judgement.waived else str(verdict)
     return (

@@ -18,6 +18,11 @@ NAMES = {
 """Words of the record that read better in other words."""
 
 
+def fitting(record: RunRecord) -> str:
+    """How a run that passed fits."""
+    return "fits with retries" if record.retries else "fits"
+
+
 def name_of(word: str) -> str:
     """A category or an outcome, for people."""
     return NAMES.get(word, word.replace("_", " "))

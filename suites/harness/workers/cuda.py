@@ -14,10 +14,11 @@ import torch.distributed as dist
 
 from liveavatar_core import scopes, torch_private
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
-from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.parallel.devices import Memory, prepare_card
 from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from suites.harness.messages import ClipJob, Loaded, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.observed_settings import SettingsObserver, device_place
@@ -34,7 +35,7 @@ def run(link: Link) -> None:
     """The commands of a ClipJob, as in the miniature mode. The rank sees one card."""
     job = link.job(ClipJob)
     card = torch.device("cuda", 0)
-    torch.cuda.set_device(card)
+    prepare_card(card, job.recipe.deployment)
     capacity = _cap(job.capacity_bytes)
     if link.world_size > 1:
         dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
@@ -67,6 +68,7 @@ class CardProbe:
         self._alone = job.alone_on_card
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self._failure: OutOfMemory | None = None
         self._peaks: dict[str, tuple[int, int]] = {}
         self._visits = PhaseTimeline()
         self._host = HostMemory()
@@ -84,6 +86,7 @@ class CardProbe:
         self._told.__exit__(kind, error, trace)
         self._take()
         self._device.__exit__(kind, error, trace)
+        self._failure = error if isinstance(error, OutOfMemory) else None
         self._link.report(self.report(scopes.scope_of(error).phase if error else None))
 
     def report(self, phase: str | None = None) -> RankReport:
@@ -93,6 +96,11 @@ class CardProbe:
             phase=cast(Phase, phase or self._phase),
             memory=tuple(self._reading(name, *peak) for name, peak in self._peaks.items()),
             timeline=self._visits.timeline(self._link.rank, self._phase, *_most()),
+            allocator=AllocatorVerdict.of(
+                {name: reserved for name, (_, reserved) in self._peaks.items()},
+                torch.cuda.memory_stats().get("num_alloc_retries", 0),
+                self._failure,
+            ),
             observed=self.observer.report(self._link.rank) if self.observer else None,
             torch=torch.__version__,
             cuda=torch.version.cuda,
@@ -154,15 +162,17 @@ def _typed_out_of_memory(link: Link, job: ClipJob, capacity: int) -> Iterator[No
 
 def _core_error(error: BaseException, rank: int, capacity: int) -> OutOfMemory:
     scope, numbers = scopes.scope_of(error), read_message(str(error))
-    allocated = torch.cuda.memory_allocated()
+    allocated, reserved = torch.cuda.memory_allocated(), torch.cuda.memory_reserved()
+    requested = numbers.requested if numbers else 0
     return OutOfMemory(
         MemoryShortage(
             rank=rank,
             phase=scope.phase,
             category=scope.category,
-            requested=numbers.requested if numbers else 0,
+            requested=requested,
             free=numbers.free if numbers else max(0, capacity - allocated),
             capacity=capacity,
-            holders={"allocated": allocated, "cached": torch.cuda.memory_reserved() - allocated},
+            holders={"allocated": allocated, "cached": reserved - allocated},
+            reserved=reserved if allocated + requested <= capacity else None,
         )
     )
