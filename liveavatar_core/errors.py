@@ -92,9 +92,9 @@ class OutOfMemory(LiveAvatarError):
     """A card cannot hold what was asked of it; `shortage` says who asked for how many bytes, and who held the rest."""
 
     def __init__(self, shortage: MemoryShortage) -> None:
-        other = "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
-        grow = "lose less of the card to pieces (--expandable_segments), or " if shortage.reserved is not None else ""
-        super().__init__(str(shortage), grow + other)
+        grown = "" if shortage.reserved is None else ", which also says where --expandable_segments is enough"
+        step = f"ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE{grown}"
+        super().__init__(str(shortage), step)
         self.shortage = shortage
 
     def __reduce__(self) -> tuple[type[OutOfMemory], tuple[MemoryShortage]]:

@@ -88,7 +88,7 @@ def test_fragmentation_is_told_apart_from_tensors() -> None:
     short = caught.value.shortage
     assert (short.requested, short.free, short.capacity, short.reserved) == (25 * mib, 30 * mib, 70 * mib, 50 * mib)
     assert (short.phase, short.category, short.shortfall) == ("decode", "decoder_cache", 5 * mib)
-    assert "--expandable_segments" in caught.value.next_step
+    assert "where --expandable_segments is enough" in caught.value.next_step
     with pytest.raises(OutOfMemory) as caught:
         account.allocate(31 * mib)
     assert (caught.value.shortage.reserved, caught.value.shortage.shortfall) == (None, mib)
