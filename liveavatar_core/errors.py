@@ -67,6 +67,16 @@ class MemoryShortage:
     """Bytes of segments in which that card's allocator found no piece for the request, although tensors alone would
     fit: fragmentation. None: tensors are too much."""
 
+    @property
+    def shortfall(self) -> int:
+        """Bytes that were lacking: beyond what tensors leave, or beyond what segments leave where that was too little.
+
+        Of the latter at least one block of 512, as a request takes a whole segment.
+        """
+        if self.reserved is None:
+            return self.requested - self.free
+        return max(self.requested - (self.capacity - self.reserved), 512)
+
     def __str__(self) -> str:
         largest = sorted(self.holders.items(), key=lambda item: -item[1])[:3]
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
@@ -82,9 +92,9 @@ class OutOfMemory(LiveAvatarError):
     """A card cannot hold what was asked of it; `shortage` says who asked for how many bytes, and who held the rest."""
 
     def __init__(self, shortage: MemoryShortage) -> None:
-        other = "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
-        grow = "lose less of the card to pieces (--expandable_segments), or " if shortage.reserved is not None else ""
-        super().__init__(str(shortage), grow + other)
+        grown = "" if shortage.reserved is None else ", which also says where --expandable_segments is enough"
+        step = f"ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE{grown}"
+        super().__init__(str(shortage), step)
         self.shortage = shortage
 
     def __reduce__(self) -> tuple[type[OutOfMemory], tuple[MemoryShortage]]:

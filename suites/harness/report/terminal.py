@@ -108,7 +108,7 @@ def _limit(record: RunRecord) -> str:
     if record.limit_bytes is None:
         return "none"
     peak, details = record.peak_bytes(), record.out_of_memory
-    left = details.free - details.requested if details else record.limit_bytes - peak if peak is not None else None
+    left = -details.shortfall if details else record.limit_bytes - peak if peak is not None else None
     room = "" if left is None else f"\n{left / unit:+.2f}"
     return f"{record.limit_bytes / unit:.2f} {name}{room}"
 

@@ -66,7 +66,7 @@ def _shortage(record: RunRecord) -> list[Metric]:
     details = record.out_of_memory
     if details is None:
         return []
-    short = details.requested - details.free
+    short = details.shortfall
     return [
         Metric(name="oom_requested_gib", samples=(details.requested / GIB,)),
         Metric(name="oom_shortfall_gib", samples=(short / GIB,)),
