@@ -56,6 +56,10 @@ def reading(rank: int, phase: str, gib: float) -> PhaseMemory:
     )
 
 
+def declared(dtype: str) -> dict:
+    return {"clip": {"infer_frames": 48}, "deployment": {"storage_dtype": dtype}}
+
+
 def ran_out(**changes) -> RunRecord:
     """Four cards; the first ran out, the other three went alike."""
     details = MemoryShortage(
@@ -70,7 +74,7 @@ def ran_out(**changes) -> RunRecord:
     record = RunRecord(
         tier="gpu4x24",
         case="published_sharded",
-        recipe=DeclaredRecipe(name="sharded", hash="ba98c853", declared={"deployment": {"storage_dtype": "float32"}}),
+        recipe=DeclaredRecipe(name="published_sharded", hash="ba98c853", declared=declared("float32")),
         hardware="simulated",
         emulated=True,
         machine=MachineProfile(card="RTX 4090", cards=4, torch="2.13.0", allocator="tracker"),
@@ -95,9 +99,7 @@ def fitting(**changes) -> RunRecord:
     return ran_out(
         **{
             "case": "bf16_sharded",
-            "recipe": DeclaredRecipe(
-                name="bf16", hash="00000001", declared={"deployment": {"storage_dtype": "bfloat16"}}
-            ),
+            "recipe": DeclaredRecipe(name="bf16", hash="00000001", declared=declared("bfloat16")),
             "outcome": "pass",
             "out_of_memory": None,
             "ranks_out_of_memory": (),
