@@ -14,7 +14,7 @@ READY := $(VENV)/.ready
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup conformance quality fuzz test compat lint clean
+.PHONY: help setup conformance quality fuzz test compat lint mutants clean
 
 help:  ## What can be made, and with which variables
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ lint: $(READY)  ## Style and types only
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
+mutants: $(READY)  ## Which small changes of the code that judges does no test notice? For the night
+	OMP_NUM_THREADS=1 $(BIN)/python -m ci.mutants
+
 setup: $(READY)  ## The virtual environment only
 
 $(READY): pyproject.toml ci/constraints.txt ci/setup.sh
@@ -52,5 +55,5 @@ $(READY): pyproject.toml ci/constraints.txt ci/setup.sh
 	@touch $@
 
 clean:  ## Remove the virtual environment, reports and caches
-	rm -rf $(VENV) .compat report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks
+	rm -rf $(VENV) .compat report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -171,3 +171,10 @@ def test_a_case_that_is_gone_from_its_file_and_not_from_the_index(repository, ca
     head = repository.write(render(BaselineFile(machine=MACHINE, cases={"published": OLD})))
     assert main([base, head, "--repository", str(repository.folder)]) == 1
     assert "index.toml: simulated-rtx4090x5/gpu5x24/other: lists peak_vram_gib" in capsys.readouterr().out
+
+
+def test_a_limit_above_the_card(objections):
+    text = render(BaselineFile(machine=MACHINE, cases={"published": NEW})).replace("limit = 21.5", "limit = 99.0")
+    status, said = objections(text)
+    assert status == 1
+    assert "peak_vram_gib limit 99 is more than the 22.15 GiB of a card" in said

@@ -108,7 +108,7 @@ class Session:
 
 def _not_judged(tier: str, reason: str, count: int) -> str:
     what = f"not-judged: {count} test{'s' if count > 1 else ''} of {tier}: {reason}"
-    return f"{what}\nnext: run it where its cards are, or give another --hardware"
+    return f"{what}\nnext: run it where that does not hold; --require-hardware makes it a failure"
 
 
 def check_data(settings: Settings) -> None:
