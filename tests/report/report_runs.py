@@ -23,11 +23,12 @@ LIMIT = int(22.15 * GIB)
 HOSTILE = '"><script>window.owned = 1</script><img src=x onerror="window.owned = 1">\u202e\x1b[2J' + "x" * 200
 
 
-OBSERVED = {
-    "transformer_forwards": {"prefill": 1, "denoise": 16},
-    "parameter_bytes": {"transformer": {"bfloat16 card": 32 * GIB}, "text_encoder": {"bfloat16 card": 11 * GIB}},
-    "kv_caches": ["bfloat16 card"],
-}
+OBSERVED = ObservedSettings(
+    rank=0,
+    transformer_forwards={"prefill": 1, "denoise": 16},
+    parameter_bytes={"transformer": {"bfloat16 card": 32 * GIB}, "text_encoder": {"bfloat16 card": 11 * GIB}},
+    kv_caches=("bfloat16 card",),
+)
 """What the one rank that the declared settings take was seen to do."""
 
 
@@ -117,7 +118,7 @@ def fitting(**changes) -> RunRecord:
             ),
             "timelines": (),
             "timing": Timing(predicted_seconds_per_clip=19.77),
-            "knobs": {"proven_by_rank": {"0": OBSERVED}},
+            "observed": (OBSERVED,),
             **changes,
         }
     )

@@ -272,7 +272,7 @@ def test_quality_stands_beside_its_baseline_or_the_reason_why_there_is_none(show
     reviewed = fitting(quality={"latent_cosine": 0.99})
     write_baseline(reviewed, settings(tmp_path, baseline_update="all"))
     record = fitting(quality={"latent_cosine": 0.98, "psnr_db": 40.0}, quality_missing={"lip_sync_strength": "no face"})
-    rows = show(page_of(tmp_path, record)).locator("details[open] tbody tr").all_inner_texts()
+    rows = show(page_of(tmp_path, record)).locator("details.quality[open] tbody tr").all_inner_texts()
     cells = [row.split("\t") for row in rows]
     assert [[row[0], row[2]] for row in cells] == [
         ["latent_cosine", "0.98"],

@@ -12,12 +12,12 @@ from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
 from suites.harness.verdicts.metrics import metric_kind
 
 
-def quality_table(record: RunRecord, baseline: CaseBaseline | None) -> Markup | None:
-    """Every metric of quality; None where nobody looked."""
+def quality_table(record: RunRecord, baseline: CaseBaseline | None, *, unfolded: bool) -> Markup | None:
+    """Every metric of quality, folded where nothing needs a decision; None where nobody looked."""
     if not record.quality and not record.quality_missing:
         return None
     rows = table(("Metric", "What it is", "This run", "Baseline allows"), _rows(record, baseline))
-    return tag("details", tag("summary", "Quality of the video"), rows, open="")
+    return tag("details", tag("summary", "Quality of the video"), rows, open="" if unfolded else None, class_="quality")
 
 
 def _rows(record: RunRecord, baseline: CaseBaseline | None) -> Iterator[tuple[str, ...]]:

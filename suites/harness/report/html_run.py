@@ -95,7 +95,7 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         tag("div", *charts, class_="charts"),
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
-        quality_table(record, context.baseline),
+        quality_table(record, context.baseline, unfolded=result.judgement.failing),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
         _observed(record),
         tag("details", tag("summary", "Environment"), environment(record)),

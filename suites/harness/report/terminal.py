@@ -17,7 +17,7 @@ NARROWEST = 60
 """Columns that the table takes at the least."""
 WIDE = 100
 """Columns from which the table has room for frames a second and the real-time factor."""
-SEPARATE = (Verdict.PASS, Verdict.NOT_COMPARED, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
+SEPARATE = (Verdict.PASS, Verdict.NOT_COMPARED, Verdict.NEEDS_BASELINE)
 """Verdicts that need no decision, or one for many cases."""
 
 
