@@ -13,7 +13,7 @@ from suites.harness.verdicts.verdict import Verdict, printable, worst
 MARKER = "<!-- baseline-diff -->"
 """The line by which the comment of an earlier run is found, and replaced."""
 ALTERED = ("where", "what", "old", "new", "")
-MOVED = ("where", "metric", "old", "new", "delta", "may differ", "verdict", "reason")
+MOVED = ("where", "metric", "old", "new", "delta", "tolerance", "verdict", "reason")
 UNEXPLAINED = "no reason given"
 
 Table = tuple[str, Sequence[str], list[tuple[str, ...]]]

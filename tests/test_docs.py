@@ -36,6 +36,7 @@ EXPENSIVE = {
     r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",
     r"\S*pytest tests/harness/test_faults.py": "make test runs them, and they take a minute",
     r"\S*python -m tiny_avatar.training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
+    r"\S*python -m suites.harness.report.compare_runs": "needs two sessions; tests/report/test_comparison.py runs it",
     r"sbatch ": "needs Slurm; tests/ci/test_slurm.py runs the script",
     r"\S*python -m ci.propose_baselines": "rewrites baselines; tests/ci/test_propose_baselines.py runs it",
 }
@@ -193,3 +194,16 @@ def test_pages_link_to_pages_that_are_there():
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text()):
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+MADE = re.compile(r"--(?:history|report-html|junit-xml|save_file|ckpt_dir|html|tiers)[= ](\S+)")
+"""Options of commands that name what a reader makes, or brings, in the checkout."""
+
+
+def test_git_leaves_out_what_the_documents_make():
+    """Else the next run is of a tree with changes, or a checkpoint is committed by accident."""
+    made = {name for each in FOUND for name in MADE.findall(each.values[0])}
+    assert {"history.jsonl", "report/report.html", "ckpt/Wan2.2-S2V-14B", "talks.mp4"} <= made
+    made.add("lab.toml")  # which docs/architecture.md has the reader write
+    ignored = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert made - set(ignored.stdout.split()) == set()

@@ -55,7 +55,7 @@ SAID = [
         None,
         "outcome-changed",
         "outcome oom in encode against outcome pass",
-        f"find the commit that moved it, or {UPDATE}",
+        f"look at what is not committed: git diff 1f0c2ab, or {UPDATE}",
     ),
     (
         passed(),
@@ -110,15 +110,15 @@ SAID = [
         BASELINE,
         None,
         "regressed",
-        "peak_vram_gib 21 against 20 (+5.0%); 0.02 may differ",
-        f'find the commit, or {UPDATE} --baseline-reason "why this is right"',
+        "peak_vram_gib 21 against 20 (+5.0%); 0.02 allowed",
+        f'look at what is not committed: git diff 1f0c2ab, or {UPDATE} --baseline-reason "why this is right"',
     ),
     (
         passed(peak=19.0, quality=GOOD),
         BASELINE,
         LISTED,
         "improved",
-        "peak_vram_gib 19 against 20 (-5.0%); 0.02 may differ",
+        "peak_vram_gib 19 against 20 (-5.0%); 0.02 allowed",
         UPDATE,
     ),
 ]
@@ -135,7 +135,7 @@ def test_each_difference_is_said_so(record, baseline, listed, verdict, what, ste
 def test_overlapping_samples_are_said_to_overlap():
     baseline = updated_case(None, physical(clips=(20.0, 22.1, 28.0)), None)
     [found] = compare(physical(clips=(21.0, 24.1, 29.0)), baseline)
-    assert found.what.endswith("seconds_per_clip 24.1 against 22.1 (+9.0%); 1.11 may differ, and the samples overlap")
+    assert found.what.endswith("seconds_per_clip 24.1 against 22.1 (+9.0%); 1.11 allowed, and the samples overlap")
     assert found.next_step == "measure more clips on a quiet machine"
 
 
@@ -227,7 +227,7 @@ def test_several_lost_metrics_are_said_in_a_row():
 def test_a_value_that_was_0_changes_by_no_share():
     baseline = updated_case(None, passed(quality={"black_frames_share": 0.0}), None)
     [found] = compare(passed(quality={"black_frames_share": 0.1}), baseline)
-    assert found.what == f"{WHERE}: black_frames_share 0.1 against 0; 0.005 may differ"
+    assert found.what == f"{WHERE}: black_frames_share 0.1 against 0; 0.005 allowed"
 
 
 def test_a_value_is_judged_as_baselines_keep_it():
@@ -253,3 +253,18 @@ def test_an_outcome_belongs_to_a_changed_outcome(changes):
     with pytest.raises(ValueError, match=r"^outcome belongs to verdict outcome-changed, and to it alone$"):
         Waiver(**(WAIVER | days | changes))
     assert Waiver(**(WAIVER | days | {"verdict": "outcome-changed", "outcome": "crash"})).outcome == "crash"
+
+
+@pytest.mark.parametrize(
+    ("commit", "said"),
+    [
+        ("abcdef0", "find the commit: git log --oneline 1f0c2ab..abcdef0 -- liveavatar_core suites "),
+        ("abcdef0+", "find the commit: git log --oneline 1f0c2ab..abcdef0 -- liveavatar_core suites "),
+        (None, "find the commit: git log --oneline 1f0c2ab..HEAD -- liveavatar_core suites "),
+        ("1f0c2ab+", "look at what is not committed: git diff 1f0c2ab, or "),
+    ],
+)
+def test_a_value_that_got_worse_comes_with_the_line_that_finds_the_commit(commit, said):
+    (found,) = compare(passed(peak=21.0, quality=GOOD, commit=commit), BASELINE)
+    assert found.next_step.startswith(said)
+    assert found.next_step.endswith(f'{UPDATE} --baseline-reason "why this is right"')

@@ -23,7 +23,7 @@ def test_an_update_accepts_better_values_and_never_touches_tolerances(lab):
     lab.put(passed(peak=19.0))
     result = lab.run("--baseline-update")
     assert result.ret == 0
-    assert "updated" in said(result)
+    assert f"{lab.files[0].relative_to(lab.folder)}: peak_vram_gib 20 -> 19\nnext: review it: git diff" in said(result)
     entry = read_baseline(lab.files[0]).cases["published_sharded"].metrics["peak_vram_gib"]
     assert (entry.value, entry.rel) == (19.0, 0.002)
 
@@ -44,7 +44,10 @@ def test_an_update_with_a_worse_value_needs_a_reason(lab):
     assert refused.ret == EXIT_CODES[Verdict.REGRESSED]
     assert "--baseline-reason" in said(refused)
     assert lab.files[0].read_bytes() == before
-    assert lab.run("--baseline-update", "--baseline-reason", "sharper decoder").ret == 0
+    taken = lab.run("--baseline-update", "--baseline-reason", "sharper decoder")
+    assert taken.ret == 0
+    assert "updated: gpu5x24/published_sharded on simulated cards, " in said(taken)
+    assert "peak_vram_gib 20 -> 21" in said(taken)
     assert read_baseline(lab.files[0]).cases["published_sharded"].history == (
         "2026-11-20 1f0c2ab: peak_vram_gib 20 -> 21: sharper decoder",
     )

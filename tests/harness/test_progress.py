@@ -7,6 +7,7 @@ import pty
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from canned import passed, ran_out
@@ -15,6 +16,8 @@ from waiting import PATIENCE
 
 from suites.harness.pytest_plugin.progress import bars
 from suites.harness.pytest_plugin.session import Result
+from suites.harness.records.measurements import Timing
+from suites.harness.records.record import DeclaredRecipe
 from suites.harness.report.terminal import render
 from suites.harness.verdicts.judge import Judgement
 from suites.harness.verdicts.verdict import Verdict
@@ -119,3 +122,13 @@ def test_a_narrow_terminal_has_a_list_in_place_of_the_table(width: int):
     assert "gpu4x24 simulated published_sharded oom encode peak 20.0, 19.0 limit, room 22.15 GiB -3.26" in text
     assert "gpu5x24 simulated published_sharded pass peak" in text
     assert text.count("baseline pass") == 2
+
+
+@pytest.mark.parametrize(("width", "shown"), [(80, False), (120, True)])
+def test_a_wide_terminal_has_frames_a_second_and_the_real_time_factor(width: int, shown: bool):
+    """48 frames last 1.92 s at 25 a second."""
+    judgement = Judgement(verdict=Verdict.PASS)
+    declared = DeclaredRecipe(name="x", hash="00000000", declared={"clip": {"infer_frames": 48}})
+    record = replace(passed(), recipe=declared, timing=Timing(clip_seconds=(19.2,), comparable=True))
+    text = "\n".join(render([Result(record=record, judgement=judgement)], (), width=width))
+    assert [each in text.split() for each in ("19.20", "2.50", "10.0")] == [True, shown, shown]

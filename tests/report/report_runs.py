@@ -23,11 +23,12 @@ LIMIT = int(22.15 * GIB)
 HOSTILE = '"><script>window.owned = 1</script><img src=x onerror="window.owned = 1">\u202e\x1b[2J' + "x" * 200
 
 
-OBSERVED = {
-    "transformer_forwards": {"prefill": 1, "denoise": 16},
-    "parameter_bytes": {"transformer": {"bfloat16 card": 32 * GIB}, "text_encoder": {"bfloat16 card": 11 * GIB}},
-    "kv_caches": ["bfloat16 card"],
-}
+OBSERVED = ObservedSettings(
+    rank=0,
+    transformer_forwards={"prefill": 1, "denoise": 16},
+    parameter_bytes={"transformer": {"bfloat16 card": 32 * GIB}, "text_encoder": {"bfloat16 card": 11 * GIB}},
+    kv_caches=("bfloat16 card",),
+)
 """What the one rank that the declared settings take was seen to do."""
 
 
@@ -64,6 +65,10 @@ def reading(rank: int, phase: str, gib: float) -> PhaseMemory:
     )
 
 
+def declared(dtype: str) -> dict:
+    return {"clip": {"infer_frames": 48}, "deployment": {"storage_dtype": dtype}}
+
+
 def ran_out(**changes) -> RunRecord:
     """Four cards; the first ran out, the other three went alike."""
     details = MemoryShortage(
@@ -78,7 +83,7 @@ def ran_out(**changes) -> RunRecord:
     record = RunRecord(
         tier="gpu4x24",
         case="published_sharded",
-        recipe=DeclaredRecipe(name="sharded", hash="ba98c853", declared={"deployment": {"storage_dtype": "float32"}}),
+        recipe=DeclaredRecipe(name="published_sharded", hash="ba98c853", declared=declared("float32")),
         hardware="simulated",
         emulated=True,
         machine=MachineProfile(card="RTX 4090", cards=4, torch="2.13.0", allocator="tracker"),
@@ -103,9 +108,7 @@ def fitting(**changes) -> RunRecord:
     return ran_out(
         **{
             "case": "bf16_sharded",
-            "recipe": DeclaredRecipe(
-                name="bf16", hash="00000001", declared={"deployment": {"storage_dtype": "bfloat16"}}
-            ),
+            "recipe": DeclaredRecipe(name="bf16", hash="00000001", declared=declared("bfloat16")),
             "outcome": "pass",
             "out_of_memory": None,
             "ranks_out_of_memory": (),
@@ -115,7 +118,7 @@ def fitting(**changes) -> RunRecord:
             ),
             "timelines": (),
             "timing": Timing(predicted_seconds_per_clip=19.77),
-            "knobs": {"proven_by_rank": {"0": OBSERVED}},
+            "observed": (OBSERVED,),
             **changes,
         }
     )

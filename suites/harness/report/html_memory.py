@@ -9,16 +9,39 @@ from itertools import groupby
 from liveavatar_core.scopes import CATEGORIES, PHASES
 from suites.harness.records.measurements import MemoryTimeline
 from suites.harness.records.record import RunRecord
+from suites.harness.report.figures import name_of, ranks_text, size_text, unit_of
 from suites.harness.report.html_markup import Markup, joined, tag
-from suites.harness.report.html_units import name_of, ranks_text, size_text, unit_of
+from suites.harness.report.html_tables import pairs
 
-WIDTH, HEIGHT = 360.0, 216.0
+WIDTH, HEIGHT = 360.0, 246.0
 """Units of the drawing: about as many pixels on a narrow phone, so that its text stays readable there."""
-LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 20.0, 34.0
+LEFT, RIGHT, TOP, BOTTOM = 34.0, 8.0, 20.0, 62.0
 NARROWEST_LABEL = 42.0
 """A phase that is drawn narrower than this has no room for its name; pointing at it shows it."""
 SHORTAGE = 30.0
 """Room at the end for what could not be had."""
+NARROWEST_MOMENT = 1.5
+"""Moments that are drawn narrower than this cannot be pointed at: neighbours become one, and the fullest is told."""
+ALONG_WORDS = (
+    "From left to right the run goes on: in time where a clock was read; allocation by allocation in a simulation,"
+    " which reads none. Pointing at a moment shows what stood then. The strip below tells the phases:"
+)
+PHASE_WORDS = {
+    "load": "weights are read and laid over the cards",
+    "encode": "prompt, voice and portrait become what the transformer takes",
+    "prefill": "the tokens that every block attends to are put into the KV caches",
+    "denoise": "blocks of latent frames are made, step by step",
+    "decode": "latent frames become pictures",
+}
+CATEGORY_WORDS = {
+    "parameters": "weights that stay on the card, whole or a shard of them",
+    "unsharded_parameters": "weights gathered from all ranks for the moment in which they compute",
+    "kv_cache": "keys and values of blocks that are made, and of the sink",
+    "activations": "what the layers compute, freed soon after",
+    "decoder_cache": "frames that the decoder keeps to go on from",
+    "allocated": "bytes in live tensors, where a real card was asked",
+    "cached": "bytes that torch's allocator keeps for later beyond those",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,6 +121,20 @@ def _figure(record: RunRecord, line: MemoryTimeline, ranks: list[int], key: str)
     )
 
 
+def reading_help() -> Markup:
+    """What the charts show, said once for the page."""
+    return tag(
+        "section",
+        tag("h2", "How to read the charts", id="reading"),
+        tag("p", "Height is memory of one card, stacked by what it is for. The dashed line is what a run may use."),
+        tag("p", ALONG_WORDS),
+        pairs(PHASE_WORDS.items()),
+        tag("p", "Memory is for:"),
+        pairs((name_of(name), text) for name, text in CATEGORY_WORDS.items()),
+        class_="reading",
+    )
+
+
 def totals(line: MemoryTimeline) -> list[int]:
     """Bytes held at each point."""
     return [sum(column[at] for column in line.bytes_by_category.values()) for at in range(len(line.phases))]
@@ -108,7 +145,7 @@ def _summary(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> str:
     fullest = max(range(len(held)), key=held.__getitem__)
     limit = f" of {size_text(record, record.limit_bytes)}" if record.limit_bytes else ""
     text = f"fullest in {line.phases[fullest]}: {size_text(record, held[fullest])}{limit}"
-    if line.axis == "milliseconds":
+    if line.axis == "milliseconds" and record.timelines:
         text += f"; begins of phases over {line.starts[-1] / 1000:.1f} s"
     short = record.out_of_memory
     if short is None or short.rank not in ranks:
@@ -128,10 +165,73 @@ def _marks(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> Iterato
     yield from _axis(record, scale)
     yield from _areas(record, line, scale)
     yield from _phases(line, scale)
+    yield from _along(record, line, scale)
     if short:
         yield from _shortage(record, short.capacity - short.free, short.requested, scale)
     if record.limit_bytes:
         yield from _limit(record, record.limit_bytes, scale)
+    yield from _moments(record, line, scale)
+
+
+def _along(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
+    """What lies from left to right: ticks and the name of the axis."""
+    if not record.timelines:
+        yield _axis_name("the fullest moment of each phase, one after the other")
+        return
+    unit, name = _along_unit(line)
+    step = tick_step((scale.last - scale.first) / unit)
+    number = -(-scale.first // (step * unit))  # the first tick that is in the drawing
+    while number * step * unit <= scale.last:
+        x = scale.x(number * step * unit)
+        yield tag("line", x1=x, x2=x, y1=HEIGHT - BOTTOM, y2=HEIGHT - BOTTOM + 3, class_="axis")
+        yield tag("text", f"{number * step:,.12g}", x=x, y=HEIGHT - 18, text_anchor="middle")
+        number += 1
+    yield _axis_name(name)
+
+
+def _along_unit(line: MemoryTimeline) -> tuple[int, str]:
+    """In what the axis counts."""
+    if line.axis == "allocations":
+        return 1, "allocations on the card so far"
+    if line.starts[-1] - line.starts[0] < LONG_MILLISECONDS:
+        return 1, "milliseconds since the rank began"
+    return 1000, "seconds since the rank began"
+
+
+LONG_MILLISECONDS = 10_000
+"""From here on seconds are counted."""
+
+
+def _axis_name(text: str) -> Markup:
+    return tag("text", text, x=(LEFT + WIDTH - RIGHT) / 2, y=HEIGHT - 4, text_anchor="middle", class_="axis-name")
+
+
+def _moments(record: RunRecord, line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
+    """Over each stretch a field that cannot be seen; pointing at it shows what stood then."""
+    ends, held = [*line.starts[1:], scale.last], totals(line)
+    at = 0
+    while at < len(ends):
+        after = at + 1
+        while after < len(ends) and scale.x(ends[after - 1]) - scale.x(line.starts[at]) < NARROWEST_MOMENT:
+            after += 1
+        left, right = scale.x(line.starts[at]), scale.x(ends[after - 1])
+        fullest = max(range(at, after), key=held.__getitem__)
+        words = tag("title", _moment_text(record, line, fullest))
+        yield tag("rect", words, x=left, y=TOP, width=right - left, height=HEIGHT - TOP - BOTTOM + 14, class_="moment")
+        at = after
+
+
+def _moment_text(record: RunRecord, line: MemoryTimeline, at: int) -> str:
+    """What stood at a moment, largest first, a line each."""
+    when = ""
+    if record.timelines:
+        place = f"{line.starts[at]:,}"
+        when = f", {place} ms" if line.axis == "milliseconds" else f", after {place} allocations"
+    held = {name: column[at] for name, column in line.bytes_by_category.items() if column[at]}
+    limit = f" of {size_text(record, record.limit_bytes)}" if record.limit_bytes else ""
+    lines = [f"{line.phases[at]}{when}: {size_text(record, sum(held.values()))}{limit}"]
+    lines += [f"{name_of(name)} {size_text(record, size)}" for name, size in sorted(held.items(), key=lambda x: -x[1])]
+    return "\n".join(lines)
 
 
 def _axis(record: RunRecord, scale: Scale) -> Iterator[Markup]:
@@ -211,7 +311,7 @@ def _phases(line: MemoryTimeline, scale: Scale) -> Iterator[Markup]:
         if at:
             yield tag("line", x1=start, x2=start, y1=TOP, y2=HEIGHT - BOTTOM, class_="begins")
         if end - start >= NARROWEST_LABEL:
-            yield tag("text", phase, x=(start + end) / 2, y=HEIGHT - 8, text_anchor="middle")
+            yield tag("text", phase, x=(start + end) / 2, y=HEIGHT - BOTTOM + 25, text_anchor="middle")
         at += count
 
 
@@ -236,8 +336,15 @@ def _shortage(record: RunRecord, held: int, requested: int, scale: Scale) -> Ite
 
 
 def _legend(line: MemoryTimeline) -> Markup:
-    """Categories, then phases: not every phase is drawn wide enough for its name."""
+    """Categories, and on a line of their own phases: not every phase is drawn wide enough for its name."""
     names = [name for name in sorted(line.bytes_by_category, key=_order) if any(line.bytes_by_category[name])]
-    keys = [(colour(name), name_of(name)) for name in names]
-    keys += [(f"p-{phase}", phase) for phase in PHASES if phase in line.phases]
-    return tag("ul", *(tag("li", tag("i", class_=style), text) for style, text in keys), class_="legend")
+    held = [(colour(name), name_of(name), CATEGORY_WORDS.get(name)) for name in names]
+    phases = [(f"p-{phase}", phase, PHASE_WORDS[phase]) for phase in PHASES if phase in line.phases]
+    return joined(
+        tag("ul", *(_key(*key) for key in keys), class_=f"legend {kind}")
+        for keys, kind in ((held, "categories"), (phases, "phases"))
+    )
+
+
+def _key(style: str, text: str, about: str | None) -> Markup:
+    return tag("li", tag("i", class_=style), text, title=about)

@@ -14,13 +14,14 @@ from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import POINTS, fence
 from suites.harness.records.record import RunRecord, run_name
+from suites.harness.report.answers import speed_text
+from suites.harness.report.figures import fitting, name_of, size_text
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
 from suites.harness.report.html_quality import quality_table
-from suites.harness.report.html_seconds import MEASURED, PREDICTED, strip_plot, trend
+from suites.harness.report.html_seconds import MEASURED, PREDICTED, one_number, strip_plot, trend
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
-from suites.harness.report.html_units import fitting, name_of, size_text
 from suites.harness.verdicts.baselines import CaseBaseline
 from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import metric_kind
@@ -31,7 +32,7 @@ MODES = {
     "physical": "the tier's own cards",
     "partitioned": "emulated: a larger card, capped to the size of the tier's",
     "simulated": "no card: the full-size model executed on fake tensors",
-    "miniature": "no card: a small model, really run, its limit scaled with it; the film is of the tiny avatar",
+    "miniature": "no card: a small model, really run, its limit scaled with it; the video is of the tiny avatar",
 }
 
 
@@ -65,6 +66,8 @@ class Context:
     """Runs of this series, oldest first, this one last."""
     folder: Path
     """The folder in which the run left its files."""
+    full_size: Mapping[str, dict[str, Any]]
+    """What the tier's cases declare at full size, by case: a miniature's own settings change no layout."""
 
 
 def folder_of(report_dir: Path, record: RunRecord) -> Path:
@@ -88,10 +91,11 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         tag("p", f"Why, at full size: {context.expected.because}.") if context.expected else None,
         *_decisions(result),
         _remedies(record, context),
+        one_number(record, context.baseline),
         tag("div", *charts, class_="charts"),
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
-        quality_table(record, context.baseline),
+        quality_table(record, context.baseline, unfolded=result.judgement.failing),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
         _observed(record),
         tag("details", tag("summary", "Environment"), environment(record)),
@@ -167,9 +171,16 @@ def _remedies(record: RunRecord, context: Context) -> Markup | None:
         for each in context.others
         if (each.record.tier, each.record.hardware, each.record.outcome) == (record.tier, record.hardware, "pass")
     ]
-    items = [tag("li", tag("b", each.case), f": {_remedy(record, each)}") for each in fitting]
-    simplest_first = sorted(context.known, key=lambda each: len(changes(record.recipe.declared, each.declared)))
-    items += [tag("li", tag("b", each.case), f": {_known(record, each)}") for each in simplest_first]
+    declared = _layout(record, context)
+    items = [
+        tag("li", tag("b", each.case), f": {_remedy(each, changes(declared, _layout(each, context)))}")
+        for each in fitting
+    ]
+    simplest_first = sorted(context.known, key=lambda each: len(changes(declared, each.declared)))
+    items += [
+        tag("li", tag("b", each.case), f": {_known(record, each, changes(declared, each.declared))}")
+        for each in simplest_first
+    ]
     cards = shlex.quote(f"{record.machine.imitated_cards or record.machine.cards}x{_card(record)}")
     search = f"python -m liveavatar_core fit --cards {cards}"
     return tag(
@@ -184,6 +195,12 @@ def _remedies(record: RunRecord, context: Context) -> Markup | None:
     )
 
 
+def _layout(record: RunRecord, context: Context) -> dict[str, Any]:
+    """What the case of a run declares at full size."""
+    own = record.recipe.declared
+    return context.full_size.get(record.case, own) if record.hardware == "miniature" else own
+
+
 def _card(record: RunRecord) -> str:
     return record.machine.imitated_card or record.machine.card
 
@@ -192,22 +209,19 @@ def _command(words: str, command: str) -> Markup:
     return tag("p", words, tag("code", command))
 
 
-def _remedy(failing: RunRecord, fitting: RunRecord) -> str:
+def _remedy(fitting: RunRecord, changed: Sequence[str]) -> str:
     """A remedy that ran in this session."""
-    predicted = fitting.timing.predicted_seconds_per_clip
-    seconds = f", {predicted:.1f} s a clip predicted" if predicted is not None else ""
-    changed = changes(failing.recipe.declared, fitting.recipe.declared)
-    return f"{size_text(fitting, fitting.peak_bytes())} a card{seconds}; {', '.join(changed) or 'as is'}"
+    size = f"{size_text(fitting, fitting.peak_bytes())} a card"
+    return f"{size}{speed_text(fitting)}; {', '.join(changed) or 'as is'}"
 
 
-def _known(failing: RunRecord, known: KnownRemedy) -> str:
+def _known(failing: RunRecord, known: KnownRemedy, changed: Sequence[str]) -> str:
     """A remedy from its baseline; without one, the arithmetic alone."""
     reviewed = known.baseline.metrics if known.baseline else {}
     peak, predicted = reviewed.get("peak_vram_gib"), reviewed.get(PREDICTED)
     size = size_text(failing, round(peak.value * GIB)) + " a card (reviewed baseline)" if peak else "not run here"
     seconds = f", {predicted.value:.1f} s a clip predicted" if predicted else ""
-    changed = ", ".join(changes(failing.recipe.declared, known.declared)) or "as is"
-    return f"{size}{seconds}. At full size: {known.because}. Settings: {changed}"
+    return f"{size}{seconds}. At full size: {known.because}. Settings: {', '.join(changed) or 'as is'}"
 
 
 def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:

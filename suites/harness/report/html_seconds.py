@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from suites.harness.records.record import RunRecord
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
+from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.stats import summarise
 
 WIDTH, HEIGHT, SIDE = 360.0, 74.0, 14.0
@@ -16,16 +17,24 @@ Position = Callable[[float], float]
 MEASURED, PREDICTED = "seconds_per_clip", "predicted_seconds_per_clip"
 
 
-def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Markup | None:
-    """Every measured clip, the prediction and the baseline's band; None without any."""
-    clips = [seconds for seconds in record.timing.clip_seconds if math.isfinite(seconds)]
-    predicted = record.timing.predicted_seconds_per_clip
-    band = _band(record, baseline)
-    values = [*clips, *([predicted] if predicted is not None else [])]
-    if not values:
+def one_number(record: RunRecord, baseline: CaseBaseline | None) -> Markup | None:
+    """The one number of a run that has no more, in words: a dot alone is no chart. None with none, or with several."""
+    clips, predicted = _numbers(record)
+    if len(clips) + (predicted is not None) != 1:
         return None
+    words = "; ".join(_words(record, clips, predicted, _band(record, baseline)))
+    return tag("p", tag("b", "Seconds a clip"), f" {words}", class_="seconds-text")
+
+
+def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Markup | None:
+    """Every measured clip, the prediction and what the baseline allows; None where there are not two numbers."""
+    clips, predicted = _numbers(record)
+    values = [*clips, *([predicted] if predicted is not None else [])]
+    if len(values) < 2:
+        return None
+    band = _band(record, baseline)
     words = "; ".join(_words(record, clips, predicted, band))
-    low, high = _range([*values, *(band or ())])
+    low, high = _range([*values, *(end for end in band or () if math.isfinite(end))])
 
     def x(seconds: float) -> float:
         return SIDE + (seconds - low) / (high - low) * (WIDTH - 2 * SIDE)
@@ -38,7 +47,7 @@ def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Ma
             tag("title", f"Seconds a clip, {record.case} on {record.tier}, {record.hardware}", id=f"{key}-title"),
             tag("desc", words, id=f"{key}-desc"),
             *_ticks(low, high, x),
-            *([_band_mark(band, x)] if band else []),
+            *([_band_mark(band, low, high, x)] if band else []),
             *(_dot(index, seconds, x) for index, seconds in enumerate(clips)),
             *([_diamond(predicted, x)] if predicted is not None else []),
             viewBox=f"0 0 {WIDTH:.0f} {HEIGHT:.0f}",
@@ -49,17 +58,34 @@ def strip_plot(record: RunRecord, baseline: CaseBaseline | None, key: str) -> Ma
     )
 
 
+def _numbers(record: RunRecord) -> tuple[list[float], float | None]:
+    """Seconds of the clips that were measured, and what is predicted."""
+    clips = [seconds for seconds in record.timing.clip_seconds if math.isfinite(seconds)]
+    return clips, record.timing.predicted_seconds_per_clip
+
+
 def _band(record: RunRecord, baseline: CaseBaseline | None) -> tuple[float, float] | None:
     """The band that the baseline allows for the number that is gated in this mode."""
     gated = MEASURED if record.timing.comparable else PREDICTED
     metric = baseline.metrics.get(gated) if baseline else None
-    return allowed(metric) if metric else None
+    return allowed(gated, metric) if metric else None
 
 
-def allowed(metric: MetricBaseline) -> tuple[float, float]:
-    """The lowest and the highest value that a metric may have."""
-    either_way = max(metric.rel * abs(metric.value), metric.abs)
-    return metric.value - either_way, metric.value + either_way
+def allowed(name: str, metric: MetricBaseline) -> tuple[float, float]:
+    """The lowest and the highest value that a metric may have; infinite on the side on which it improves."""
+    worse = max(metric.rel * abs(metric.value), metric.abs)
+    better = metric_kind(name).better
+    if better == "nearer to 0":
+        return -abs(metric.value) - worse, abs(metric.value) + worse
+    return (-math.inf, metric.value + worse) if better == "lower" else (metric.value - worse, math.inf)
+
+
+def allowed_text(limits: tuple[float, float], form: str = ".4g") -> str:
+    """`at most 20.8`, `at least 0.98`, or `-20 to 20`."""
+    low, high = (f"{limit:{form}}" for limit in limits)
+    if math.isinf(limits[0]):
+        return f"at most {high}"
+    return f"at least {low}" if math.isinf(limits[1]) else f"{low} to {high}"
 
 
 def _words(
@@ -70,7 +96,7 @@ def _words(
         yield f"● {len(clips)} measured, median {summarise(clips).value:.2f} s{note}"
     if predicted is not None:
         yield f"◆ predicted {predicted:.2f} s, no clock was read"
-    yield f"▬ baseline {band[0]:.2f} to {band[1]:.2f} s" if band else "no baseline"
+    yield f"▬ baseline allows {allowed_text(band, '.2f')} s" if band else "no baseline"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
@@ -86,9 +112,9 @@ def _ticks(low: float, high: float, x: Position) -> Iterator[Markup]:
         yield tag("text", f"{seconds:.3g} s", x=x(seconds), y=66.0, text_anchor=anchor)
 
 
-def _band_mark(band: tuple[float, float], x: Position) -> Markup:
-    left, right = x(band[0]), x(band[1])
-    title = tag("title", f"baseline allows {band[0]:.3f} to {band[1]:.3f} s")
+def _band_mark(band: tuple[float, float], low: float, high: float, x: Position) -> Markup:
+    left, right = x(max(band[0], low)), x(min(band[1], high))
+    title = tag("title", f"baseline allows {allowed_text(band, '.3f')} s")
     return tag("rect", title, x=left, y=10.0, width=right - left, height=42.0, class_="band")
 
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from liveavatar_core.scopes import PHASES
 from suites.harness.records.record import RunRecord
+from suites.harness.report.figures import name_of, size_text, unit_of
 from suites.harness.report.html_markup import Markup, tag
-from suites.harness.report.html_units import name_of, size_text, unit_of
 from suites.harness.verdicts.stats import summarise
 
 

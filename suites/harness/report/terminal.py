@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import textwrap
 from collections.abc import Sequence
 from itertools import groupby
 
-from liveavatar_core.errors import GIB
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.record import RunRecord
+from suites.harness.report.figures import number_text, room_bytes, speed_of, unit_of
 from suites.harness.report.terminal_quality import quality_lines
-from suites.harness.verdicts.stats import summarise
+from suites.harness.report.terminal_table import render_table
 from suites.harness.verdicts.verdict import Verdict, printable
 
-MIB = 1024**2
 NARROWEST = 60
 """Columns that the table takes at the least."""
-SEPARATE = (Verdict.PASS, Verdict.NOT_COMPARED, Verdict.UPDATED, Verdict.NEEDS_BASELINE)
+WIDE = 100
+"""Columns from which the table has room for frames a second and the real-time factor."""
+SEPARATE = (Verdict.PASS, Verdict.NOT_COMPARED, Verdict.NEEDS_BASELINE)
 """Verdicts that need no decision, or one for many cases."""
 
 
@@ -38,26 +38,13 @@ def render(results: Sequence[Result], unused: Sequence[str], *, width: int) -> l
 
 
 def _table(results: Sequence[Result], width: int) -> list[str]:
-    from rich import box  # imported here: only a session with results pays for it
-    from rich.console import Console
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=0)
-    for title in (
-        "tier, hardware\n  case",
-        "outcome\nphase",
-        "peak\na card",
-        "limit\nroom",
-        "seconds\na clip",
-    ):
-        table.add_column(title)
-    table.add_column("baseline", overflow="fold")
+    titles = ["tier, hardware\n  case", "outcome\nphase", "peak\na card", "limit\nroom", "seconds\na clip"]
+    fast = ["frames\na second", "real-time\nfactor"] if width >= WIDE else []
+    rows = []
     for result in results:
-        table.add_row(*(Text(cell) for cell in _row(result)))
-    console = Console(file=io.StringIO(), width=width, color_system=None, force_terminal=False)
-    console.print(table)
-    return [line.rstrip() for line in console.file.getvalue().splitlines()]  # type: ignore[attr-defined]
+        *cells, baseline = _row(result)
+        rows.append((*cells, *(_speed(result.record) if fast else ()), baseline))
+    return render_table([*titles, *fast, "baseline"], rows, width)
 
 
 def _list(results: Sequence[Result], width: int) -> list[str]:
@@ -93,7 +80,7 @@ def _row(result: Result) -> tuple[str, ...]:
 
 def peaks(record: RunRecord) -> str:
     """Peak of each rank, equal ones counted, largest first: `17.2 x4, 11.1`. In the unit of the limit."""
-    unit, _ = _unit(record)
+    unit, _ = unit_of(record)
     sizes = [record.peak_bytes(rank=rank) for rank in record.ranks]
     texts = sorted((f"{size / unit:.1f}" for size in sizes if size is not None), key=float, reverse=True)
     if not texts:
@@ -104,28 +91,24 @@ def peaks(record: RunRecord) -> str:
 
 def _limit(record: RunRecord) -> str:
     """The limit; below it what was left of it at the peak, or what was lacking."""
-    unit, name = _unit(record)
+    unit, name = unit_of(record)
     if record.limit_bytes is None:
         return "none"
-    peak, details = record.peak_bytes(), record.out_of_memory
-    left = -details.shortfall if details else record.limit_bytes - peak if peak is not None else None
+    left = room_bytes(record)
     room = "" if left is None else f"\n{left / unit:+.2f}"
     return f"{record.limit_bytes / unit:.2f} {name}{room}"
 
 
-def _unit(record: RunRecord) -> tuple[int, str]:
-    size = record.limit_bytes or record.peak_bytes() or GIB
-    return (GIB, "GiB") if size >= GIB else (MIB, "MiB")
-
-
 def _seconds(record: RunRecord) -> str:
-    timing = record.timing
-    if timing.clip_seconds:
-        note = "" if timing.comparable else "\nemulated"
-        return f"{summarise(timing.clip_seconds).value:.2f}{note}"
-    if timing.predicted_seconds_per_clip is not None:
-        return f"{timing.predicted_seconds_per_clip:.2f}\npredicted"
-    return "-"
+    speed = speed_of(record)
+    return "-" if speed is None else f"{speed.seconds_per_clip:.2f}\n{speed.note}".rstrip()
+
+
+def _speed(record: RunRecord) -> tuple[str, str]:
+    """Frames a second, and seconds of work a second of video."""
+    speed = speed_of(record)
+    found = (speed.frames_per_second, speed.real_time_factor) if speed else (None, None)
+    return number_text(found[0]), number_text(found[1])
 
 
 def _missing_baselines(results: Sequence[Result]) -> list[str]:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from suites.harness.records.record import RunRecord
+from suites.harness.records.working_tree import MEASURED
 from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
 from suites.harness.verdicts.measured import Metric, metrics
 from suites.harness.verdicts.metrics import metric_kind, worsening
@@ -38,7 +39,7 @@ def compare(record: RunRecord, baseline: CaseBaseline | None, listed: Collection
         found = Verdict.RECIPE_CHANGED, what, f"undo the change of the recipe, or {update}"
     elif _ending(record) != (baseline.outcome, baseline.phase):
         what = f"{_words(_ending(record))} against {_words((baseline.outcome, baseline.phase))}"
-        found = Verdict.OUTCOME_CHANGED, what, f"find the commit that moved it, or {update}"
+        found = Verdict.OUTCOME_CHANGED, what, f"{suspects(baseline, record)}, or {update}"
     else:
         return _compare_metrics(record, baseline, frozenset(listed or ()), where, update)
     first = Finding(verdict=found[0], what=f"{where}: {found[1]}", next_step=found[2])
@@ -54,7 +55,7 @@ def _lost(record: RunRecord, baseline: CaseBaseline) -> str:
 def _over_limits(record: RunRecord, baseline: CaseBaseline, where: str, update: str) -> Iterator[Finding]:
     """Limits hold whatever was declared, and however the run ended."""
     for name, metric in metrics(record).items():
-        result = compare_metric(metric, baseline.metrics.get(name), update)
+        result = compare_metric(metric, baseline.metrics.get(name), update, suspects(baseline, record))
         if result is not None and result[0] is Verdict.OVER_LIMIT:
             yield Finding(verdict=result[0], what=f"{where}: {name} {result[1]}", next_step=result[2], metric=name)
 
@@ -71,18 +72,34 @@ def _compare_metrics(
             continue
         reason = record.quality_missing.get(name, "the run has no such metric")
         metric = measured.get(name) or Metric(name=name, samples=(), reason=reason)
-        result = compare_metric(metric, baseline.metrics.get(name), update)
+        result = compare_metric(metric, baseline.metrics.get(name), update, suspects(baseline, record))
         if result is not None:
             verdict, what, step = result
             found.append(Finding(verdict=verdict, what=f"{where}: {name} {what}", next_step=step, metric=name))
     return found
 
 
-def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str) -> tuple[Verdict, str, str] | None:
-    """Verdict, what and next step (`update`: the command that takes it over); None if nothing is to be said.
+def suspects(baseline: CaseBaseline, record: RunRecord) -> str:
+    """How to find what moved a value: the commits since it was reviewed, or the changes that no commit has."""
+    since, now = (commit.rstrip("+") for commit in (baseline.measured.commit, record.commit or "HEAD"))
+    if since == now:
+        return f"look at what is not committed: git diff {now}"
+    return f"find the commit: git log --oneline {since}..{now} -- {' '.join(MEASURED)}"
+
+
+def compare_metric(
+    metric: Metric, baseline: MetricBaseline | None, update: str, find: str
+) -> tuple[Verdict, str, str] | None:
+    """Verdict, what and next step; None if nothing is to be said.
 
     A change counts where it exceeds the relative and the absolute tolerance; it is believed where the middle
     halves of both samples are disjoint. A limit holds without tolerance.
+
+    Args:
+        metric: what was measured.
+        baseline: what was reviewed; None: nothing.
+        update: the command that takes it over.
+        find: how to find what moved it.
     """
     value = metric_kind(metric.name).rounded(metric.value)
     if not metric.samples:
@@ -101,18 +118,20 @@ def compare_metric(metric: Metric, baseline: MetricBaseline | None, update: str)
         return Verdict.NEEDS_BASELINE, f"{value:g} has no baseline", f"{update}-new-only"
     if baseline.limit is not None and value > baseline.limit:
         return Verdict.OVER_LIMIT, f"{value:g} against a limit of {baseline.limit:g}", "make it smaller"
-    return _change(metric, value, baseline, update)
+    return _change(metric, value, baseline, update, find)
 
 
-def _change(metric: Metric, value: float, baseline: MetricBaseline, update: str) -> tuple[Verdict, str, str] | None:
+def _change(
+    metric: Metric, value: float, baseline: MetricBaseline, update: str, find: str
+) -> tuple[Verdict, str, str] | None:
     verdict = judge_change(metric.name, replace(metric.summary, value=value), baseline)
     change = value - baseline.value
     share = f" ({change / baseline.value:+.1%})" if baseline.value else ""
-    what = f"{value:g} against {baseline.value:g}{share}; {allowed_change(baseline):.3g} may differ"
+    what = f"{value:g} against {baseline.value:g}{share}; {allowed_change(baseline):.3g} allowed"
     steps = {
         Verdict.INCONCLUSIVE: (f"{what}, and the samples overlap", "measure more clips on a quiet machine"),
         Verdict.IMPROVED: (what, update),
-        Verdict.REGRESSED: (what, f'find the commit, or {update} --baseline-reason "why this is right"'),
+        Verdict.REGRESSED: (what, f'{find}, or {update} --baseline-reason "why this is right"'),
     }
     return (verdict, *steps[verdict]) if verdict in steps else None
 
@@ -128,7 +147,7 @@ def judge_change(name: str, now: Summary, baseline: MetricBaseline) -> Verdict:
 
 
 def allowed_change(baseline: MetricBaseline) -> float:
-    """How much may differ, in the metric's unit: the larger of both tolerances."""
+    """By how much it may move, in the metric's unit: the larger of both tolerances."""
     return max(baseline.rel * abs(baseline.value), baseline.abs)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,10 +12,11 @@ from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.applied_settings import unapplied
 from suites.harness.verdicts.baseline_update import updated_case, with_new_metrics, write_case
-from suites.harness.verdicts.baselines import CaseBaseline, find_case
+from suites.harness.verdicts.baselines import CaseBaseline, baseline_path, find_case
 from suites.harness.verdicts.compare import compare
 from suites.harness.verdicts.completeness import own_findings
 from suites.harness.verdicts.index import index_key, read_index
+from suites.harness.verdicts.reasons import changes_of
 from suites.harness.verdicts.verdict import Finding, Verdict, judge_outcome, worst
 from suites.harness.verdicts.waivers import excuses, read_waivers
 
@@ -118,14 +120,24 @@ def _required(finding: Finding, settings: Settings) -> Finding:
 
 def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) -> Judgement:
     try:
-        update = _updated(record, settings) is not None
+        new = _updated(record, settings)
     except LiveAvatarError as error:
         where = f"{record.tier}/{record.case} on {record.hardware} cards: no baseline written"
         verdict = Verdict.REGRESSED if isinstance(error, BadInput) else Verdict.UPDATE_REFUSED
         refused = Finding(verdict=verdict, what=f"{where}: {error.what}", next_step=error.next_step)
         return _of([*left, refused], failing=True)
-    judgement = _of(left, failing=False)
-    return replace(judgement, update=True, verdict=Verdict.UPDATED) if update else judgement
+    if new is None:
+        return _of(left, failing=False)
+    judgement = _of([*left, _update_finding(new, record, settings)], failing=False)
+    return replace(judgement, update=True, verdict=Verdict.UPDATED)
+
+
+def _update_finding(new: CaseBaseline, record: RunRecord, settings: Settings) -> Finding:
+    """What is written, and where: each value that moves, old and new."""
+    path, old = baseline_path(settings.baseline_dir, record), find_case(settings.baseline_dir, record)
+    moved = ", ".join(changes_of(old, new)) or "no value moved"
+    what = f"{record.tier}/{record.case} on {record.hardware} cards, {path}: {moved}"
+    return Finding(verdict=Verdict.UPDATED, what=what, next_step=f"review it: git diff {shlex.quote(str(path))}")
 
 
 def _updated(record: RunRecord, settings: Settings) -> CaseBaseline | None:

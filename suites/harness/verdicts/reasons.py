@@ -47,6 +47,20 @@ def what_got_worse(old: CaseBaseline, fresh: CaseBaseline) -> dict[str, str]:
     return worse
 
 
+def changes_of(old: CaseBaseline | None, new: CaseBaseline) -> list[str]:
+    """Every value that an update moves, adds or drops, as histories name changes."""
+    before = {name: metric.value for name, metric in old.metrics.items()} if old else {}
+    after = {name: metric.value for name, metric in new.metrics.items()}
+    ending = [change_text("outcome", old.outcome, new.outcome)] if old and old.outcome != new.outcome else []
+    recipe = [change_text("recipe", old.recipe, new.recipe)] if old and old.recipe != new.recipe else []
+    values = [
+        change_text(name, before.get(name), after.get(name, LOST))
+        for name in sorted(before.keys() | after.keys())
+        if before.get(name) != after.get(name)
+    ]
+    return [*ending, *recipe, *values]
+
+
 def allowed_creep(baseline: MetricBaseline) -> float:
     """How far a value may drift by small steps, in the metric's unit, since a reason was last given."""
     return max(baseline.rel * abs(baseline.best_value), baseline.abs, baseline.spread)
