@@ -27,7 +27,7 @@ FRAMES_PER_BLOCK = LATENT_FRAMES_PER_BLOCK * VIDEO_FRAMES_PER_LATENT
 MOST_PIXELS = 3840 * 2160
 """Most pixels of a frame. The model was trained at 0.3 million; beyond this the size is a slip of the keyboard."""
 MOST_FRAMES = 4800
-"""Of a clip: a hundred of the usual ones."""
+"""Most frames of a clip: a hundred times the usual number."""
 MOST_CLIPS = 100_000
 """Two days of video."""
 MOST_STEPS = 1000
