@@ -51,20 +51,26 @@ class MemoryShortage:
     """What it was doing, one of scopes.PHASES."""
     category: str
     """What the bytes were for, one of scopes.CATEGORIES; `host` where host memory is too small."""
-    requested: int
-    """Bytes asked for."""
+    requested: int | None
+    """Bytes asked for; None: a library ran out that does not say of how many."""
     free: int
-    """Bytes left of `capacity` at that moment."""
+    """Bytes that a request could have had at that moment."""
     capacity: int
     """Bytes that the rank may hold in that memory."""
     holders: Mapping[str, int] = field(default_factory=dict)
     """Bytes held at that moment, by category."""
 
+    @property
+    def lacking(self) -> int | None:
+        """Bytes asked for beyond what was free; None: nobody says."""
+        return None if self.requested is None else self.requested - self.free
+
     def __str__(self) -> str:
+        asked = "an unknown size" if self.requested is None else f"{self.requested / GIB:.2f} GiB"
         largest = sorted(self.holders.items(), key=lambda item: -item[1])[:3]
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
         return (
-            f"rank {self.rank}, {self.phase}: {self.requested / GIB:.2f} GiB asked for"
+            f"rank {self.rank}, {self.phase}: {asked} asked for"
             f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}"
             f" (held: {held or 'nothing'})"
         )

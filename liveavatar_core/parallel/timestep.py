@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.config import Deployment
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.hooks import exchange
@@ -41,7 +42,8 @@ def _by_host(latents: Tensor) -> bool:
 
 
 def _host_buffer(latents: Tensor) -> Tensor:
-    return torch.empty(latents.shape, dtype=latents.dtype, pin_memory=True)
+    with scopes.place("host"):
+        return torch.empty(latents.shape, dtype=latents.dtype, pin_memory=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -52,7 +52,7 @@ def requested_gib(record: RunRecord) -> float | None:
 
 def needed_gib(record: RunRecord) -> float | None:
     """GiB held when memory ran out, with those that were asked for."""
-    return _of_shortage(record, lambda details: details.capacity - details.free + details.requested)
+    return _of_shortage(record, lambda details: details.lacking and details.capacity + details.lacking)
 
 
 def kv_cache_gib(record: RunRecord) -> float | None:
@@ -102,7 +102,7 @@ def _gib(size: int | None) -> float | None:
     return None if size is None else size / GIB
 
 
-def _of_shortage(record: RunRecord, size: Callable[[MemoryShortage], int]) -> float | None:
+def _of_shortage(record: RunRecord, size: Callable[[MemoryShortage], int | None]) -> float | None:
     return None if record.out_of_memory is None else _gib(size(record.out_of_memory))
 
 

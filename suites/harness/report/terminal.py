@@ -106,8 +106,8 @@ def _limit(record: RunRecord) -> str:
     if record.limit_bytes is None:
         return "none"
     peak, details = record.peak_bytes(), record.out_of_memory
-    left = details.free - details.requested if details else record.limit_bytes - peak if peak is not None else None
-    room = "" if left is None else f"\n{left / unit:+.2f}"
+    beyond = details.lacking if details else peak - record.limit_bytes if peak is not None else None
+    room = "" if beyond is None else f"\n{-beyond / unit:+.2f}"
     return f"{record.limit_bytes / unit:.2f} {name}{room}"
 
 
