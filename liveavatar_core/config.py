@@ -263,12 +263,17 @@ class Deployment:
     """The layers of fp8 in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
     fp8_kv_cache: bool = False
     """KV caches are kept in float8, one scale for each token of a head."""
+    compile: bool = False
+    """On a card the transformer's blocks are compiled by torch's inductor; without one they run as they are."""
+    attention: Literal["flash", "cudnn"] = "flash"
+    """Kernel of attention in bfloat16 on a card: torch's own flash attention, or cuDNN's."""
 
     def __post_init__(self) -> None:
         _check_types(self)
         self._check_ranks()
         self._check_shards()
         self._check_quantized()
+        self._check_kernels()
 
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
@@ -361,6 +366,12 @@ class Deployment:
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
                 "give --lora merged: it is merged before the weights are rounded",
+            )
+
+    def _check_kernels(self) -> None:
+        if self.attention == "cudnn" and self.compute_dtype == "float32":
+            raise InvalidRecipe(
+                "attention cudnn computes bfloat16, not float32", "leave attention out, or compute in bfloat16"
             )
 
     @property

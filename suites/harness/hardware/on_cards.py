@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from liveavatar_core.config import Deployment
 from liveavatar_core.errors import GIB
 from liveavatar_core.hardware.nvml import CardState, DriverState
 from suites.harness.cases.run_plan import RunPlan
@@ -90,8 +91,17 @@ def _machine(
         imitated_cards=tier.cards if imitates else None,
         link="shm" if imitates and tier.cards > 1 else tier.card_model.link,
         allocator=f"{settings}, capped at {tier.limit_bytes / GIB:.2f} GiB" if placement.capped else settings,
-        attention_backend="scaled_dot_product_attention",
+        **kernels(plan.recipe.deployment),
     )
+
+
+def kernels(deployment: Deployment) -> dict[str, str | None]:
+    """What computes on a card, as `deployment` declares it: fields of a machine profile."""
+    in_16_bits = deployment.compute_dtype == "bfloat16"
+    return {
+        "attention_backend": deployment.attention if in_16_bits else "efficient",
+        "compiler": "inductor" if deployment.compile else None,
+    }
 
 
 def allocator_settings() -> str:

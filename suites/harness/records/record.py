@@ -79,6 +79,8 @@ class MachineProfile:
     """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `tracker` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
+    compiler: str | None = None
+    """The compiler of the transformer's blocks; None: they ran as they are."""
     cpu_kernels: str | None = None
     """The arithmetic of bfloat16 where no card computes: `native` or `float32, rounded` (core's cpu_kernels)."""
     host_cpu: str | None = None
