@@ -32,6 +32,8 @@ def video_figure(path: Path) -> Markup | None:
 
 def contact_sheet(path: Path) -> bytes | None:
     """A PNG of FRAMES frames beside each other; None if `path` is no video that can be read."""
+    if not path.exists():
+        return None
     import av  # imported here: only a page with a video pays for it
     from PIL import Image
 
