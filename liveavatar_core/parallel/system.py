@@ -17,6 +17,7 @@ from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.attention import choose_cuda_kernel
 from liveavatar_core.model.compiled_blocks import compile_blocks
 from liveavatar_core.model.transformer import LiveAvatarTransformer
+from liveavatar_core.parallel.card_support import check_card
 from liveavatar_core.parallel.load import DTYPES, Weights, load_parts, resting_parts
 from liveavatar_core.parallel.world import World
 
@@ -78,7 +79,12 @@ class System:
 
 
 def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
-    """Load every part that this rank holds, and choose its kernels. Phase load; bytes are parameters."""
+    """Load every part that this rank holds, and choose its kernels. Phase load; bytes are parameters.
+
+    Raises InvalidRecipe before anything is loaded where the card cannot compute it.
+    """
+    if world.memory.card.type == "cuda":
+        check_card(recipe.deployment, torch.cuda.get_device_capability(world.memory.card))
     parts = load_parts(recipe, world, weights)
     choose_cuda_kernel(recipe.deployment.attention)
     if recipe.deployment.compile and "transformer" in parts and world.memory.card.type == "cuda":

@@ -9,6 +9,7 @@ from nvml_stand_in import GIB, StandInNvml
 from waiting import wait_until
 
 from suites.harness.cases.tiers import read_tiers
+from suites.harness.hardware.on_cards import ALLOCATOR, allocator_settings
 from suites.harness.hardware.partitioned import PartitionedMode as Partitioned
 from suites.harness.hardware.physical import PhysicalMode as Physical
 from suites.harness.probes.device import DeviceSampler, HostMemory
@@ -113,3 +114,20 @@ def test_host_memory_is_read_for_each_phase():
     host.read()
     assert before > 64 * 1024**2
     assert host.peaks["decode"] <= before
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, "default"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "a:1", "PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "a:1; b:2"),
+    ],
+)
+def test_the_allocators_settings_are_read_under_both_names(monkeypatch, given, settings):
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert allocator_settings() == settings

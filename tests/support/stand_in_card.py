@@ -27,7 +27,7 @@ class CardTensor(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {}, [])
+        return _call(func, args, kwargs or {}, None)
 
 
 class StandInCard(TorchFunctionMode):
@@ -37,12 +37,16 @@ class StandInCard(TorchFunctionMode):
         super().__init__()
         self.pinned: list[Tensor] = []
         """Host tensors that were asked for in pinned memory."""
+        self.waited_for: list[str] = []
+        """Transfers that the host waits for."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return _call(func, args, kwargs or {}, self.pinned)
+        return _call(func, args, kwargs or {}, self)
 
 
-def _call(func: Any, args: Any, kwargs: dict[str, Any], pinned: list[Tensor]) -> Any:
+def _call(func: Any, args: Any, kwargs: dict[str, Any], card: StandInCard | None) -> Any:
+    if func is torch.device:
+        return func(*args, **kwargs)
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     on_card = [isinstance(each, CardTensor) for each in tensors]
     if any(on_card) and not all(on_card) and func not in TRANSFERS:
@@ -50,8 +54,10 @@ def _call(func: Any, args: Any, kwargs: dict[str, Any], pinned: list[Tensor]) ->
     goes, kwargs, args = _destination(func, args, kwargs, any(on_card))
     pin = kwargs.pop("pin_memory", False)
     made = _plainly(func, *args, **kwargs)
-    if pin:
-        pinned.append(made)
+    if card is not None and pin:
+        card.pinned.append(made)
+    if card is not None and func in TRANSFERS and (not all(on_card) or not goes) and not kwargs.get("non_blocking"):
+        card.waited_for.append(func.__name__)
     kind = CardTensor if goes else Tensor
     if not isinstance(made, Tensor) or type(made) is kind or func in IN_PLACE:
         return made

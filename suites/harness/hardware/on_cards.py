@@ -20,7 +20,8 @@ from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.record import Failure, MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult
 
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Where torch looks for its allocator's settings: the newer name first."""
 TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
@@ -106,4 +107,5 @@ def kernels(deployment: Deployment) -> dict[str, str | None]:
 
 def allocator_settings() -> str:
     """The settings of torch's caching allocator, as the environment has them."""
-    return os.environ.get(ALLOCATOR, "default")
+    given = dict.fromkeys(value for name in ALLOCATOR if (value := os.environ.get(name)))
+    return "; ".join(given) or "default"
