@@ -272,6 +272,10 @@ class Deployment:
     """KV caches are kept in float8, one scale for each token of a head."""
     expandable_segments: bool = False
     """torch's allocator grows one segment for each stream and size class, so that less of a card is lost to pieces."""
+    compile: bool = False
+    """On a card the transformer's blocks are compiled by torch's inductor; without one they run as they are."""
+    attention: Literal["flash", "cudnn"] = "flash"
+    """Kernel of attention in bfloat16 on a card: torch's own flash attention, or cuDNN's."""
 
     def __post_init__(self) -> None:
         _check_types(self)
@@ -284,6 +288,7 @@ class Deployment:
                 " of which overlaps",
                 f"give {SHORTEST_AUDIO_WINDOW_SECONDS} or more, or 0 to encode any voice at once",
             )
+        self._check_kernels()
 
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
@@ -376,6 +381,12 @@ class Deployment:
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
                 "give --lora merged: it is merged before the weights are rounded",
+            )
+
+    def _check_kernels(self) -> None:
+        if self.attention == "cudnn" and self.compute_dtype == "float32":
+            raise InvalidRecipe(
+                "attention cudnn computes bfloat16, not float32", "leave attention out, or compute in bfloat16"
             )
 
     @property

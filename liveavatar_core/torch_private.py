@@ -151,13 +151,14 @@ __all__ = ["FakeStore", "FakeTensor", "FakeTensorMode", "TorchDispatchMode", "tr
 aten, c10d = torch.ops.aten, torch.ops.c10d
 flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
+cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
 ATTENTION = frozenset(
     {
         flash_attention_cpu,
         flash_attention_cuda,
         efficient_attention_cuda,
-        aten._scaled_dot_product_cudnn_attention,
+        cudnn_attention_cuda,
     }
 )
 """Operations whose first three arguments are query, key and value."""

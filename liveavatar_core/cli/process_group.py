@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 
+def this_rank() -> int:
+    """The number of this process among the ranks; 0 alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first_rank() -> bool:
     """Whether this process is the one that shows how far the work is."""
-    return os.environ.get("RANK", "0") == "0"
+    return this_rank() == 0
 
 
 def check_ranks(deployment: Deployment, device: str) -> None:

@@ -61,8 +61,8 @@ class KVCache:
     def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
         """Put keys and values of `layer` at tokens start .. start+L."""
         end = start + k_BHLD.shape[2]
-        self.k_layers[layer][:, :, start:end].copy_(k_BHLD)
-        self.v_layers[layer][:, :, start:end].copy_(v_BHLD)
+        self.k_layers[layer][:, :, start:end].copy_(k_BHLD, non_blocking=True)
+        self.v_layers[layer][:, :, start:end].copy_(v_BHLD, non_blocking=True)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Views of the first `tokens` tokens."""
@@ -70,7 +70,10 @@ class KVCache:
 
 
 class HostKVCache(KVCache):
-    """A cache in host memory that brings one layer at a time to the card."""
+    """A cache in host memory that brings one layer at a time to the card.
+
+    Copies either way are pinned and in the order of the card's stream: nobody waits for them but the card.
+    """
 
     def __init__(self, k_layers: list[Tensor], v_layers: list[Tensor], card: torch.device) -> None:
         """`card`: where `read` puts a layer."""
@@ -99,7 +102,7 @@ class HostKVCache(KVCache):
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Copies on the card, also where card and host are one device: their bytes are real there too."""
         with scopes.category("kv_cache"):
-            k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
+            k_BHTD, v_BHTD = (x.to(self.card, copy=True, non_blocking=True) for x in super().read(layer, tokens))
         return k_BHTD, v_BHTD
 
 

@@ -67,6 +67,6 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     if (error := simulated.out_of_memory) is None:
         return simulated.peak_bytes, f"yes, with {simulated.retries} retries" if simulated.retries else "yes"
     short = error.shortage
-    asked, free = short.requested / GIB, short.free / GIB
+    asked, free = (short.requested or 0) / GIB, short.free / GIB
     pieces = "" if short.reserved is None else " in pieces"
     return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free{pieces}"

@@ -10,6 +10,11 @@ from suites.harness.cases.tiers import Case, Tier
 from suites.harness.records.record import HardwareName
 
 
+def frame_folder(video: Path) -> Path:
+    """The folder that takes the frames of `video` where there is no encoder."""
+    return video.with_name("frames")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """A case of a tier in one hardware mode."""

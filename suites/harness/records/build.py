@@ -6,9 +6,10 @@ import os
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from suites.harness.cases.run_plan import RunPlan
+from suites.harness.cases.run_plan import RunPlan, frame_folder
 from suites.harness.messages import RankReport
 from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.measurements import CardConditions
@@ -45,10 +46,17 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         observed=tuple(sorted(observed, key=lambda settings: settings.rank)),
         simulated_roles=result.simulated_roles,
         card_conditions=_conditions(reports),
+        film=_film(plan.video) if result.outcome == "pass" else None,
         quality=result.quality.values,
         quality_missing=result.quality.missing,
         **provenance(),
     )
+
+
+def _film(video: Path) -> Literal["mp4", "png"] | None:
+    if video.exists():
+        return "mp4"
+    return "png" if frame_folder(video).exists() else None
 
 
 def host_machine(

@@ -79,6 +79,8 @@ class MachineProfile:
     """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `tracker` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
+    compiler: str | None = None
+    """The compiler of the transformer's blocks; None: they ran as they are."""
     cpu_kernels: str | None = None
     """The arithmetic of bfloat16 where no card computes: `native` or `float32, rounded` (core's cpu_kernels)."""
     host_cpu: str | None = None
@@ -140,6 +142,8 @@ class RunRecord:
     """The ranks that a simulation executed, and those that they stand for."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
+    film: Literal["mp4", "png"] | None = None
+    """The form that the film was kept in: png where the machine has no encoder; None: there is no film."""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
     quality_missing: dict[str, str] = field(default_factory=dict)

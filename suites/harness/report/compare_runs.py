@@ -14,7 +14,6 @@ from pathlib import Path
 
 from liveavatar_core.errors import LiveAvatarError
 from liveavatar_core.files import write_atomically
-from suites.harness.records.record import write_atomically
 from suites.harness.report.comparison import Comparison, Pair, Row, compare_paths
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_page import page

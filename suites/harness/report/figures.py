@@ -70,7 +70,8 @@ def fitting(record: RunRecord) -> str:
 def room_bytes(record: RunRecord) -> int | None:
     """Bytes of the limit that were left at the peak; less than 0: lacking. None without a limit or a reading."""
     if record.out_of_memory is not None:
-        return -record.out_of_memory.shortfall
+        shortfall = record.out_of_memory.shortfall
+        return None if shortfall is None else -shortfall
     peak = record.peak_bytes()
     return None if record.limit_bytes is None or peak is None else record.limit_bytes - peak
 
