@@ -27,7 +27,7 @@ class Workload:
     portrait_width: int = 512
     """Width of the portrait in pixels."""
     voice_seconds: float | None = None
-    """How long the recording is; it is cut, or said again from its start, to what the clips last. None: no file."""
+    """How long the voice is, in seconds; said again from its start where clips last longer. None: as long as they."""
     prompt: str = "a person talks to the camera"
     """What the video shows."""
     digest: str = ""
@@ -82,6 +82,13 @@ class Workload:
             raise InvalidRecipe(f"{max_area} pixels are less than {GRID}x{GRID}", "give a larger --size")
         _, _, height, width = max(sizes)
         return cls(portrait_height=height * GRID, portrait_width=width * GRID, prompt=prompt)
+
+    def voice_length(self, video_frames: int) -> int:
+        """Samples at 16 kHz of the voice for a video of that many frames: all of it, or as long as the frames last."""
+        from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND  # here: recipes hold workloads
+
+        frames = video_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+        return max(frames, int((self.voice_seconds or 0) * AUDIO_SAMPLES_PER_SECOND))
 
     def output_size(self, max_area: int) -> tuple[int, int]:
         """Height and width of the video in pixels, multiples of 64 that cover at most `max_area` together."""

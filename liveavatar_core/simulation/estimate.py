@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
+from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
@@ -172,10 +172,10 @@ def _meta_part(name: str, recipe: Recipe, dtype: torch.dtype) -> MetaSource:
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:
-    """A grey portrait of the workload's size and a voice that lasts for every clip: values do not matter, sizes do."""
-    samples = recipe.clip.num_clip * recipe.clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
-    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    """A grey portrait and a voice of the workload's sizes: values do not matter here."""
     workload = recipe.workload
+    samples = workload.voice_length(recipe.clip.num_clip * recipe.clip.infer_frames)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
     return Inputs(
         image=Image.new("RGB", (workload.portrait_width, workload.portrait_height), (128, 128, 128)),
         waveform=noise.astype(np.float32),

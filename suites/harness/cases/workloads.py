@@ -49,7 +49,7 @@ def _size(portrait: str) -> tuple[int, int]:
 @cache
 def miniature_workload() -> Workload:
     """A head of the kind that the tiny avatar was trained on, with the same voice and prompt."""
-    return Workload.of_files(HEAD, VOICE, PROMPT)
+    return replace(Workload.of_files(HEAD, VOICE, PROMPT), voice_seconds=None)
 
 
 def given_workload(image: str | None, audio: str | None, prompt: str | None) -> Workload | None:

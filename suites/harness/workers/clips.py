@@ -14,7 +14,7 @@ import numpy as np
 from PIL import ImageOps
 from safetensors.numpy import save_file
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadInput
 from liveavatar_core.frame_folder import FrameFolder, has_encoder
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
@@ -36,9 +36,8 @@ def read_inputs(recipe: Recipe) -> Inputs:
 
 
 def _voice(recipe: Recipe) -> Samples:
-    """Said again from its start where there are more clips than it lasts for."""
-    clip = recipe.clip
-    samples = clip.num_clip * clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+    """As long as declared; said again from its start where that is longer than the recording."""
+    samples = recipe.workload.voice_length(recipe.clip.num_clip * recipe.clip.infer_frames)
     return np.resize(read_audio(Path(recipe.workload.audio)), samples)
 
 
