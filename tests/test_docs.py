@@ -26,7 +26,7 @@ EXPENSIVE = {
     r"\S*python -m pytest -m gpu1x48example": "is of a tier that the page adds: test_a_newcomer_adds_a_card_and_a_tier",
     r"\S*python -m liveavatar_core fit --cards 'Example": "is of a card that the page adds, and simulates ten layouts",
     r"\S*python -m pytest suites/tiers -k remedies": "simulates eleven full-size runs",
-    r"\S*python -m pytest tests/test_equivalence.py": "make test runs it, and it takes a minute",
+    r"\S*python -m pytest tests/parallel/test_equivalence.py": "make test runs it, and it takes a minute",
     r"\S*python -m suites.tiers.remedies_table": "takes what the two commands before it leave",
     r"\S*pytest .*-m gpu\w+": "simulates a full-size model for minutes, or needs cards",
     r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",

@@ -19,7 +19,7 @@ ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedValue:
     """One number, or one word, of two runs."""
 
     group: str
@@ -55,7 +55,7 @@ class Pair:
 
     first: RunRecord
     second: RunRecord
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedValue, ...]
     """Every row, alike or not."""
 
     @property
@@ -65,7 +65,7 @@ class Pair:
         return names[0] if names[0] == names[1] else " against ".join(names)
 
     @property
-    def moved(self) -> tuple[Row, ...]:
+    def moved(self) -> tuple[ComparedValue, ...]:
         """The rows that differ."""
         return tuple(row for row in self.rows if row.moved)
 
@@ -128,9 +128,9 @@ def pair(first: RunRecord, second: RunRecord) -> Pair:
 Values = Mapping[str, float | str | None]
 
 
-def _rows(group: str, before: Values, after: Values) -> Iterator[Row]:
+def _rows(group: str, before: Values, after: Values) -> Iterator[ComparedValue]:
     for name in dict.fromkeys([*before, *after]):
-        yield Row(group=group, name=name, before=before.get(name), after=after.get(name))
+        yield ComparedValue(group=group, name=name, before=before.get(name), after=after.get(name))
 
 
 def _ending(record: RunRecord) -> Values:
@@ -162,7 +162,7 @@ Place = tuple[str, str]
 """A phase and a category; an empty category: all of them."""
 
 
-def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[Row]:
+def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[ComparedValue]:
     """The peak of each phase, and what it was made of; ranks of which both runs say the same share a row."""
     before, after = _memory(first), _memory(second)
     for phase, category in dict.fromkeys([*before, *after]):
@@ -173,7 +173,7 @@ def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[Row]:
         what = f"{phase}, {name_of(category)}" if category else phase
         for values, ranks in groups.items():
             name = f"{ranks_text(ranks)}, {what}, GiB"
-            yield Row(group="memory", name=name, before=values[0], after=values[1])
+            yield ComparedValue(group="memory", name=name, before=values[0], after=values[1])
 
 
 def _memory(record: RunRecord) -> dict[Place, dict[int, float]]:
