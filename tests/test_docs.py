@@ -29,7 +29,7 @@ EXPENSIVE = {
     r"\S*python -m pytest tests/parallel/test_equivalence.py": "make test runs it, and it takes a minute",
     r"\S*python -m suites.tiers.remedies_table": "takes what the two commands before it leave",
     r"\S*pytest .*-m gpu\w+": "simulates a full-size model for minutes, or needs cards",
-    r"\S*pytest suites/quality": "makes films for a minute; continuous integration runs it",
+    r"\S*pytest suites/quality": "makes videos for a minute; continuous integration runs it",
     r"\S*pytest (suites/fuzz|tests/test_fuzz.py)": "tries recipes for minutes; tests/test_fuzz.py runs a rule so",
     r"\S*pytest -m published": "simulates eleven full-size runs",
     r"\S*python -m suites.published.claims_table$": "simulates eleven full-size runs",

@@ -45,6 +45,10 @@ def test_memory_stands_by_rank_phase_and_category(sessions, capsys):
     assert "memory rank 1, denoise, GiB 12 13.5 +1.5 (+12.5%)" in lines
     assert "memory rank 1, denoise, parameters, GiB 12 13.5 +1.5 (+12.5%)" in lines
     assert not any("rank 0" in line for line in lines), "what is alike is not listed"
+    spread = replace(moved[-1], by_category={"parameters": 13 * GIB, "kv_cache": GIB // 2, "activations": 0})
+    lines = told(capsys, sessions("c", fitting()), sessions("d", fitting(memory=(*moved[:-1], spread))))
+    assert "memory rank 1, denoise, KV cache, GiB – 0.5" in lines
+    assert not any("activations" in line for line in lines), "nothing was ever held"
 
 
 def test_ranks_of_which_both_say_the_same_share_a_row(sessions, capsys):

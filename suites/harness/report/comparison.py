@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB, BadInput
+from liveavatar_core.scopes import CATEGORIES, PHASES
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.report.figures import name_of, ranks_text
 from suites.harness.verdicts.metrics import metric_kind
@@ -165,15 +166,23 @@ Place = tuple[str, str]
 def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[ComparedValue]:
     """The peak of each phase, and what it was made of; ranks of which both runs say the same share a row."""
     before, after = _memory(first), _memory(second)
-    for phase, category in dict.fromkeys([*before, *after]):
+    for phase, category in sorted(before.keys() | after.keys(), key=_place_order):
         held = before.get((phase, category), {}), after.get((phase, category), {})
         groups: dict[tuple[float | None, float | None], list[int]] = {}
         for rank in sorted(held[0].keys() | held[1].keys()):
             groups.setdefault((held[0].get(rank), held[1].get(rank)), []).append(rank)
         what = f"{phase}, {name_of(category)}" if category else phase
         for values, ranks in groups.items():
+            if not any(values):
+                continue  # nothing of this category was ever held
             name = f"{ranks_text(ranks)}, {what}, GiB"
             yield ComparedValue(group="memory", name=name, before=values[0], after=values[1])
+
+
+def _place_order(place: Place) -> tuple[int, int]:
+    """Phases as they follow on each other; in each the whole first, then categories as charts stack them."""
+    phase, category = place
+    return PHASES.index(phase), (*CATEGORIES, category).index(category) if category else -1
 
 
 def _memory(record: RunRecord) -> dict[Place, dict[int, float]]:
