@@ -39,6 +39,10 @@ MOST_RANK = 5120
 MOST_SEED = 2**63 - 1 - MOST_CLIPS
 """Seeds of all clips are whole numbers of 63 bits."""
 
+AUDIO_MARGIN_SECONDS = 5
+"""Seconds on each side of an audio window that what lies between hears, and that are given up."""
+SHORTEST_AUDIO_WINDOW_SECONDS = 4 * AUDIO_MARGIN_SECONDS
+
 Dtype = Literal["float32", "bfloat16"]
 
 _PER_PARAMETER = "give --shard per_parameter"
@@ -249,6 +253,9 @@ class Deployment:
     """The decode rank alone holds and runs the text encoder, and sends what it made to the others."""
     free_encoders: bool = False
     """Text and audio encoder are given up once they have worked; a second video takes loading them again."""
+    audio_window_seconds: int = 60
+    """A longer voice is cut to what the clips need and encoded in windows of this length, which overlap; 0: all of any
+    voice at once, as the original does."""
     reshard_after_forward: bool = True
     """False: what a unit gathered stays, so that it is gathered once a run."""
     offload_shards: bool = False
@@ -263,12 +270,25 @@ class Deployment:
     """The layers of fp8 in 8-bit integers, one scale an output channel; multiplied in compute_dtype."""
     fp8_kv_cache: bool = False
     """KV caches are kept in float8, one scale for each token of a head."""
+    expandable_segments: bool = False
+    """torch's allocator grows one segment for each stream and size class, so that less of a card is lost to pieces."""
+    compile: bool = False
+    """On a card the transformer's blocks are compiled by torch's inductor; without one they run as they are."""
+    attention: Literal["flash", "cudnn"] = "flash"
+    """Kernel of attention in bfloat16 on a card: torch's own flash attention, or cuDNN's."""
 
     def __post_init__(self) -> None:
         _check_types(self)
         self._check_ranks()
         self._check_shards()
         self._check_quantized()
+        if self.audio_window_seconds and self.audio_window_seconds < SHORTEST_AUDIO_WINDOW_SECONDS:
+            raise InvalidRecipe(
+                f"audio_window_seconds {self.audio_window_seconds} is less than {SHORTEST_AUDIO_WINDOW_SECONDS}, half"
+                " of which overlaps",
+                f"give {SHORTEST_AUDIO_WINDOW_SECONDS} or more, or 0 to encode any voice at once",
+            )
+        self._check_kernels()
 
     def _check_ranks(self) -> None:
         if self.num_gpus_dit < 1:
@@ -361,6 +381,12 @@ class Deployment:
             raise InvalidRecipe(
                 f"lora adapter adds rank {self.lora_rank} factors beside linear layers, which 8 bits replace",
                 "give --lora merged: it is merged before the weights are rounded",
+            )
+
+    def _check_kernels(self) -> None:
+        if self.attention == "cudnn" and self.compute_dtype == "float32":
+            raise InvalidRecipe(
+                "attention cudnn computes bfloat16, not float32", "leave attention out, or compute in bfloat16"
             )
 
     @property

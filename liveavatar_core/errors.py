@@ -29,6 +29,10 @@ class CannotWrite(BadInput):
     """What was made could not be written: the disk is full, read-only or gone."""
 
 
+class CannotPin(LiveAvatarError):
+    """The system refuses to keep pages of host memory where they are."""
+
+
 class InvalidRecipe(LiveAvatarError):
     """A recipe that no machine could run; raised at construction."""
 
@@ -51,21 +55,38 @@ class MemoryShortage:
     """What it was doing, one of scopes.PHASES."""
     category: str
     """What the bytes were for, one of scopes.CATEGORIES; `host` where host memory is too small."""
-    requested: int
-    """Bytes asked for."""
+    requested: int | None
+    """Bytes asked for; None: a library ran out that does not say of how many."""
     free: int
-    """Bytes left of `capacity` at that moment."""
+    """Bytes that a request could have had at that moment."""
     capacity: int
     """Bytes that the rank may hold in that memory."""
     holders: Mapping[str, int] = field(default_factory=dict)
     """Bytes held at that moment, by category."""
+    reserved: int | None = None
+    """Bytes of segments in which that card's allocator found no piece for the request, although tensors alone would
+    fit: fragmentation. None: tensors are too much."""
+
+    @property
+    def shortfall(self) -> int | None:
+        """Bytes that were lacking: beyond what tensors leave, or beyond what segments leave where that was too little.
+
+        Of the latter at least one block of 512, as a request takes a whole segment. None: nobody says how many.
+        """
+        if self.requested is None:
+            return None
+        if self.reserved is None:
+            return self.requested - self.free
+        return max(self.requested - (self.capacity - self.reserved), 512)
 
     def __str__(self) -> str:
+        asked = "an unknown size" if self.requested is None else f"{self.requested / GIB:.2f} GiB"
         largest = sorted(self.holders.items(), key=lambda item: -item[1])[:3]
         held = ", ".join(f"{name} {size / GIB:.2f}" for name, size in largest)
+        pieces = "" if self.reserved is None else f" but in pieces, {self.reserved / GIB:.2f} in segments"
         return (
-            f"rank {self.rank}, {self.phase}: {self.requested / GIB:.2f} GiB asked for"
-            f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}"
+            f"rank {self.rank}, {self.phase}: {asked} asked for"
+            f" {self.category.replace('_', ' ')}, {self.free / GIB:.2f} GiB free of {self.capacity / GIB:.2f}{pieces}"
             f" (held: {held or 'nothing'})"
         )
 
@@ -74,7 +95,9 @@ class OutOfMemory(LiveAvatarError):
     """A card cannot hold what was asked of it; `shortage` says who asked for how many bytes, and who held the rest."""
 
     def __init__(self, shortage: MemoryShortage) -> None:
-        super().__init__(str(shortage), "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
+        grown = "" if shortage.reserved is None else ", which also says where --expandable_segments is enough"
+        step = f"ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE{grown}"
+        super().__init__(str(shortage), step)
         self.shortage = shortage
 
     def __reduce__(self) -> tuple[type[OutOfMemory], tuple[MemoryShortage]]:

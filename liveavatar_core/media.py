@@ -1,4 +1,4 @@
-"""Portrait and voice from files, the video to a file. Free of torch.
+"""Portrait and voice from files, the video to a file. Free of torch; codecs are imported where they are used.
 
 Shapes: N frames, H and W pixels, S samples.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import wave
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from fractions import Fraction
@@ -15,11 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import av
 import numpy as np
-import soundfile
-import soxr
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
@@ -103,11 +100,17 @@ def read_audio(path: Path | str) -> Samples:
 def _decode(path: Path) -> tuple[Samples, int]:
     """Samples [S, channels] and their rate."""
     try:
+        import soundfile
+    except ImportError:
+        return _decode_pcm(path)
+    try:
         with soundfile.SoundFile(path) as file:
             _check_length(path, file.frames / file.samplerate)
             return np.asarray(file.read(dtype="float32", always_2d=True), np.float32), file.samplerate
     except soundfile.LibsndfileError:
         pass  # not one of libsndfile's formats: FFmpeg knows more
+    import av
+
     try:
         return _decode_with_ffmpeg(path)
     except (av.FFmpegError, IndexError, ValueError) as error:
@@ -116,7 +119,23 @@ def _decode(path: Path) -> tuple[Samples, int]:
         ) from error
 
 
+def _decode_pcm(path: Path) -> tuple[Samples, int]:
+    """What needs no codec: a WAV file of 16 bits, in libsndfile's numbers."""
+    try:
+        with wave.open(str(path), "rb") as file:
+            if file.getsampwidth() != 2:
+                raise wave.Error(f"{8 * file.getsampwidth()} bits a sample")
+            _check_length(path, file.getnframes() / file.getframerate())
+            samples = np.frombuffer(file.readframes(file.getnframes()), dtype="<i2").reshape(-1, file.getnchannels())
+            return samples.astype(np.float32) / np.float32(2**15), file.getframerate()
+    except (wave.Error, EOFError, ValueError) as error:
+        what = f"{path} is no WAV file of 16 bits ({error}), and soundfile, which reads others, is not installed"
+        raise BadInput(what, "pip install soundfile, or give a WAV file of 16 bits") from error
+
+
 def _decode_with_ffmpeg(path: Path) -> tuple[Samples, int]:
+    import av
+
     with av.open(str(path)) as container:
         if not container.streams.audio:
             raise BadInput(f"{path} has no sound", "give a recording, or a video with sound")
@@ -130,6 +149,8 @@ def _decode_with_ffmpeg(path: Path) -> tuple[Samples, int]:
 
 def _pieces(path: Path, container: Any, stream: Any) -> Iterator[Samples]:
     """Samples [channels, S] as they are decoded; counted, as a container may not say how long it is."""
+    from av.audio.resampler import AudioResampler
+
     resampler, count = AudioResampler(format="fltp"), 0
     for frame in container.decode(stream):
         for piece in resampler.resample(frame):
@@ -148,6 +169,11 @@ def _resample(mono: Samples, rate: int) -> Samples:
     """To 16 kHz; as long as librosa makes it, the last fraction of a sample included."""
     if rate == AUDIO_SAMPLES_PER_SECOND:
         return np.ascontiguousarray(mono)
+    try:
+        import soxr
+    except ImportError as error:
+        what = f"a voice of {rate} Hz is to be brought to {AUDIO_SAMPLES_PER_SECOND}, and soxr is not installed"
+        raise BadInput(what, f"pip install soxr, or give a voice of {AUDIO_SAMPLES_PER_SECOND} Hz") from error
     length = math.ceil(len(mono) * AUDIO_SAMPLES_PER_SECOND / rate)
     resampled = soxr.resample(mono, rate, AUDIO_SAMPLES_PER_SECOND, quality="soxr_hq")[:length]
     return np.pad(resampled, (0, length - len(resampled)))
@@ -188,10 +214,13 @@ class VideoWriter:
 
         Raises BadInput where `path` is a folder or a side is odd (4:2:0 halves both).
         """
+        import av
+
         if height % 2 or width % 2:
             raise BadInput(f"frames of {width}x{height} have an odd side", "give even sides")
         if Path(path).is_dir():
             raise BadInput(f"{path} is a folder", "give --save_file the name of a file")
+        self._av = av
         self.path = Path(path)
         self.keep_partial = keep_partial
         self.frames = 0
@@ -206,7 +235,7 @@ class VideoWriter:
     def __enter__(self) -> Self:
         with self._writing():
             self._file = self._open_files.enter_context(self._partial.open("xb"))
-            self._container = self._open_files.enter_context(av.open(self._file, "w", format="mp4"))
+            self._container = self._open_files.enter_context(self._av.open(self._file, "w", format="mp4"))
             self._open_streams()
         return self
 
@@ -226,7 +255,7 @@ class VideoWriter:
             raise ValueError(f"{frames_NHW3.dtype} {frames_NHW3.shape} is not uint8 [N, {self._size}, 3]")
         with self._writing():
             for pixels in frames_NHW3:
-                frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
+                frame = self._av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")
                 frame.pts, frame.time_base = self.frames, Fraction(1, self._fps)
                 self._container.mux(self._video.encode(frame))
                 self.frames += 1
@@ -243,7 +272,7 @@ class VideoWriter:
     def _write_samples(self, count: int) -> None:
         assert self._audio is not None
         piece = self._audio[None, self._samples : self._samples + count]
-        frame = av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout="mono")
+        frame = self._av.AudioFrame.from_ndarray(np.ascontiguousarray(piece), format="fltp", layout="mono")
         frame.rate, frame.pts, frame.time_base = (
             self._audio_rate,
             self._samples,
@@ -282,7 +311,7 @@ class VideoWriter:
     def _discard(self) -> None:
         self._discarded = True
         self._partial.unlink(missing_ok=True)
-        with suppress(OSError, av.FFmpegError):  # what could not be written no longer matters
+        with suppress(OSError, self._av.FFmpegError):  # what could not be written no longer matters
             self._open_files.close()
 
     @contextmanager
@@ -290,7 +319,7 @@ class VideoWriter:
         """Failures to write as CannotWrite that names the file; nothing stays behind."""
         try:
             yield
-        except (OSError, av.FFmpegError) as error:
+        except (OSError, self._av.FFmpegError) as error:
             self._discard()
             reason = getattr(error, "strerror", None) or error
             raise CannotWrite(

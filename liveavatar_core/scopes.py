@@ -70,8 +70,13 @@ class _Within:
 
 
 def scope_of(error: BaseException) -> Scope:
-    """Where the code was when `error` was raised, as far as scopes have seen it pass; else where it is now."""
-    return error.__dict__.get(_SCOPE_OF, current())
+    """Where the code was when `error`, or its cause, was raised, as far as scopes saw it pass; else where it is now."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if _SCOPE_OF in cause.__dict__:
+            return cause.__dict__[_SCOPE_OF]
+        cause = cause.__cause__
+    return current()
 
 
 @contextmanager

@@ -31,6 +31,7 @@ _ATEN = "torch.ops.aten"
 RUN_NAMES = (
     "torch._scaled_mm",
     "torch.cuda.memory._dump_snapshot",
+    "torch.cuda.memory._set_allocator_settings",
     "torch._subclasses.fake_tensor.FakeTensorMode",
     "torch.utils._python_dispatch.TorchDispatchMode",
     "torch.utils._pytree.tree_leaves",
@@ -76,6 +77,7 @@ SIMULATION_NAMES = (
     "torch._ops.OpOverload._schema",
     "torch._subclasses.fake_tensor.FakeTensorMode._should_skip_dynamo",
     "torch._subclasses.fake_tensor.FakeTensorMode.in_kernel_invocation",
+    "torch.distributed.fsdp._flat_param._no_dispatch_record_stream",
     "torch.nn.Module._call_impl",
     "torch.nn.Module._parameters",
     "torch.nn.Module._buffers",
@@ -133,6 +135,7 @@ def _gives_objects(owner: type, name: str) -> bool:
 check_names(RUN_NAMES)
 
 from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode  # noqa: E402
+from torch.distributed.fsdp import _flat_param  # noqa: E402
 from torch.distributed.fsdp._fully_shard._fsdp_collectives import AllGatherResult  # noqa: E402
 from torch.distributed.fsdp._fully_shard._fsdp_param_group import AllGatherState  # noqa: E402
 from torch.distributed.tensor import DTensor  # noqa: E402
@@ -148,13 +151,14 @@ __all__ = ["FakeStore", "FakeTensor", "FakeTensorMode", "TorchDispatchMode", "tr
 aten, c10d = torch.ops.aten, torch.ops.c10d
 flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
+cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
 ATTENTION = frozenset(
     {
         flash_attention_cpu,
         flash_attention_cuda,
         efficient_attention_cuda,
-        aten._scaled_dot_product_cudnn_attention,
+        cudnn_attention_cuda,
     }
 )
 """Operations whose first three arguments are query, key and value."""
@@ -203,6 +207,11 @@ def forward_pre_hooks(module: nn.Module) -> Iterator[Callable]:
 def dump_allocator_snapshot(path: str) -> None:
     """Write what torch's CUDA allocator holds and has recorded, for pytorch.org/memory_viz."""
     torch.cuda.memory._dump_snapshot(path)
+
+
+def set_allocator(settings: str) -> None:
+    """Set torch's CUDA allocator as PYTORCH_CUDA_ALLOC_CONF would; before anything stands on a card."""
+    torch.cuda.memory._set_allocator_settings(settings)
 
 
 # Fake tensors and dispatch
@@ -340,17 +349,22 @@ def flat_weights(unit: nn.Module) -> Iterator[FlatWeight]:
 
 
 @contextmanager
-def shape_inference_in(context: AbstractContextManager) -> Iterator[None]:
+def _replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+    """Have `owner` hold under `name` what `by` makes of what is there."""
+    before = getattr(owner, name)
+    setattr(owner, name, by(before))
+    try:
+        yield
+    finally:
+        setattr(owner, name, before)
+
+
+def shape_inference_in(context: AbstractContextManager) -> AbstractContextManager[None]:
     """Have DTensor work out shapes of results inside of `context` and of whatever it did so in before.
 
     `context` is entered once for each kind of operation, so it must be one that can be entered again.
     """
-    before = ShardingPropagator._fake_mode_lock
-    ShardingPropagator._fake_mode_lock = _Nested(before, context)  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        ShardingPropagator._fake_mode_lock = before
+    return _replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
 
 
 class _Nested:
@@ -370,17 +384,16 @@ class _Nested:
         self._entered.pop().__exit__(*exc)
 
 
-@contextmanager
-def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Iterator[None]:
+def _told(owner: Any, name: str, listener: Callable[..., None]) -> AbstractContextManager[None]:
+    """Have `listener` hear of each call of a function, with its arguments, before it does anything."""
+    return _replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
+
+
+def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> AbstractContextManager[None]:
     """Tell `listener` of every storage resize, before it happens: they are no operations that dispatch shows."""
-    before = torch.UntypedStorage.resize_
+    return _told(torch.UntypedStorage, "resize_", listener)
 
-    def resize_(storage: torch.UntypedStorage, size: int) -> Any:
-        listener(storage, size)  # first, as an allocator refuses before it gives
-        return before(storage, size)
 
-    torch.UntypedStorage.resize_ = resize_  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        torch.UntypedStorage.resize_ = before  # type: ignore[method-assign]
+def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
+    """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
+    return _told(_flat_param, "_no_dispatch_record_stream", listener)

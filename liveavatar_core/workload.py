@@ -8,6 +8,12 @@ from pathlib import Path
 
 from liveavatar_core.errors import InvalidRecipe
 
+LEAST_CLIPS = 3
+"""Clips of a run at full size: in the last one the caches are full, and the second prefill lies behind it."""
+GRID = 64
+"""Sides of videos are multiples of this, in pixels."""
+WIDEST_ASPECT = 21 / 9
+"""Long side over short side of the widest portrait that people give: a cinema picture."""
 PIXELS_PER_TOKEN_SIDE = 16
 """The VAE shrinks each side by 8, the transformer's patches by 2 more."""
 
@@ -21,7 +27,7 @@ class Workload:
     portrait_width: int = 512
     """Width of the portrait in pixels."""
     voice_seconds: float | None = None
-    """How long the recording is; it is cut, or said again from its start, to what the clips last. None: no file."""
+    """How long the voice is, in seconds; said again from its start where clips last longer. None: as long as they."""
     prompt: str = "a person talks to the camera"
     """What the video shows."""
     digest: str = ""
@@ -58,6 +64,31 @@ class Workload:
             image=str(image.resolve()),
             audio=str(audio.resolve()),
         )
+
+    @classmethod
+    def largest(cls, max_area: int, prompt: str = "a person talks to the camera") -> Workload:
+        """No files; the portrait that makes the most tokens of all that a video of `max_area` pixels allows.
+
+        Among portraits of equally many tokens the one that is least wide; taller than wide or not makes no difference.
+        Raises InvalidRecipe where not even one of 64x64 pixels fits.
+        """
+        cells = max_area // GRID**2
+        sizes = [
+            (width * height, -width / height, height, width)
+            for height in range(1, cells + 1)
+            for width in range(height, min(cells // height, int(height * WIDEST_ASPECT)) + 1)
+        ]
+        if not sizes:
+            raise InvalidRecipe(f"{max_area} pixels are less than {GRID}x{GRID}", "give a larger --size")
+        _, _, height, width = max(sizes)
+        return cls(portrait_height=height * GRID, portrait_width=width * GRID, prompt=prompt)
+
+    def voice_length(self, video_frames: int) -> int:
+        """Samples at 16 kHz of the voice for a video of that many frames: all of it, or as long as the frames last."""
+        from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND  # here: recipes hold workloads
+
+        frames = video_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+        return max(frames, int((self.voice_seconds or 0) * AUDIO_SAMPLES_PER_SECOND))
 
     def output_size(self, max_area: int) -> tuple[int, int]:
         """Height and width of the video in pixels, multiples of 64 that cover at most `max_area` together."""

@@ -134,7 +134,7 @@ def test_hours_of_sound_are_refused_before_they_are_decoded(folder: Path, capsys
     with soundfile.SoundFile(path, "w", 8_000, 1) as file:
         for _ in range(121):
             file.write(np.zeros(60 * 8_000, np.float32))
-    monkeypatch.setattr(media.soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it was decoded"))
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda *_, **__: pytest.fail("it was decoded"))
     assert "lasts 7260 s or more; 3600 s is the most" in refused(arguments(folder, audio=str(path)), capsys)
 
 

@@ -13,8 +13,8 @@ import pytest
 
 from liveavatar_core.cli.main import main
 from liveavatar_core.errors import BadData, BadInput
+from liveavatar_core.files import write_atomically
 from liveavatar_core.outputs import check_output
-from suites.harness.records.record import write_atomically
 
 GENERATE = ["generate", "--image", "gone.png", "--audio", "gone.wav", "--prompt", "p", "--save_file"]
 

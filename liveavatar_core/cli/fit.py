@@ -8,16 +8,17 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from liveavatar_core.cli.command import Command
+from liveavatar_core.cli.doctor.host import available_memory
 from liveavatar_core.cli.plan.layouts import Cards, FeasibleLayout, InfeasibleLayout, candidates, judge, parse_cards
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.config import ClipSpec, Recipe
-from liveavatar_core.errors import BadInput
+from liveavatar_core.errors import GIB, BadInput
 from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import read_driver
 
@@ -28,7 +29,13 @@ Feasibility = FeasibleLayout | InfeasibleLayout
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Which cards, what to make, how long to search and how to answer."""
     parser.add_argument("--cards", metavar="CARDS", help='4x24, "RTX 4090", 2xL40S; by default the cards here.')
+    parser.add_argument("--host-gib", type=float, metavar="X", help="Memory of their machine. (default: of this one)")
     parser.add_argument("--size", default="688*368", metavar="A*B", help="Size of the video. (default: 688*368)")
+    parser.add_argument(
+        "--portrait",
+        metavar="WxH",
+        help="Portrait in pixels; by default that of the most tokens at the size.",
+    )
     parser.add_argument("--seconds", type=float, default=60, metavar="X", help="Answer within this. (default: 60)")
     parser.add_argument("--json", action="store_true", help="One JSON document instead of text.")
 
@@ -37,7 +44,9 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Print what fits, best first; exit code 0 if something does, else 1."""
     deadline = time.monotonic() + options.seconds
     cards = parse_cards(options.cards) if options.cards else cards_here()
-    recipes = candidates(cards, ClipSpec(size=options.size))
+    if options.host_gib is not None:
+        cards = replace(cards, host_gib=options.host_gib)
+    recipes = candidates(cards, ClipSpec(size=options.size), options.portrait)
     verdicts = list(show_progress(judged(recipes, cards, deadline), len(recipes)))
     fits = sorted((v for v in verdicts if isinstance(v, FeasibleLayout)), key=lambda fit: fit.seconds_per_clip)
     misfits = [v for v in verdicts if isinstance(v, InfeasibleLayout)]
@@ -62,7 +71,7 @@ def cards_here() -> Cards:
     if len(kinds) > 1 or card is None:
         found = ", ".join(str(name) for name in names)
         raise BadInput(f"cards here: {found}; one known kind is needed", 'name some: --cards 2x"RTX 4090"')
-    return Cards(count=len(names), card=card)
+    return Cards(count=len(names), card=card, host_gib=available_memory() / GIB)
 
 
 def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Feasibility]:
@@ -79,7 +88,7 @@ def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator
 
 def _judge(work: tuple[Recipe, Cards]) -> Feasibility:
     recipe, cards = work
-    return judge(recipe, cards.card)
+    return judge(recipe, cards.card, cards.host_gib)
 
 
 def show_progress(verdicts: Iterator[Feasibility], total: int) -> Iterator[Feasibility]:
@@ -99,7 +108,10 @@ def report(
         yield from _paragraph(number, fit)
     if misfits:
         yield "\ndo not fit:"
-        yield from (f"  {misfit.name}: {misfit.why}" for misfit in misfits)
+        for misfit in misfits:
+            yield f"  {misfit.name}: {misfit.why}"
+            if misfit.next_step:
+                yield f"  next: {misfit.next_step}"
     if unknown:
         yield f"\nnot simulated in time (give more --seconds): {', '.join(unknown)}"
 
@@ -111,6 +123,12 @@ def _paragraph(number: int, fit: FeasibleLayout) -> Iterator[str]:
     if fit.least_seconds_per_clip < fit.seconds_per_clip:
         yield f"   {fit.least_seconds_per_clip:.2f} s where gathers of weights hide behind computing"
     yield f"   peak GiB by rank {peaks}; {fit.headroom_gib:.2f} to spare; {fit.host_gib:.1f} in host memory a rank"
+    yield f"   in host memory of the machine {fit.machine_host_gib:.1f}"
+    yield f"   most that an allocator holds {fit.reserved_gib:.2f}"
+    if fit.retries:
+        yield f"   fits with retries: its allocator gives cached memory back {fit.retries} times, which stops the card"
+    if fit.next_step:
+        yield f"   next: {fit.next_step}"
     yield f"   cost in precision: {fit.quality}"
     yield f"   {fit.command}"
 

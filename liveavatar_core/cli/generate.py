@@ -20,7 +20,7 @@ from liveavatar_core.cli.model_options import (
     open_weights,
     read_model,
 )
-from liveavatar_core.cli.process_group import check_ranks, is_first_rank, join_ranks
+from liveavatar_core.cli.process_group import check_ranks, is_first_rank, join_ranks, this_rank
 from liveavatar_core.cli.progress_bar import show_progress
 from liveavatar_core.cli.quick_imports import quick_imports
 from liveavatar_core.cli.script_options import (
@@ -85,9 +85,10 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     weights = open_weights(options, recipe)
     if is_first_rank():
         print("loading the model", file=sys.stderr)
+    from liveavatar_core.parallel.out_of_memory import typed_out_of_memory
     from liveavatar_core.pipeline import open_avatar
 
-    with join_ranks(recipe.deployment, options.device) as device:
+    with join_ranks(recipe.deployment, options.device) as device, typed_out_of_memory(this_rank()):
         avatar = open_avatar(recipe, device=device, **weights)
         recorded = write_video(avatar, inputs, target, signals)
     if recorded.frames:

@@ -14,9 +14,14 @@ if TYPE_CHECKING:
     import torch
 
 
+def this_rank() -> int:
+    """The number of this process among the ranks; 0 alone."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_first_rank() -> bool:
     """Whether this process is the one that shows how far the work is."""
-    return os.environ.get("RANK", "0") == "0"
+    return this_rank() == 0
 
 
 def check_ranks(deployment: Deployment, device: str) -> None:
@@ -48,12 +53,14 @@ def join_ranks(deployment: Deployment, device: str) -> Iterator[torch.device]:
     import torch
     import torch.distributed as dist
 
+    from liveavatar_core.parallel.devices import prepare_card
+
     mine = torch.device(device, int(os.environ.get("LOCAL_RANK", "0"))) if device == "cuda" else torch.device(device)
+    if mine.type == "cuda":
+        prepare_card(mine, deployment)
     if deployment.num_cards == 1:
         yield mine
         return
-    if mine.type == "cuda":
-        torch.cuda.set_device(mine)
     dist.init_process_group("nccl" if mine.type == "cuda" else "gloo")
     try:
         yield mine

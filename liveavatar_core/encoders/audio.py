@@ -1,8 +1,8 @@
 """Voice -> a feature vector a video frame for each hidden state of wav2vec2.
 
-The whole recording is encoded at once, as the original does: its normalisation and its attention span the
+The whole recording is encoded at once here, as the original does: its normalisation and its attention span the
 file. Memory grows in proportion to the length (attention is computed without a score matrix), time with its
-square.
+square; audio_windows encodes long ones.
 
 Shapes: S samples at 16 kHz, N hidden states (layers + 1), T wav2vec2 frames (50 Hz), F features (30 Hz),
 J video frames (25 Hz), D width.

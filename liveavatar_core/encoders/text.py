@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import ftfy
 import torch
 from torch import Tensor, nn
 from transformers import AutoTokenizer, UMT5Config, UMT5EncoderModel
@@ -42,6 +41,8 @@ class Tokenizer(Protocol):
 
 def clean(prompt: str) -> str:
     """Mend broken encodings, undo HTML escapes (twice, as in training), join whitespace."""
+    import ftfy
+
     unescaped = html.unescape(html.unescape(ftfy.fix_text(prompt)))
     return re.sub(r"\s+", " ", unescaped).strip()
 

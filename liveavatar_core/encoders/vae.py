@@ -10,8 +10,6 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from diffusers import AutoencoderKLWan
-from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
 from torch import Tensor, nn
 
 from liveavatar_core.config import VIDEO_FRAMES_PER_LATENT
@@ -31,6 +29,8 @@ class VideoVae(nn.Module):
     """
 
     def __init__(self, params: VaeParams) -> None:
+        from diffusers import AutoencoderKLWan
+
         super().__init__()
         wan: Any = AutoencoderKLWan(
             base_dim=params.base_dim,
@@ -67,6 +67,8 @@ class FeatureCache:
 
     def __init__(self, module: nn.Module, kind: str) -> None:
         """Empty, for passes over `module` (the VAE's encoder or decoder); tensors are of category `kind`."""
+        from diffusers.models.autoencoders.autoencoder_kl_wan import WanCausalConv3d
+
         convolutions = sum(isinstance(layer, WanCausalConv3d) for layer in module.modules())
         self._slots: list[Any] = [None] * convolutions
         self._kind = kind

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core import strict
+from liveavatar_core.config import Deployment
 from liveavatar_core.errors import GIB, BadData, BadInput
+from liveavatar_core.hardware.overheads import Figure, overhead_items
 
 CARDS_FILE = Path(__file__).with_name("cards.toml")
 
@@ -33,8 +35,10 @@ class Card:
     """How its driver calls it, form factor included; the only name that identifies a card in a machine."""
     capacity_gib: float
     """Memory on the card."""
-    usable_gib: float
-    """Memory that tensors may take; the rest is the CUDA context's, NCCL's and libraries'."""
+    visible_gib: float
+    """What of it torch sees."""
+    architecture: str
+    """Which table of overheads.toml is its own: ada, ampere, blackwell, hopper."""
     memory_bandwidth_gb_s: float
     """Between the card's memory and its processors."""
     bf16_tflops: float
@@ -61,13 +65,31 @@ class Card:
             value = getattr(self, item.name)
             if isinstance(value, float) and not 0 < value < float("inf"):
                 raise ValueError(f"{item.name} is {value}")
-        if self.usable_gib >= self.capacity_gib:
-            raise ValueError(f"usable_gib {self.usable_gib} is not less than capacity_gib {self.capacity_gib}")
+        if self.visible_gib >= self.capacity_gib:
+            raise ValueError(f"visible_gib {self.visible_gib} is not less than capacity_gib {self.capacity_gib}")
+        if self.usable_gib <= 0:
+            raise ValueError(f"visible_gib {self.visible_gib} leaves nothing to tensors: {self.overheads()} come first")
+
+    @property
+    def usable_gib(self) -> float:
+        """Memory that tensors may take on a card alone; the rest is the CUDA context's and libraries'."""
+        return self._usable(None)
 
     @property
     def usable_bytes(self) -> int:
         """`usable_gib` in bytes."""
         return int(self.usable_gib * GIB)
+
+    def usable_bytes_in(self, deployment: Deployment) -> int:
+        """Bytes that tensors may take where NCCL has what `deployment` needs beside them."""
+        return int(self._usable(deployment) * GIB)
+
+    def overheads(self, deployment: Deployment | None = None) -> dict[str, float]:
+        """GiB that are no tensor's, by what takes them; NCCL's for `deployment`."""
+        return overhead_items(self.architecture, self.link, deployment)
+
+    def _usable(self, deployment: Deployment | None) -> float:
+        return round(self.visible_gib - sum(self.overheads(deployment).values()), 4)
 
     def peak_tflops(self, dtype: str) -> float:
         """Peak rate of products of that type, 10**12 operations a second; BadInput where the card has none.
@@ -78,12 +100,6 @@ class Card:
         if rate is None:
             raise BadInput(f"{self.name} has no peak rate for {dtype}", f"types: {', '.join(_RATE_OF_DTYPE)}")
         return rate
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Figure:
-    value: float
-    source: str
 
 
 def read_cards(path: Path) -> dict[str, Card]:
@@ -121,7 +137,7 @@ def _card(name: str, table: Any, where: str) -> Card:
     values: dict[str, Any] = {"name": name, "sources": {}}
     for key, value in table.items():
         if isinstance(value, dict):
-            figure = strict.build(_Figure, value, f"{where}.{key}")
+            figure = strict.build(Figure, value, f"{where}.{key}")
             values["sources"][key] = figure.source
             value = figure.value
         elif not isinstance(value, str):

@@ -123,11 +123,14 @@ def _session(library: Any, missing: dict[str, str]) -> Iterator[bool]:
 
 
 def _visible(library: Any, ask: _Asker, wanted: str | None) -> list[Any]:
-    """Handles in CUDA's order: indices, UUIDs or their beginnings, MIG devices; up to the first that is none."""
+    """Handles in CUDA's order: indices, UUIDs or their beginnings, MIG devices; up to the first that is none.
+
+    A card that is cut into MIG devices is none itself: its devices stand in its place.
+    """
     count = ask("count", library.nvmlDeviceGetCount) or 0
     every = [ask(f"card {index}", partial(library.nvmlDeviceGetHandleByIndex, index)) for index in range(count)]
     if wanted is None:
-        return [handle for handle in every if handle is not None]
+        return [each for handle in every if handle is not None for each in _devices_of(library, handle)]
     found = []
     for word in wanted.split(","):
         handle = _handle(library, ask, every, word.strip())
@@ -137,9 +140,21 @@ def _visible(library: Any, ask: _Asker, wanted: str | None) -> list[Any]:
     return found
 
 
+def _devices_of(library: Any, handle: Any) -> list[Any]:
+    """The MIG devices of a card; the card itself where it is not cut into any."""
+    quietly = _Asker(library, {})
+    mode = quietly("MIG mode", lambda: library.nvmlDeviceGetMigMode(handle))
+    if mode is None or mode[0] != library.NVML_DEVICE_MIG_ENABLE:
+        return [handle]
+    most = quietly("MIG devices", lambda: library.nvmlDeviceGetMaxMigDeviceCount(handle)) or 0
+    made = (quietly("MIG", partial(library.nvmlDeviceGetMigDeviceHandleByIndex, handle, each)) for each in range(most))
+    return [device for device in made if device is not None]
+
+
 def _handle(library: Any, ask: _Asker, every: list[Any], word: str) -> Any:
     if word.isdigit():
-        return every[int(word)] if int(word) < len(every) else None
+        card = every[int(word)] if int(word) < len(every) else None
+        return None if card is None else next(iter(_devices_of(library, card)), None)  # of MIG devices the first
     if word.startswith("MIG-"):
         return ask(word, lambda: library.nvmlDeviceGetHandleByUUID(word))
     if not word.startswith("GPU-"):
@@ -158,7 +173,7 @@ def _read_card(library: Any, handle: Any) -> CardState:
     return CardState(
         index=ask("index", lambda: library.nvmlDeviceGetIndex(handle)) or 0,
         uuid=ask("uuid", lambda: library.nvmlDeviceGetUUID(handle)) or "unknown",
-        name=ask("name", lambda: library.nvmlDeviceGetName(handle)),
+        name=ask("name", lambda: _name(library, handle)),
         total_bytes=memory.total if memory else None,
         free_bytes=memory.free if memory else None,
         processes=ask("processes", lambda: tuple(_processes(library, handle))),
@@ -175,6 +190,13 @@ _PCIE = {
     "pcie_width": "nvmlDeviceGetCurrPcieLinkWidth",
     "pcie_width_max": "nvmlDeviceGetMaxPcieLinkWidth",
 }
+
+
+def _name(library: Any, handle: Any) -> str:
+    """The name; a MIG device's says that it is one, so that it passes for no whole card."""
+    name = str(library.nvmlDeviceGetName(handle))
+    cut = _Asker(library, {})("MIG", lambda: library.nvmlDeviceIsMigDeviceHandle(handle))
+    return f"{name} MIG" if cut and " MIG" not in name else name
 
 
 def _processes(library: Any, handle: Any) -> Iterator[CardProcess]:

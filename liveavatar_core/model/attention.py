@@ -13,7 +13,14 @@ from liveavatar_core import torch_private
 from liveavatar_core.errors import InvalidRecipe
 
 _CUDA_FLASH_DTYPES = (torch.bfloat16, torch.float16)
+_cuda_kernel = "flash"
 _CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
+
+
+def choose_cuda_kernel(name: str) -> None:
+    """Have attention in 16 bits on this process's card computed by `flash` (torch's own) or `cudnn` from here on."""
+    global _cuda_kernel
+    _cuda_kernel = name
 
 
 def attention(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:
@@ -44,6 +51,9 @@ def _attention_lse(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> tuple[Tens
     if device == "cpu" and dtype in _CPU_DTYPES:
         return torch_private.flash_attention_cpu(q_BHLD, k_BHTD, v_BHTD)
     if device == "cuda" and dtype in _CUDA_FLASH_DTYPES:
+        if _cuda_kernel == "cudnn":
+            out_BHLD, lse = torch_private.cudnn_attention_cuda(q_BHLD, k_BHTD, v_BHTD, None, True)[:2]
+            return out_BHLD, lse.view(q_BHLD.shape[:3])
         return torch_private.flash_attention_cuda(q_BHLD, k_BHTD, v_BHTD)[:2]
     if device == "cuda" and dtype == torch.float32:
         out_BHLD, padded_lse = torch_private.efficient_attention_cuda(q_BHLD, k_BHTD, v_BHTD, None, True)[:2]

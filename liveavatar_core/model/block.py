@@ -6,6 +6,7 @@ C token width, T rows of the schedule, S sink tokens, K text tokens.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -36,6 +37,12 @@ class Conditions:
     """Embedded prompt."""
 
 
+Heard = tuple[Tensor, tuple[Tensor, Tensor] | None]
+"""What tokens heard, and keys and values of the sink; None where whoever asked has them."""
+Attend = Callable[[Tensor, Tensor, Tensor], Heard]
+"""Queries, keys and values BHlD to what the tokens heard, BHlD."""
+
+
 class SelfAttend(Protocol):
     """How a pass lets tokens attend: to what, and what it keeps."""
 
@@ -51,7 +58,7 @@ class SelfAttend(Protocol):
         """The attention's output BHlD, and keys and values of the sink."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class SinkAttend:
     """Sink tokens attend to one another; their keys (before rotation) and values are kept."""
 
@@ -74,7 +81,7 @@ class SinkAttend:
         return self.sequence.to_tokens(out_BhSD, 1, tokens, num_heads), kept
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class NoisyAttend:
     """Noisy tokens attend to the sink and, through the cache of their noise level, to all blocks so far."""
 
@@ -120,7 +127,7 @@ class NoisyAttend:
 class SelfAttention(AttentionProjections):
     """Attention of the tokens among themselves, in the way of the pass."""
 
-    def forward(self, x_NC: Tensor, batch: int, attend: SelfAttend) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+    def forward(self, x_NC: Tensor, batch: int, attend: Attend) -> Heard:
         """What the tokens heard, NC, and keys and values of the sink."""
         out_BHlD, sink = attend(self.queries(x_NC, batch), *self.keys_values(x_NC, batch))
         return self.output(out_BHlD), sink
@@ -128,6 +135,9 @@ class SelfAttention(AttentionProjections):
 
 class TransformerBlock(nn.Module):
     """Self-attention, text attention and feed-forward; the residual is float32 within a block."""
+
+    compiled: Callable[..., Tensor] | None = None
+    """`mix` of a noisy pass as one graph, given the block itself first; see compiled_blocks."""
 
     def __init__(self, params: TransformerParams) -> None:
         super().__init__()
@@ -141,17 +151,24 @@ class TransformerBlock(nn.Module):
     def forward(self, x: Tensor, attend: SelfAttend) -> tuple[Tensor, LayerState]:
         """Tokens [B, ..., C] after the block, shape and dtype kept, and what the layer keeps."""
         constants = attend.known if isinstance(attend.known, LayerConstants) else self._constants(attend.known)
-        modulation = constants.modulations[attend.row]
+        given = x, constants.modulations[attend.row], constants.text_k_BHKD, constants.text_v_BHKD
+        if self.compiled is not None and isinstance(attend, NoisyAttend):
+            sink = attend.state.sink_k_BHSD, attend.state.sink_v_BHSD
+            return self.compiled(self, *given, attend), LayerState.of(constants, sink)
+        mixed, made = self.mix(*given, attend)
+        assert made is not None
+        return mixed, LayerState.of(constants, made)
+
+    def mix(self, x: Tensor, modulation: Modulation, text_k_BHKD: Tensor, text_v_BHKD: Tensor, attend: Attend) -> Heard:
+        """Tokens after the block. What differs from pass to pass are tensors, or hidden behind `attend`."""
         residual_NC = x.flatten(0, -2).float()
-        heard, sink = self.self_attn(
-            _modulated(residual_NC, modulation.scale, modulation.shift).to(x.dtype), len(x), attend
-        )
+        normed = _modulated(residual_NC, modulation.scale, modulation.shift).to(x.dtype)
+        heard, sink = self.self_attn(normed, len(x), attend)
         residual_NC = torch.addcmul(residual_NC, heard, modulation.gate)
         normed = self.norm3(residual_NC.to(x.dtype))
-        residual_NC = residual_NC + self.cross_attn(normed, constants.text_k_BHKD, constants.text_v_BHKD)
+        residual_NC = residual_NC + self.cross_attn(normed, text_k_BHKD, text_v_BHKD)
         fed = self.ffn(_modulated(residual_NC, modulation.ffn_scale, modulation.ffn_shift).to(x.dtype))
-        state = LayerState(constants=constants, sink_k_BHSD=sink[0], sink_v_BHSD=sink[1])
-        return torch.addcmul(residual_NC, fed, modulation.ffn_gate).to(x.dtype).view(x.shape), state
+        return torch.addcmul(residual_NC, fed, modulation.ffn_gate).to(x.dtype).view(x.shape), sink
 
     def _constants(self, conditions: Conditions) -> LayerConstants:
         shift, scale, gate, ffn_shift, ffn_scale, ffn_gate = (self.modulation.float() + conditions.time_T6C).unbind(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from liveavatar_core import scopes
 from liveavatar_core.model.params import TransformerParams
+from liveavatar_core.pinned_memory import pinned
 
 FLOAT8_MAX = 448.0
 """The largest number of float8 e4m3fn."""
@@ -60,8 +61,8 @@ class KVCache:
     def write(self, layer: int, k_BHLD: Tensor, v_BHLD: Tensor, start: int) -> None:
         """Put keys and values of `layer` at tokens start .. start+L."""
         end = start + k_BHLD.shape[2]
-        self.k_layers[layer][:, :, start:end].copy_(k_BHLD)
-        self.v_layers[layer][:, :, start:end].copy_(v_BHLD)
+        self.k_layers[layer][:, :, start:end].copy_(k_BHLD, non_blocking=True)
+        self.v_layers[layer][:, :, start:end].copy_(v_BHLD, non_blocking=True)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Views of the first `tokens` tokens."""
@@ -69,7 +70,10 @@ class KVCache:
 
 
 class HostKVCache(KVCache):
-    """A cache in host memory that brings one layer at a time to the card."""
+    """A cache in host memory that brings one layer at a time to the card.
+
+    Copies either way are pinned and in the order of the card's stream: nobody waits for them but the card.
+    """
 
     def __init__(self, k_layers: list[Tensor], v_layers: list[Tensor], card: torch.device) -> None:
         """`card`: where `read` puts a layer."""
@@ -89,15 +93,16 @@ class HostKVCache(KVCache):
     ) -> Self:
         """Like KVCache.allocate; `device` is the card that computes, the storage is (pinned) host memory."""
         card, shape = torch.device(device), (batch, tokens, heads, width or params.head_dim)
-        pinned = card.type == "cuda"
         with scopes.place("host"):
-            k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu", pinned) for _ in "kv")
+            k_layers, v_layers = (_zeros(params.num_layers, shape, dtype, "cpu") for _ in "kv")
+        if card.type == "cuda":
+            k_layers, v_layers = (list(map(pinned, layers)) for layers in (k_layers, v_layers))
         return cls(k_layers, v_layers, card)
 
     def read(self, layer: int, tokens: int) -> tuple[Tensor, Tensor]:
         """Copies on the card, also where card and host are one device: their bytes are real there too."""
         with scopes.category("kv_cache"):
-            k_BHTD, v_BHTD = (x.to(self.card, copy=True) for x in super().read(layer, tokens))
+            k_BHTD, v_BHTD = (x.to(self.card, copy=True, non_blocking=True) for x in super().read(layer, tokens))
         return k_BHTD, v_BHTD
 
 
@@ -130,10 +135,8 @@ def _rounded(x_BHLD: Tensor) -> tuple[Tensor, Tensor]:
     return (x_BHLD / scales_BHL1).to(torch.float8_e4m3fn), scales_BHL1
 
 
-def _zeros(
-    layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str, pinned: bool = False
-) -> list[Tensor]:
+def _zeros(layers: int, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device | str) -> list[Tensor]:
     """A BHTD view for each layer of memory shaped BTHD."""
     with scopes.category("kv_cache"):
-        made = [torch.zeros(shape, dtype=dtype, device=device, pin_memory=pinned) for _ in range(layers)]
+        made = [torch.zeros(shape, dtype=dtype, device=device) for _ in range(layers)]
     return [x.transpose(1, 2) for x in made]

@@ -26,7 +26,8 @@ class Float32Conv1d(nn.Conv1d):
     def forward(self, x_NCT: Tensor) -> Tensor:
         """[N, in_channels, T] of any dtype to float32."""
         bias = None if self.bias is None else self.bias.float()
-        return F.conv1d(x_NCT.float(), self.weight.float(), bias, self.stride)
+        with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):  # the default keeps 10 bits of 23
+            return F.conv1d(x_NCT.float(), self.weight.float(), bias, self.stride)
 
 
 class GeluTanh(nn.Module):

@@ -7,7 +7,7 @@ D head width or its pairs, S sink tokens, L tokens of a block, K text tokens, A 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
@@ -48,6 +48,11 @@ class LayerState:
     """Keys of reference and motion before rotation, since the reference moves along; this rank's heads."""
     sink_v_BHSD: Tensor
     """Values of reference and motion, this rank's heads."""
+
+    @classmethod
+    def of(cls, constants: LayerConstants, sink: tuple[Tensor, Tensor]) -> Self:
+        """The state of `constants` and keys and values of the sink."""
+        return cls(constants=constants, sink_k_BHSD=sink[0], sink_v_BHSD=sink[1])
 
 
 @dataclass(kw_only=True)

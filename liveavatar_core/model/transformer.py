@@ -149,7 +149,7 @@ class LiveAvatarTransformer(nn.Module):
         return torch.cat([reference, motion], dim=1).unsqueeze(1)
 
     def _role(self, row: int, tokens: Tensor) -> Tensor:
-        return self.trainable_cond_mask(torch.tensor(row, device=tokens.device)).to(tokens.dtype)
+        return self.trainable_cond_mask(torch.full((), row, device=tokens.device)).to(tokens.dtype)
 
     def _begin(self, request: Prefill, dtype: torch.dtype) -> tuple[ConditionState, Conditions | None]:
         """The state to fill, and what layers make their constants of unless they have them."""

@@ -12,6 +12,15 @@ import torch
 from torch import nn
 
 from liveavatar_core import scopes
+from liveavatar_core.config import Deployment
+from liveavatar_core.torch_private import set_allocator
+
+
+def prepare_card(card: torch.device, deployment: Deployment) -> None:
+    """Make a CUDA device the one that this process uses, its allocator set as the deployment declares."""
+    if deployment.expandable_segments:  # what the environment set for other reasons is left alone
+        set_allocator("expandable_segments:True")
+    torch.cuda.set_device(card)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,7 @@ from liveavatar_core.parallel.fsdp_units import BLOCKS, unit_paths
 from liveavatar_core.parallel.offload import BlockOffload
 from liveavatar_core.parallel.quantize import quantize
 from liveavatar_core.parallel.world import World
+from liveavatar_core.pinned_memory import pinned
 from liveavatar_core.torch_private import adopt_shards
 from liveavatar_core.weights.adapter import add_adapters
 from liveavatar_core.weights.random import SeededSource
@@ -120,8 +121,15 @@ class _Loading:
             unit = self._shard(unit)
             _materialise(unit, self.world.memory, place)
             fill(unit, names, self.source, prefix)
+            self._pin(unit)
             adopt_shards(unit)
         return unit
+
+    def _pin(self, unit: nn.Module) -> None:
+        """Pin shards that rest in host memory, before `fully_shard` does so in powers of two."""
+        if self.recipe.deployment.offload_shards and self.world.memory.card.type == "cuda":
+            for weight in unit.parameters():
+                pinned(weight.to_local() if isinstance(weight, DTensor) else weight)
 
     def _place(self, path: str) -> str:
         """The memory in which the weights at a path stand."""

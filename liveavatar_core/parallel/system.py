@@ -14,7 +14,10 @@ from torch import nn
 from liveavatar_core.config import Recipe
 from liveavatar_core.encoders.vae import VideoVae
 from liveavatar_core.errors import InvalidRecipe
+from liveavatar_core.model.attention import choose_cuda_kernel
+from liveavatar_core.model.compiled_blocks import compile_blocks
 from liveavatar_core.model.transformer import LiveAvatarTransformer
+from liveavatar_core.parallel.card_support import check_card
 from liveavatar_core.parallel.load import DTYPES, Weights, load_parts, resting_parts
 from liveavatar_core.parallel.world import World
 
@@ -76,5 +79,14 @@ class System:
 
 
 def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
-    """Load every part that this rank holds. Phase load; bytes are parameters."""
-    return System(recipe=recipe, world=world, parts=load_parts(recipe, world, weights))
+    """Load every part that this rank holds, and choose its kernels. Phase load; bytes are parameters.
+
+    Raises InvalidRecipe before anything is loaded where the card cannot compute it.
+    """
+    if world.memory.card.type == "cuda":
+        check_card(recipe.deployment, torch.cuda.get_device_capability(world.memory.card))
+    parts = load_parts(recipe, world, weights)
+    choose_cuda_kernel(recipe.deployment.attention)
+    if recipe.deployment.compile and "transformer" in parts and world.memory.card.type == "cuda":
+        compile_blocks(parts["transformer"])
+    return System(recipe=recipe, world=world, parts=parts)

@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.config import Deployment
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.hooks import exchange
@@ -23,15 +24,26 @@ def latents_rank(deployment: Deployment) -> int:
 def send(latents: Tensor, rank: int) -> None:
     """Hand latents to `rank`; returns when they may be dropped."""
     with exchange(latents):
-        dist.send(latents, dst=rank)
+        dist.send(_host_buffer(latents).copy_(latents) if _by_host(latents) else latents, dst=rank)
 
 
 def receive(shape: tuple[int, ...], rank: int, memory: Memory) -> Tensor:
     """Float32 latents of a shape from `rank`, on the card."""
     latents = torch.empty(shape, device=memory.card)
     with exchange(latents):
-        dist.recv(latents, src=rank)
-    return latents
+        buffer = _host_buffer(latents) if _by_host(latents) else latents
+        dist.recv(buffer, src=rank)
+    return latents if buffer is latents else latents.copy_(buffer)
+
+
+def _by_host(latents: Tensor) -> bool:
+    """Whether latents go by way of host memory: gloo's send and receive read nothing else."""
+    return latents.is_cuda and dist.get_backend() == dist.Backend.GLOO
+
+
+def _host_buffer(latents: Tensor) -> Tensor:
+    with scopes.place("host"):
+        return torch.empty(latents.shape, dtype=latents.dtype, pin_memory=True)
 
 
 @dataclass(frozen=True, kw_only=True)

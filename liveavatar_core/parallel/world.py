@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.distributed as dist
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh
 
 from liveavatar_core.config import Deployment
 from liveavatar_core.errors import InvalidRecipe
@@ -53,7 +53,9 @@ def join_world(deployment: Deployment, memory: Memory) -> World:
             f"{size} processes were started for a deployment over {deployment.num_cards} cards",
             f"start {deployment.num_cards} (torchrun --nproc-per-node {deployment.num_cards})",
         )
-    mesh = init_device_mesh(memory.card.type, (size,), mesh_dim_names=("all",))
+    # Of the group that there is: init_device_mesh would make one of its own, on cards an NCCL one, where that is gloo.
+    assert dist.group.WORLD is not None  # there is a rank
+    mesh = DeviceMesh.from_group(dist.group.WORLD, memory.card.type, mesh=list(range(size)), mesh_dim_names=("all",))
     return World(
         rank=rank,
         size=size,

@@ -13,8 +13,9 @@ from PIL import Image
 from torch import Tensor
 
 from liveavatar_core import scopes
-from liveavatar_core.config import VIDEO_FRAMES_PER_LATENT
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, VIDEO_FRAMES_PER_LATENT
 from liveavatar_core.encoders.audio import encode_audio
+from liveavatar_core.encoders.audio_windows import encode_in_windows
 from liveavatar_core.encoders.text import Tokenizer, Tokens, encode_text
 from liveavatar_core.encoders.vae import PIXELS_PER_LATENT, encode_video
 from liveavatar_core.parallel.hooks import exchange
@@ -69,9 +70,17 @@ def _encode_prompt(system: System, tokens: Tokens) -> Tensor:
 
 
 def _encode_voice(system: System, waveform: np.ndarray, num_clip: int) -> Tensor:
-    """Features of the frames to make, in host memory, since they grow with the video; the whole voice is encoded."""
+    """Features of the frames to make, in host memory, since they grow with the video.
+
+    A voice that is no longer than a window is encoded whole, as the original does with any.
+    """
     memory, frames = system.world.memory, system.recipe.clip.infer_frames
+    window = system.recipe.deployment.audio_window_seconds
     with system.on_card("audio_encoder") as encoder:
+        if 0 < window < len(waveform) / AUDIO_SAMPLES_PER_SECOND:
+            return encode_in_windows(
+                encoder, waveform, num_clip * frames, window_seconds=window, dtype=system.compute_dtype, memory=memory
+            )
         waveform_S = memory.move(torch.from_numpy(waveform), "card")
         features_BAEJ = encode_audio(encoder, waveform_S, frames, system.compute_dtype)
     return memory.move(features_BAEJ[..., : num_clip * frames], "host")

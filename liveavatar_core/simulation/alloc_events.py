@@ -21,6 +21,8 @@ class Allocation(NamedTuple):
     """Memory: card or host."""
     category: str
     """What it is for, one of scopes.CATEGORIES."""
+    stream: int = 0
+    """The stream that it was asked for on: 0 is the one that computes, others by when they first asked."""
 
 
 class Event(NamedTuple):
@@ -30,6 +32,8 @@ class Event(NamedTuple):
     """False: the allocation is freed."""
     allocation: Allocation
     """What is allocated or freed."""
+    lingers: bool = False
+    """Of a free: another stream still works with it, as `record_stream` has said."""
 
 
 class ReplayedCall(NamedTuple):
@@ -128,7 +132,7 @@ class MemoryProgram:
             else:
                 number = each.allocation.number
                 named = leftover if number == LEFTOVER else first + number
-                yield Event(each.allocates, each.allocation._replace(number=named))
+                yield each._replace(allocation=each.allocation._replace(number=named))
 
     @cached_property
     def rises(self) -> Mapping[str, Rise]:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.ranks import distinct_ranks
-from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank, with_expandable_segments
 from liveavatar_core.simulation.memory_account import Capacity
 
 
@@ -34,6 +35,27 @@ class SimulatedRecipe:
     def host_peak_bytes(self) -> int:
         """Most bytes that one simulated rank held in host memory."""
         return max(peak.host_allocated for rank in self.ranks for peak in rank.peaks.values())
+
+    @property
+    def machine_host_bytes(self) -> int:
+        """Bytes that all ranks together hold in host memory, each at its fullest moment."""
+        most = {made.rank: max(peak.host_allocated for peak in made.peaks.values()) for made in self.ranks}
+        return sum(most[made.rank] * len(self.alike[made.rank]) for made in self.ranks)
+
+    @property
+    def reserved_peak_bytes(self) -> int:
+        """Most bytes that the allocator of a simulated rank holds: tensors, and pieces between them."""
+        return max(made.allocator.reserved_peak_bytes for made in self.ranks)
+
+    @property
+    def retries(self) -> int:
+        """How often the allocator of one rank gives cached segments back to make room, at most."""
+        return max(made.allocator.retries for made in self.ranks)
+
+    def with_expandable_segments(self, recipe: Recipe, capacity: Capacity) -> AllocatorVerdict | None:
+        """What `expandable_segments` makes of the last rank that loses its card to pieces; None: nothing better."""
+        found = (with_expandable_segments(recipe, made, capacity) for made in reversed(self.ranks))
+        return next((better for better in found if better is not None), None)
 
 
 def simulate_distinct_ranks(recipe: Recipe, capacity: Capacity) -> SimulatedRecipe:

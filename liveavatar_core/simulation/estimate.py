@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import numpy as np
@@ -12,14 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Deployment, Recipe
+from liveavatar_core.config import Deployment, Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
-from liveavatar_core.simulation.card_memory import CardMemory
+from liveavatar_core.simulation.alloc_events import EventListener
+from liveavatar_core.simulation.allocator import CachingAllocator
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
+from liveavatar_core.simulation.expandable import ExpandableAllocator
 from liveavatar_core.simulation.fake_world import MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
@@ -40,10 +43,18 @@ class SimulatedRank:
     """Fullest moment of each phase that was reached."""
     out_of_memory: OutOfMemory | None
     """Where the card was too small; None: it passed."""
+    reserved_peaks: dict[str, int]
+    """Most bytes that the card's allocator held in each phase."""
+    allocator: AllocatorVerdict
+    """Whether it fits, as the allocator lays it."""
     clips: int
     """Clips made."""
     work: Counter[Operation]
     """Operations that were executed, or that repeated units would have executed."""
+    first_clip_work: Counter[Operation]
+    """Operations until the first clip was made; empty if none was."""
+    last_clip_work: Counter[Operation]
+    """Operations of the last clip alone: what one more clip takes, once caches are full; empty if none was made."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int
@@ -63,19 +74,21 @@ def simulate_rank(
     *,
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
-    trace: CardMemory | None = None,
+    trace: EventListener | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
-    trace: hears of every birth and death, those of repeated calls too; a fifth of the time goes into that.
+    trace: hears of every birth and death, those of repeated calls too.
     """
-    tracker = MemoryTracker(rank=rank, capacity=capacity, listener=trace)
+    kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
+    allocator = kind(capacity.card if capacity.segments else None)
+    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=trace)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
-    clips, failure = 0, None
+    clips, failure = ClipWork(work), None
     built = recipe if execute_everything else shortened(recipe)
     weights = _meta_weights(built)
     load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
@@ -90,18 +103,60 @@ def simulate_rank(
                 if not execute_everything:
                     repeater.watch(parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
-                    clips += block.index == recipe.clip.blocks_per_clip - 1
+                    if block.index == recipe.clip.blocks_per_clip - 1:
+                        clips.end()
         except OutOfMemory as error:
             failure = error
     return SimulatedRank(
         rank=rank,
         peaks=tracker.peaks,
         out_of_memory=failure,
-        clips=clips,
+        reserved_peaks=allocator.result.peaks,
+        allocator=AllocatorVerdict.of(allocator.result.peaks, allocator.result.retries, failure),
+        clips=clips.made,
         work=work.operations,
+        first_clip_work=clips.first,
+        last_clip_work=clips.last,
         units_executed=repeater.executed,
         units_repeated=repeater.repeated,
     )
+
+
+class ClipWork:
+    """Tells the work of the first clip and of the last one apart, whatever the number of clips between."""
+
+    def __init__(self, work: WorkCounter) -> None:
+        """`work`: counts operations of the whole run."""
+        self._work = work
+        self._before: Counter[Operation] = Counter()
+        self.first: Counter[Operation] = Counter()
+        """Operations until the first clip ended."""
+        self.last: Counter[Operation] = Counter()
+        """Operations of the last clip that ended."""
+        self.made = 0
+        """Clips that ended."""
+
+    def end(self) -> None:
+        """A clip ends here."""
+        now = self._work.operations
+        self.last = Counter(
+            {kind: count - self._before[kind] for kind, count in now.items() if count != self._before[kind]}
+        )
+        self.first = self.first if self.made else self.last
+        self._before, self.made = Counter(now), self.made + 1
+
+
+def with_expandable_segments(recipe: Recipe, found: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
+    """What `expandable_segments` would make of a rank that was found to lose its card to pieces; None: nothing better.
+
+    Simulates the rank once more, unless nothing was lost, or it grows its segments already.
+    """
+    lost = found.allocator.outcome in ("fits with retries", "fragmentation")
+    if not lost or recipe.deployment.expandable_segments:
+        return None
+    grown = replace(recipe, deployment=replace(recipe.deployment, expandable_segments=True))
+    other = simulate_rank(grown, found.rank, capacity).allocator
+    return other if other.is_better_than(found.allocator) else None
 
 
 def _meta_weights(recipe: Recipe) -> dict[str, MetaSource]:
@@ -117,10 +172,10 @@ def _meta_part(name: str, recipe: Recipe, dtype: torch.dtype) -> MetaSource:
 
 
 def simulated_inputs(recipe: Recipe) -> Inputs:
-    """A grey portrait of the workload's size and a voice that lasts for every clip: values do not matter, sizes do."""
-    samples = recipe.clip.num_clip * recipe.clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
-    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    """A grey portrait and a voice of the workload's sizes: values do not matter here."""
     workload = recipe.workload
+    samples = workload.voice_length(recipe.clip.num_clip * recipe.clip.infer_frames)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
     return Inputs(
         image=Image.new("RGB", (workload.portrait_width, workload.portrait_height), (128, 128, 128)),
         waveform=noise.astype(np.float32),

@@ -2,13 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from liveavatar_core import scopes
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
-from liveavatar_core.simulation.alloc_events import Allocation, Event, EventListener, MemoryProgram, ReplayedCall, Rise
+from liveavatar_core.simulation.alloc_events import (
+    Allocation,
+    Event,
+    EventListener,
+    MemoryProgram,
+    ReplayedCall,
+    Rise,
+)
+from liveavatar_core.simulation.allocator import CachingAllocator, NoRoom
 
 ALLOCATION_UNIT = 512
 """Bytes that the CUDA caching allocator rounds every request up to."""
@@ -34,6 +42,9 @@ class Capacity:
     """Usable memory of the card."""
     host: int | None = None
     """Host memory for this rank."""
+    segments: bool = True
+    """Whether the card's allocator must find room as well. False: only tensors count, as for miniatures, on whose few
+    MiB segments of 20 have no meaning."""
 
 
 UNLIMITED = Capacity()
@@ -42,9 +53,20 @@ UNLIMITED = Capacity()
 class MemoryAccount:
     """Counts the bytes of one rank as they are allocated and freed. Raises OutOfMemory at its capacity."""
 
-    def __init__(self, *, rank: int = 0, capacity: Capacity = UNLIMITED, listener: EventListener | None = None) -> None:
-        """Count for `rank`; raise at `capacity`. `listener` hears of every allocation and free that takes bytes."""
-        self.rank, self.capacity = rank, capacity
+    def __init__(
+        self,
+        *,
+        rank: int = 0,
+        capacity: Capacity = UNLIMITED,
+        allocator: CachingAllocator | None = None,
+        listener: EventListener | None = None,
+    ) -> None:
+        """Count for `rank`; raise at `capacity`.
+
+        allocator: lays what stands on the card into segments, and may find no room although tensors alone would fit.
+        listener: hears of every allocation and free that takes bytes.
+        """
+        self.rank, self.capacity, self._allocator = rank, capacity, allocator
         self.totals = {place: dict.fromkeys(scopes.CATEGORIES, 0) for place in scopes.PLACES}
         """Bytes allocated now, by memory and category."""
         self.allocated = dict.fromkeys(scopes.PLACES, 0)
@@ -55,46 +77,71 @@ class MemoryAccount:
         """Told of each phase when its first bytes are allocated."""
         self._allocations, self._silent = 0, False
         self._listener = listener
+        self._doomed: int | None = None
+        """Number of an allocation that is to come, and for which there is no room."""
         self._log: list[Event | ReplayedCall] = []
         self._recordings = 0
 
-    def allocate(self, nbytes: int) -> Allocation:
-        """Count `nbytes`, rounded up, for what `scopes` say. Raises OutOfMemory."""
+    def allocate(self, nbytes: int, stream: int = 0) -> Allocation:
+        """Count `nbytes`, rounded up, for what `scopes` say, asked for on `stream`. Raises OutOfMemory."""
         scope = scopes.current()
         size = -(-nbytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
-        self._check(size, scope)
+        allocation = Allocation(self._allocations + 1, size, scope.place, scope.category, stream)
+        self._check(allocation)
+        self._lay(allocation)
         self._allocations += 1
-        allocation = Allocation(self._allocations, size, scope.place, scope.category)
         self.carry(allocation)
         self._note_allocation(allocation, self._peak(scope.phase))
         return allocation
 
-    def free(self, allocation: Allocation) -> None:
-        """Count an allocation no longer."""
-        self.totals[allocation.place][allocation.category] -= allocation.size
-        self.allocated[allocation.place] -= allocation.size
+    def free(self, allocation: Allocation, *, lingers: bool = False) -> None:
+        """Count an allocation no longer; `lingers`: another stream still works with it."""
+        self._drop(allocation)
         if allocation.size and not self._silent:
-            self._tell(Event(False, allocation))
+            if self._allocator is not None and allocation.place == "card" and self._doomed is None:
+                self._allocator.free(allocation.number, lingers=lingers)
+            self._tell(Event(False, allocation, lingers))
 
     def carry(self, allocation: Allocation) -> None:
         """Count what is as good as allocated already: it changes the totals, and no peak."""
         self.totals[allocation.place][allocation.category] += allocation.size
         self.allocated[allocation.place] += allocation.size
 
-    def _check(self, size: int, scope: scopes.Scope) -> None:
-        capacity = self.capacity.card if scope.place == "card" else self.capacity.host
-        if capacity is None or self.allocated[scope.place] + size <= capacity:
+    def _drop(self, allocation: Allocation) -> None:
+        self.totals[allocation.place][allocation.category] -= allocation.size
+        self.allocated[allocation.place] -= allocation.size
+
+    def _check(self, allocation: Allocation) -> None:
+        capacity = self.capacity.card if allocation.place == "card" else self.capacity.host
+        if capacity is not None and self.allocated[allocation.place] + allocation.size > capacity:
+            raise OutOfMemory(self._shortage(allocation, capacity))
+
+    def _lay(self, allocation: Allocation) -> None:
+        """Have the caching allocator find room."""
+        if self._allocator is None or allocation.place != "card" or not allocation.size:
             return
-        raise OutOfMemory(
-            MemoryShortage(
-                rank=self.rank,
-                phase=scope.phase,
-                category=scope.category if scope.place == "card" else "host",
-                requested=size,
-                free=capacity - self.allocated[scope.place],
-                capacity=capacity,
-                holders={name: held for name, held in self.totals[scope.place].items() if held},
-            )
+        try:
+            if self._doomed is None:
+                self._allocator.allocate(allocation.number, allocation.size, scopes.current().phase, allocation.stream)
+            elif allocation.number == self._doomed:
+                raise NoRoom(self._doomed)
+        except NoRoom:
+            raise OutOfMemory(self._fragmentation(allocation)) from None
+
+    def _fragmentation(self, allocation: Allocation) -> MemoryShortage:
+        assert self._allocator is not None and self._allocator.capacity is not None  # noqa: PT018 - it found no room
+        return replace(self._shortage(allocation, self._allocator.capacity), reserved=self._allocator.reserved)
+
+    def _shortage(self, allocation: Allocation, capacity: int) -> MemoryShortage:
+        held: Mapping[str, int] = self.totals[allocation.place]
+        return MemoryShortage(
+            rank=self.rank,
+            phase=scopes.current().phase,
+            category=allocation.category if allocation.place == "card" else "host",
+            requested=allocation.size,
+            free=capacity - self.allocated[allocation.place],
+            capacity=capacity,
+            holders={name: nbytes for name, nbytes in held.items() if nbytes},
         )
 
     def _note_allocation(self, allocation: Allocation, peak: PhasePeak) -> None:
@@ -149,18 +196,38 @@ class MemoryAccount:
         """Note the peaks of a call that is not executed, and tell of it. Returns the number of its allocation 0.
 
         What it leaves must be carried by the caller. `leftover`: number of what it frees as LEFTOVER.
+
+        Raises:
+            NoRoom: the allocator has none for one of its allocations. Nothing is noted; executed, it would run out of
+                memory there, and nothing else can follow.
         """
         phase = scopes.current().phase
+        call = ReplayedCall(program, self._allocations + 1, leftover if program.frees_leftover else None)
+        if self._allocator is not None:
+            try:
+                self._allocator.repeat(call, phase)
+            except NoRoom as error:
+                self._doomed = error.number
+                raise
         for place, rise in program.rises.items():
             if rise.allocates:
                 self._raise_peak(self._peak(phase), place, rise)
-        call = ReplayedCall(program, self._allocations + 1, leftover if program.frees_leftover else None)
         self._allocations += program.allocations
         if self._recordings:
             self._log.append(call)
         if self._listener is not None:
             self._listener.on_repeated(call)
         return call.first
+
+    def run_out(self, program: MemoryProgram) -> None:
+        """Count a call that cannot be executed, up to the allocation for which there is no room. Raises OutOfMemory."""
+        for event in program.flat(self._allocations + 1):
+            if event.allocates:
+                self._lay(event.allocation)
+                self.carry(event.allocation)
+                self._note_allocation(event.allocation, self._peak(scopes.current().phase))
+            else:
+                self.free(event.allocation)
 
     def _raise_peak(self, peak: PhasePeak, place: str, rise: Rise) -> None:
         highest = self.allocated[place] + rise.allocated

@@ -20,6 +20,7 @@ from torch.distributed.tensor import DTensor
 from liveavatar_core import scopes, torch_private
 from liveavatar_core.parallel import hooks
 from liveavatar_core.simulation.alloc_events import Allocation, EventListener
+from liveavatar_core.simulation.allocator import CachingAllocator
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.counting_hooks import COUNTING
 from liveavatar_core.simulation.fake_tensors import WHERE, OperationObserver, active_fake_mode, is_meta
@@ -37,13 +38,17 @@ class MemoryTracker(MemoryAccount):
         *,
         rank: int = 0,
         capacity: Capacity = UNLIMITED,
+        allocator: CachingAllocator | None = None,
         work: WorkCounter | None = None,
         listener: EventListener | None = None,
     ) -> None:
         """Keep accounts as MemoryAccount does; `work` counts FLOPs and traffic of the same operations."""
-        super().__init__(rank=rank, capacity=capacity, listener=listener)
+        super().__init__(rank=rank, capacity=capacity, allocator=allocator, listener=listener)
         self.work = work
         self._living: dict[int, tuple[Allocation, weakref.ref]] = {}
+        self._streams = {torch.cpu.current_stream(): 0}
+        self._worked_with: set[int] = set()
+        """Numbers of allocations that streams other than their own were said to work with."""
         self._pauses = 0
 
     def observe(self, func: Any, args: tuple, out: Any) -> None:
@@ -73,7 +78,8 @@ class MemoryTracker(MemoryAccount):
         return entry[0].place if entry else scopes.current().place
 
     def _enter(self, storage: torch.UntypedStorage, nbytes: int) -> None:
-        self._live(storage, self.allocate(nbytes))
+        stream = torch.cpu.current_stream()  # code for cards selects one here too; it has no effect but this
+        self._live(storage, self.allocate(nbytes, self._streams.setdefault(stream, len(self._streams))))
 
     def _live(self, storage: torch.UntypedStorage, allocation: Allocation) -> None:
         key = storage_key(storage)
@@ -82,7 +88,15 @@ class MemoryTracker(MemoryAccount):
     def _leave(self, key: int, _: weakref.ref | None = None) -> None:
         entry = self._living.pop(key, None)
         if entry is not None:
-            self.free(entry[0])
+            number = entry[0].number
+            self.free(entry[0], lingers=number in self._worked_with)
+            self._worked_with.discard(number)
+
+    def _recorded(self, tensor: torch.Tensor, _: torch.Stream) -> None:
+        """`record_stream` was called."""
+        number = self.number_of(tensor)
+        if number is not None:
+            self._worked_with.add(number)
 
     def _resized(self, storage: torch.UntypedStorage, nbytes: int) -> None:
         self._leave(storage_key(storage))
@@ -116,6 +130,7 @@ class MemoryTracker(MemoryAccount):
         with ExitStack() as stack:
             stack.enter_context(_no_garbage_collection())
             stack.enter_context(torch_private.resizes_told(self._resized))
+            stack.enter_context(torch_private.stream_uses_told(self._recorded))
             # DTensor works out shapes on whole fake tensors, once for each kind of operation; they take no memory.
             stack.enter_context(torch_private.shape_inference_in(_Pause(self)))
             stack.enter_context(hooks.hooked(COUNTING))

@@ -45,7 +45,7 @@ def _unlimited(recipe: Recipe) -> MemoryPrediction:
 
 
 def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
-    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity))
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity, segments=False))
     return MemoryPrediction(
         peaks={made.rank: made.peaks for made in simulated.ranks},
         out_of_memory=simulated.out_of_memory,

@@ -78,7 +78,7 @@ def check_card(case: FuzzCase) -> float:
         raise Broken(f"it needs {needed} bytes and passed on {usable}, {found.clips} clips")
     if error is not None and usable >= needed:
         raise Broken(f"it needs {needed} bytes and ran out of memory on {usable}: {error.what}")
-    if error is not None and not error.shortage.free < error.shortage.requested:
+    if error is not None and (error.shortage.shortfall or 0) <= 0:
         raise Broken(f"out of memory although {error.shortage.requested} bytes fit: {error.what}")
     return needed
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import MemoryShortage
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.roofline import TimeEstimate
 from suites.harness.records.measurements import CardConditions, MemoryTimeline, ObservedSettings, Phase, PhaseMemory
 
@@ -60,6 +61,8 @@ class RankReport:
     """Peaks of the phases so far."""
     timeline: MemoryTimeline | None = None
     """How full its card was while the run went on."""
+    allocator: AllocatorVerdict | None = None
+    """What its card's allocator came to; None: it has none."""
     observed: ObservedSettings | None = None
     """What it was seen to do; None: it ended before there was anything to see."""
     torch: str | None = None
@@ -94,10 +97,14 @@ class SimulationReport:
     """Memory, timeline and settings, as of a rank that really runs."""
     shortage: MemoryShortage | None
     """Where the card was too small; None: it passed."""
+    expandable: AllocatorVerdict | None
+    """Where it ran out of memory to fragmentation: what expandable segments would come to, if that is better."""
     clips: int
     """Clips made."""
     time: TimeEstimate
-    """Predicted seconds of denoising and decoding all clips."""
+    """Predicted seconds of denoising and decoding one more clip, the last one."""
+    first_clip_time: TimeEstimate
+    """The same of the first clip, whose caches are not full."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int

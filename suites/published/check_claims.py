@@ -96,5 +96,5 @@ def _ending(record: RunRecord) -> str:
     details = record.out_of_memory
     if details is None:
         return record.outcome if record.failure is None else f"{record.outcome}: {record.failure.message}"
-    asked, free = details.requested / GIB, details.free / GIB
-    return f"oom in {details.phase}: {asked:.2f} GiB for {details.category}, {free:.2f} free"
+    asked = "an unknown size" if details.requested is None else f"{details.requested / GIB:.2f} GiB"
+    return f"oom in {details.phase}: {asked} for {details.category}, {details.free / GIB:.2f} free"

@@ -51,8 +51,11 @@ def requested_gib(record: RunRecord) -> float | None:
 
 
 def needed_gib(record: RunRecord) -> float | None:
-    """GiB held when memory ran out, with those that were asked for."""
-    return _of_shortage(record, lambda details: details.capacity - details.free + details.requested)
+    """Memory that was held when the card was full, and what was asked for beside it, in GiB."""
+    short = record.out_of_memory
+    if short is None or short.requested is None:
+        return None
+    return _gib(short.capacity - short.free + short.requested)
 
 
 def kv_cache_gib(record: RunRecord) -> float | None:
@@ -102,7 +105,7 @@ def _gib(size: int | None) -> float | None:
     return None if size is None else size / GIB
 
 
-def _of_shortage(record: RunRecord, size: Callable[[MemoryShortage], int]) -> float | None:
+def _of_shortage(record: RunRecord, size: Callable[[MemoryShortage], int | None]) -> float | None:
     return None if record.out_of_memory is None else _gib(size(record.out_of_memory))
 
 

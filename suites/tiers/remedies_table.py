@@ -90,7 +90,7 @@ def _row(tier: Tier, case: Case, record: RunRecord, equivalence: str) -> Row:
         cards=f"{tier.cards} x {tier.card}",
         recipe=case.recipe,
         peak_gib=peak / GIB,
-        headroom_gib=(tier.limit_bytes - peak) / GIB,
+        headroom_gib=((record.limit_bytes or tier.limit_bytes) - peak) / GIB,
         seconds=record.timing.predicted_seconds_per_clip,
         equivalence=equivalence,
     )

@@ -160,9 +160,11 @@ def test_an_all_gather_that_fails_says_why():
 def test_host_memory_and_disk():
     needs = offload_bytes(MODEL)
     assert 0 < needs["t5_cpu"] < needs["offload_model"]
-    assert judge_memory(needs["offload_model"], needs).status == "good"
+    assert judge_memory(max(needs.values()), needs).status == "good"
     scarce = judge_memory(needs["t5_cpu"], needs)
-    assert (scarce.status, scarce.next_step) == ("limited", "leave out offload_model, or add memory")
+    assert scarce.status == "limited"
+    assert "offload_model, which end in host-oom here" in scarce.next_step
+    assert "t5_cpu" not in scarce.next_step
     assert available_memory() > 0
     assert judge_disk(60 * 10**9, Path("/data")).status == "good"
     assert judge_disk(40 * 10**9, Path("/data")).status == "bad"
@@ -288,12 +290,13 @@ def test_without_a_card_all_else_is_examined():
     assert [group["name"] for group in data["groups"]] == [
         "driver",
         "cards",
+        "what is no tensor",
         "between cards",
         "host",
         "weights",
         "inputs",
     ]
-    assert [group["status"] for group in data["groups"]][:3] == ["skipped"] * 3
+    assert [group["status"] for group in data["groups"]][:4] == ["skipped"] * 4
     assert worst(groups) == "bad", "there is no such voice"
 
 

@@ -77,7 +77,7 @@ def test_a_layout_fits_or_says_who_ran_out() -> None:
     assert 0 < found.peaks_gib["0"] < 1
     assert found.headroom_gib == pytest.approx(cards.card.usable_gib - found.peaks_gib["0"], abs=0.01)
     assert found.breakdown.keys() == {"compute", "memory", "communication", "host"}
-    short = judge(recipe, replace(cards.card, usable_gib=0.001))
+    short = judge(recipe, replace(cards.card, visible_gib=1.501))
     assert isinstance(short, InfeasibleLayout)
     assert re.match(r"rank 0, (load|encode): .* asked for parameters", short.why), (
         "by its own weights, wherever they come first"
@@ -101,7 +101,10 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
                 quality="none",
                 peaks_gib={"0": 1.0},
                 headroom_gib=1.0,
+                reserved_gib=2.0,
+                retries=0,
                 host_gib=0.0,
+                machine_host_gib=0.0,
                 seconds_per_clip=spent,
                 least_seconds_per_clip=spent,
                 breakdown={},

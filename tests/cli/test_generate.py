@@ -70,3 +70,15 @@ def test_a_checkpoint_makes_a_video_and_a_damaged_one_is_refused(folder, capsys)
     vae.write_bytes(vae.read_bytes()[:1000])
     capsys.readouterr()
     assert "Wan2.1_VAE.pth" in refusal(given, folder, capsys)
+
+
+def test_a_full_card_is_refused_in_two_lines_whatever_says_so(folder, capsys, monkeypatch):
+    import torch
+
+    def full(*_: object) -> None:
+        raise torch.AcceleratorError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`")
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda: (2**28, 2**34))
+    monkeypatch.setattr("liveavatar_core.cli.generate.write_video", full)
+    message = refusal(arguments(folder), folder, capsys)
+    assert "rank 0, load: an unknown size asked for activations, 0.25 GiB free of 16.00" in message

@@ -13,6 +13,7 @@ class StandInNvml:
     NVML_MEMORY_ERROR_TYPE_UNCORRECTED = 1
     NVML_VOLATILE_ECC = 0
     NVML_P2P_STATUS_OK = 0
+    NVML_DEVICE_MIG_ENABLE = 1
 
     class NVMLError(Exception):
         """As of pynvml."""
@@ -23,6 +24,27 @@ class StandInNvml:
             for index, name in enumerate(names)
         ]
         self.total, self.driver, self.fail_after, self.reads = int(total_gib * GIB), driver, fail_after, 0
+
+    def cut(self, index: int, parts: int) -> None:
+        """Cut a card into MIG devices, beside which there is room for one more."""
+        card = self.cards[index]
+        card.parts = [
+            SimpleNamespace(**vars(card) | {"uuid": f"MIG-{index}{part}", "part": True}) for part in range(parts)
+        ]
+
+    def nvmlDeviceGetMigMode(self, card):  # noqa: N802
+        return [int(hasattr(card, "parts"))] * 2
+
+    def nvmlDeviceGetMaxMigDeviceCount(self, card):  # noqa: N802
+        return len(card.parts) + 1
+
+    def nvmlDeviceGetMigDeviceHandleByIndex(self, card, index):  # noqa: N802
+        if index >= len(card.parts):
+            raise self.NVMLError("Not Found")
+        return card.parts[index]
+
+    def nvmlDeviceIsMigDeviceHandle(self, card):  # noqa: N802
+        return hasattr(card, "part")
 
     def nvmlInit(self):  # noqa: N802
         if not self.driver:
@@ -45,8 +67,9 @@ class StandInNvml:
 
     def nvmlDeviceGetHandleByUUID(self, uuid):  # noqa: N802
         for card in self.cards:
-            if card.uuid == uuid:
-                return card
+            for each in (card, *getattr(card, "parts", ())):
+                if each.uuid == uuid:
+                    return each
         raise self.NVMLError("Not Found")
 
     def nvmlDeviceGetMemoryInfo(self, card):  # noqa: N802

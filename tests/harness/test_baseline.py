@@ -262,7 +262,7 @@ def test_machines_that_differ_in_anything_have_different_baselines(tmp_path):
     record = physical(clips=(1.0,))
     parts = {"card": "NVIDIA GeForce RTX 4090 D", "cards": 4, "card_memory_bytes": 1, "driver": "570.2"}
     parts |= {"cuda": "13.0", "torch": "2.14.0", "link": "pcie3", "allocator": "expandable_segments:True"}
-    parts |= {"attention_backend": "cudnn", "imitated_card": "RTX 3090", "imitated_cards": 4}
+    parts |= {"attention_backend": "cudnn", "compiler": "inductor", "imitated_card": "RTX 3090", "imitated_cards": 4}
     names = {baseline_path(tmp_path, record)}
     for name, value in parts.items():
         names.add(baseline_path(tmp_path, replace(record, machine=replace(record.machine, **{name: value}))))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from suites.harness.probes.oom_message import read_message
+from liveavatar_core.hardware.oom_message import read_message
 
 torch = pytest.importorskip("torch")
 pytestmark = [pytest.mark.cuda, pytest.mark.skipif(not torch.cuda.is_available(), reason="no card")]

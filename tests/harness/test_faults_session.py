@@ -19,9 +19,10 @@ from processes import IMPORT_PATH
 from waiting import PATIENCE, wait_until
 
 from liveavatar_core.errors import BadData
+from liveavatar_core.files import write_atomically
 from suites.harness.pytest_plugin.report_claim import claim_report
 from suites.harness.pytest_plugin.session import check_folder
-from suites.harness.records.record import read_record, write_atomically
+from suites.harness.records.record import read_record
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]

@@ -49,10 +49,11 @@ def test_shards_types_places_and_forwards_are_counted(sharded: tuple[ObservedSet
     assert held < 2.2 * sum(whole.parameter_bytes["text_encoder"].values())
 
 
-def test_a_simulation_counts_what_really_running_counts(sharded: tuple[ObservedSettings, ...]):
+def test_a_simulation_counts_what_really_running_counts(sharded: tuple[ObservedSettings, ...], tmp_path: Path):
     """Repeated units included; the simulated caches and weights are of the same types, in the same places."""
     case = Case(name="case", recipe="published_sharded", expect=PASS)
-    recipe = smallest(Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,)).recipe(case))
+    tier = Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,))
+    recipe = MiniatureMode(shrink=smallest).plan(tier, case, tmp_path).recipe
     for rank in range(2):
         proofs: list[SettingsObserver] = []
         simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))

@@ -7,6 +7,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -361,3 +362,15 @@ def test_server_that_dies_between_groups_is_replaced(tmp_path: Path):
 def test_job_that_contradicts_itself(settings: dict):
     with pytest.raises(BadInput):
         job("echo", **settings)
+
+
+def test_the_process_that_ranks_are_forked_from_sees_no_card(monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "GPU-of-the-parent")
+    client = ForkClient(())
+    try:
+        client.fork(time.monotonic() + PATIENCE).connection.close()
+        environment = Path(f"/proc/{client.pid}/environ").read_bytes().split(b"\0")
+    finally:
+        client.close()
+    assert b"CUDA_VISIBLE_DEVICES=" in environment
+    assert b"CUDA_VISIBLE_DEVICES=GPU-of-the-parent" not in environment

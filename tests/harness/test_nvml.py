@@ -47,3 +47,33 @@ def test_a_card_that_fails_midway_is_null_with_a_reason():
     assert second.missing["memory"] == "GPU is lost"
     assert second.uncorrected_ecc_errors is None
     assert second.missing["ECC errors"] == "Not Supported"
+
+
+@pytest.mark.parametrize(
+    ("visible", "uuids"),
+    [
+        (None, ["GPU-0000", "MIG-10", "MIG-11"]),
+        ("MIG-11", ["MIG-11"]),
+        ("1,0", ["MIG-10", "GPU-0000"]),
+        ("MIG-19,0", []),
+    ],
+)
+def test_a_card_that_is_cut_up_is_its_mig_devices(visible, uuids):
+    library = StandInNvml(*NAMES[:2])
+    library.cut(1, 2)
+    cards = read_driver(library, {} if visible is None else {"CUDA_VISIBLE_DEVICES": visible}).cards
+    assert [card.uuid for card in cards] == uuids
+    assert all((card.name == "NVIDIA B MIG") == card.uuid.startswith("MIG") for card in cards)
+
+
+def test_a_lost_card_hides_no_other():
+    library = StandInNvml(*NAMES)
+    by_index = library.nvmlDeviceGetHandleByIndex
+    library.nvmlDeviceGetHandleByIndex = lambda index: by_index(index if index != 1 else lost(library))
+    reading = read_driver(library, {})
+    assert [card.name for card in reading.cards] == ["NVIDIA A", "NVIDIA C"]
+    assert reading.missing["card 1"] == "GPU is lost"
+
+
+def lost(library: StandInNvml) -> int:
+    raise library.NVMLError("GPU is lost")

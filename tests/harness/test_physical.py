@@ -1,4 +1,4 @@
-"""Which tiers a machine's cards allow, what torch's out-of-memory message says, and readings that fail."""
+"""Which tiers a machine's cards allow, and readings that fail."""
 
 from __future__ import annotations
 
@@ -9,20 +9,15 @@ from nvml_stand_in import GIB, StandInNvml
 from waiting import wait_until
 
 from suites.harness.cases.tiers import read_tiers
+from suites.harness.hardware.on_cards import ALLOCATOR, allocator_settings
 from suites.harness.hardware.partitioned import PartitionedMode as Partitioned
 from suites.harness.hardware.physical import PhysicalMode as Physical
 from suites.harness.probes.device import DeviceSampler, HostMemory
-from suites.harness.probes.oom_message import read_message
 from suites.harness.verdicts.verdict import Verdict, judge_outcome
 
 TIERS = read_tiers()
 FOUR = TIERS["gpu4x24"]
 RTX_4090, H200 = "NVIDIA GeForce RTX 4090", "NVIDIA H200"
-TAIL = (
-    " If reserved but unallocated memory is large try setting PYTORCH_CUDA_ALLOC_CONF=expandable_segments:True to"
-    " avoid fragmentation.  See documentation for Memory Management "
-    " (https://pytorch.org/docs/stable/notes/cuda.html#environment-variables)"
-)
 
 
 def physical(*names: str, environment: dict[str, str] | None = None, **settings) -> str | None:
@@ -81,35 +76,6 @@ def test_a_busy_card_is_the_machines_fault_and_names_the_process(mode, tmp_path)
     assert judge_outcome(record, case.expect).verdict is Verdict.INFRASTRUCTURE
 
 
-def test_the_message_of_a_whole_card():
-    """Recorded from a 24 GB card."""
-    message = read_message(
-        "CUDA out of memory. Tried to allocate 19.68 GiB. GPU 0 has a total capacity of 23.68 GiB of which 11.88 GiB"
-        " is free. Including non-PyTorch memory, this process has 11.79 GiB memory in use. Of the allocated memory"
-        " 11.44 GiB is allocated by PyTorch, and 43.59 MiB is reserved by PyTorch but unallocated." + TAIL
-    )
-    assert message.requested == round(19.68 * GIB)
-    assert (message.total, message.allowed) == (round(23.68 * GIB), None)
-    assert message.free == pytest.approx((23.68 - 11.44) * GIB, abs=2)
-    assert message.cached == round(43.59 * 1024**2)
-
-
-def test_the_message_of_a_capped_process():
-    """The form of c10/cuda/CUDACachingAllocator.cpp under set_per_process_memory_fraction."""
-    message = read_message(
-        "CUDA out of memory. Tried to allocate 4.17 GiB. GPU 0 has a total capacity of 139.80 GiB of which 51.12 GiB"
-        " is free. 22.15 GiB allowed; Of the allocated memory 21.52 GiB is allocated by PyTorch, and 0 bytes is"
-        " reserved by PyTorch but unallocated." + TAIL
-    )
-    assert message.capacity == round(22.15 * GIB)
-    assert message.free == pytest.approx(0.63 * GIB, abs=2)
-    assert message.cached == 0
-
-
-def test_another_librarys_message_has_no_numbers():
-    assert read_message("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`") is None
-
-
 def test_the_sampler_keeps_the_peak_of_each_phase():
     library = StandInNvml(H200)
     with DeviceSampler(library, "GPU-0000", seconds=0.001) as sampler:
@@ -148,3 +114,20 @@ def test_host_memory_is_read_for_each_phase():
     host.read()
     assert before > 64 * 1024**2
     assert host.peaks["decode"] <= before
+
+
+@pytest.mark.parametrize(
+    ("given", "settings"),
+    [
+        ({}, "default"),
+        ({"PYTORCH_CUDA_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "expandable_segments:True"}, "expandable_segments:True"),
+        ({"PYTORCH_ALLOC_CONF": "a:1", "PYTORCH_CUDA_ALLOC_CONF": "b:2"}, "a:1; b:2"),
+    ],
+)
+def test_the_allocators_settings_are_read_under_both_names(monkeypatch, given, settings):
+    for name in ALLOCATOR:
+        monkeypatch.delenv(name, raising=False)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert allocator_settings() == settings

@@ -10,11 +10,12 @@ from canned import failed, memory, passed, ran_out
 from hypothesis import given
 from hypothesis import strategies as st
 
+from liveavatar_core import files
 from liveavatar_core.errors import BadData, InvalidRecipe
+from liveavatar_core.files import write_atomically
 from liveavatar_core.recipes import RECIPES, named_recipe
-from suites.harness.records import record as record_module
 from suites.harness.records.measurements import PhaseMemory
-from suites.harness.records.record import DeclaredRecipe, RunRecord, read_record, write_atomically
+from suites.harness.records.record import DeclaredRecipe, RunRecord, read_record
 
 
 @pytest.mark.parametrize("record", [passed(), ran_out(), failed("hang")], ids=lambda record: record.outcome)
@@ -101,7 +102,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path, monkeypat
     def full(descriptor):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(record_module.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(BadData, match="No space left"):
         write_atomically(path, "new")
     assert path.read_text() == "old"

@@ -143,12 +143,13 @@ def test_products_of_a_type_that_a_card_lacks_have_no_rate():
 @pytest.mark.parametrize(
     ("old", "new", "named"),
     [
-        ("value = 22.15", "value = 0", "usable_gib"),
-        ("value = 22.15", "value = 25", "usable_gib"),
-        ("value = 22.15", "value = nan", "usable_gib"),
-        ("value = 22.15", 'value = "22.15"', "usable_gib"),
-        ("usable_gib =", "usable =", "usable"),
-        ("value = 22.15, source", "value = 22.15, origin", "origin"),
+        ("value = 23.65", "value = 0", "visible_gib"),
+        ("value = 23.65", "value = 1.5", "visible_gib"),
+        ("value = 23.65", "value = 25", "visible_gib"),
+        ("value = 23.65", "value = nan", "visible_gib"),
+        ("value = 23.65", 'value = "23.65"', "visible_gib"),
+        ("visible_gib =", "visible =", "visible"),
+        ("value = 23.65, source", "value = 23.65, origin", "origin"),
         ('driver_name = "NVIDIA GeForce RTX 4090"\n', "", "driver_name"),
     ],
 )

@@ -7,7 +7,6 @@ from dataclasses import replace
 from liveavatar_core.recipes import miniature, named_recipe
 from liveavatar_core.scopes import PHASES
 from liveavatar_core.simulation.alloc_events import Allocation, Event
-from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import MOST_POINTS, TimelineBuilder
@@ -19,9 +18,9 @@ from suites.harness.report.html_memory import totals
 def test_a_timeline_has_every_peak_that_the_ledger_saw():
     recipe = miniature(named_recipe("single", 1))
     clip = replace(recipe.clip, num_clip=1, infer_frames=12, sample_steps=1)
-    trace = CardMemory()
+    trace = TimelineBuilder()
     result = simulate_rank(replace(recipe, clip=clip), 0, Capacity(), trace=trace)
-    points = trace.timeline.points
+    points = trace.points
     assert 50 < len(points) <= MOST_POINTS
     assert max(point.allocated for point in points) == max(peak.allocated for peak in result.peaks.values())
     assert [phase for phase in PHASES if any(point.phase == phase for point in points)] == list(PHASES)

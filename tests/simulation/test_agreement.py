@@ -13,7 +13,6 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.media import read_audio, read_image
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.pipeline import Inputs
-from liveavatar_core.recipes import miniature
 from liveavatar_core.simulation.estimate import simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity
 from suites.harness.cases.tiers import read_tiers
@@ -41,7 +40,7 @@ def test_each_role_phase_and_category_agrees(name: str, tmp_path: Path) -> None:
     case = replace(tier.case(name), miniature_capacity_mib=PLENTY_MIB)
     record = MiniatureMode().run(tier, case, tmp_path)
     assert record.outcome == "pass", record.failure
-    recipe = miniature(tier.recipe(case))
+    recipe = MiniatureMode().plan(tier, case, tmp_path).recipe
     really = {(reading.rank, reading.phase): reading for reading in record.memory}
     for ranks in distinct_ranks(recipe.deployment).values():
         for rank in {ranks[0], ranks[-1]}:

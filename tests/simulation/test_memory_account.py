@@ -10,6 +10,7 @@ import pytest
 from liveavatar_core import scopes
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.simulation.alloc_events import Allocation, Event, ReplayedCall
+from liveavatar_core.simulation.allocator import CachingAllocator
 from liveavatar_core.simulation.memory_account import Capacity, MemoryAccount
 
 KIB = 1024
@@ -73,3 +74,22 @@ def test_what_is_carried_changes_the_totals_and_no_peak() -> None:
     account = MemoryAccount()
     account.carry(Allocation(7, KIB, "card", "parameters"))
     assert (account.totals["card"]["parameters"], account.peaks) == (KIB, {})
+
+
+def test_fragmentation_is_told_apart_from_tensors() -> None:
+    """30 of 70 MiB are free, 10 between what lies in one segment and 20 beside it: 25 fit nowhere."""
+    mib = 2**20
+    account = MemoryAccount(capacity=Capacity(card=70 * mib), allocator=CachingAllocator(70 * mib))
+    whole = account.allocate(50 * mib)
+    account.free(whole)
+    account.allocate(40 * mib)
+    with pytest.raises(OutOfMemory) as caught, scopes.phase("decode"), scopes.category("decoder_cache"):
+        account.allocate(25 * mib)
+    short = caught.value.shortage
+    assert (short.requested, short.free, short.capacity, short.reserved) == (25 * mib, 30 * mib, 70 * mib, 50 * mib)
+    assert (short.phase, short.category, short.shortfall) == ("decode", "decoder_cache", 5 * mib)
+    assert "where --expandable_segments is enough" in caught.value.next_step
+    with pytest.raises(OutOfMemory) as caught:
+        account.allocate(31 * mib)
+    assert (caught.value.shortage.reserved, caught.value.shortage.shortfall) == (None, mib)
+    assert "--expandable_segments" not in caught.value.next_step

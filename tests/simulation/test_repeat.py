@@ -7,9 +7,9 @@ import pytest
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.recipes import miniature, named_recipe
-from liveavatar_core.simulation.card_memory import CardMemory
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity
+from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 
 SMALL = [
     ("published_sharded", 5, 0),
@@ -37,19 +37,14 @@ def few_layers(recipe: Recipe) -> Recipe:
 
 def assert_same(recipe: Recipe, rank: int, capacity: Capacity) -> SimulatedRank:
     """Of repeating and executing everything, and that the one repeated and the other did not. Returns the former."""
-    (repeated, shown), (executed, seen) = (
-        _simulated(recipe, rank, capacity, everything=everything) for everything in (False, True)
+    repeated, executed = (
+        simulate_rank(recipe, rank, capacity, execute_everything=everything) for everything in (False, True)
     )
     assert repeated.units_repeated > executed.units_repeated == 0
     assert (repeated.peaks, repeated.work, repeated.clips) == (executed.peaks, executed.work, executed.clips)
-    assert shown.reserved == seen.reserved
+    assert (repeated.reserved_peaks, repeated.allocator) == (executed.reserved_peaks, executed.allocator)
     assert _failure(repeated) == _failure(executed)
     return repeated
-
-
-def _simulated(recipe: Recipe, rank: int, capacity: Capacity, *, everything: bool) -> tuple[SimulatedRank, CardMemory]:
-    trace = CardMemory(capacity.card)
-    return simulate_rank(recipe, rank, capacity, execute_everything=everything, trace=trace), trace
 
 
 def _failure(result: SimulatedRank) -> dict[str, object] | None:
@@ -67,13 +62,24 @@ def test_it_runs_out_of_memory_at_the_same_request(share: float) -> None:
     """Of the very last request that is missing, and earlier."""
     recipe = few_layers(named_recipe("published_sharded", 4))
     peak = max(peak.allocated for peak in simulate_rank(recipe, 0, Capacity()).peaks.values())
-    short = Capacity(card=int(share * peak) - 512)
+    short = Capacity(card=int(share * peak) - 512, segments=False)
     assert isinstance(assert_same(recipe, 0, short).out_of_memory, OutOfMemory)
+
+
+@pytest.mark.parametrize("below", [0, 16, pytest.param(40, marks=pytest.mark.nightly)])
+@pytest.mark.parametrize("expandable", [False, True])
+def test_its_allocator_finds_room_or_none_at_the_same_request(below: int, expandable: bool) -> None:
+    """With all the segments that it would take, or with fewer: it gives some back, and at last finds no room."""
+    recipe = with_clips(few_layers(named_recipe("published_sharded", 4)), 2)
+    recipe = replace(recipe, deployment=replace(recipe.deployment, expandable_segments=expandable))
+    needed = simulate_rank(recipe, 0, Capacity()).allocator.reserved_peak_bytes
+    result = assert_same(recipe, 0, Capacity(card=needed - below * 2**20))
+    assert (result.allocator.outcome == "fits") == (below == 0)
 
 
 def test_nobody_listening_changes_nothing() -> None:
     recipe = with_clips(few_layers(named_recipe("block_offload", 1)), 2)
-    listened = simulate_rank(recipe, 0, Capacity(), trace=CardMemory())
+    listened = simulate_rank(recipe, 0, Capacity(), trace=TimelineBuilder())
     assert listened == simulate_rank(recipe, 0, Capacity())
 
 

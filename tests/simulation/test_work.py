@@ -16,7 +16,7 @@ from liveavatar_core.simulation.cost.roofline import (
     estimate_time,
 )
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
-from liveavatar_core.torch_private import FakeStore
+from liveavatar_core.torch_private import FakeStore, foreach_copy
 
 RANKS, RANK = 4, 1
 
@@ -76,6 +76,39 @@ def test_a_product_counts_flops_and_bytes():
 def test_a_view_is_no_work():
     whole = torch.zeros(8, 16)
     assert not counted(lambda: whole.view(-1)[:4].unsqueeze(0))
+
+
+def test_a_copy_reads_its_source_and_writes_its_target():
+    source, target = torch.zeros(100), torch.zeros(100, dtype=torch.bfloat16)
+    (operation,) = counted(lambda: target.copy_(source))
+    assert operation.nbytes == 100 * 4 + 100 * 2
+    (operation,) = counted(target.zero_)
+    assert operation.nbytes == 100 * 2
+
+
+def test_what_is_done_in_place_reads_what_it_writes_into():
+    one, other = torch.zeros(100), torch.zeros(100)
+    (operation,) = counted(lambda: one.add_(other))
+    assert operation.nbytes == 3 * 400
+
+
+def test_shards_are_cast_copied_in_and_copied_out():
+    """Two shards of 100 and 50 in float32, gathered in bfloat16 over 4 ranks, by the operations of `fully_shard`."""
+    shards = [torch.zeros(100), torch.zeros(50)]
+    cast = [torch.zeros(100, dtype=torch.bfloat16), torch.zeros(50, dtype=torch.bfloat16)]
+    gathered = torch.zeros(RANKS * 150, dtype=torch.bfloat16)
+    whole = [torch.zeros(RANKS, size, dtype=torch.bfloat16) for size in (100, 50)]
+
+    def bytes_of(work):
+        (operation,) = counted(work)
+        assert operation.kind == "card"
+        return operation.nbytes
+
+    assert bytes_of(lambda: foreach_copy(cast, shards)) == 150 * (4 + 2)
+    copy_in = torch.ops.fsdp.all_gather_copy_in
+    assert bytes_of(lambda: copy_in(cast, gathered, [100, 50], 150, RANK)) == 150 * (2 + 2)
+    copy_out = torch.ops.fsdp.split_with_sizes_copy
+    assert bytes_of(lambda: copy_out(gathered.view(RANKS, -1), [100, 50], 1, out=whole)) == RANKS * 150 * (2 + 2)
 
 
 def test_a_copy_between_memories_passes_the_host_bus():

@@ -29,6 +29,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--audio", type=Path, metavar="FILE", help="Voice to judge.")
     parser.add_argument("--ckpt_dir", type=Path, metavar="FOLDER", help="Checkpoint to look through.")
     parser.add_argument("--lora_path_dmd", type=Path, metavar="FILE", help="LoRA that must fit the checkpoint.")
+    parser.add_argument("--overheads", type=Path, metavar="FILE", help="Write what is no tensor on the first card.")
     parser.add_argument("--every_weight", action="store_true", help="Read every weight of it: takes minutes.")
     parser.add_argument("--json", action="store_true", help="For programs.")
 
@@ -44,6 +45,7 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
         audio=options.audio,
         ckpt_dir=options.ckpt_dir,
         lora=options.lora_path_dmd,
+        overheads=options.overheads,
         every_weight=options.every_weight,
     )
     groups = examine(subject, read_driver(), read_torch())

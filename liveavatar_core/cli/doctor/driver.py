@@ -27,13 +27,20 @@ class TorchBuild:
     """The CUDA it was built with; None: a build for the CPU."""
     available: bool
     """Whether it can use a card."""
+    cudnn: int | None = None
+    """Version of cuDNN, as 10000 x major + 100 x minor + patch; None: it has none."""
 
 
 def read_torch() -> TorchBuild:
     """Ask torch; imports it."""
     import torch
 
-    return TorchBuild(version=torch.__version__, cuda=torch.version.cuda, available=torch.cuda.is_available())
+    return TorchBuild(
+        version=torch.__version__,
+        cuda=torch.version.cuda,
+        available=torch.cuda.is_available(),
+        cudnn=torch.backends.cudnn.version() if torch.version.cuda else None,
+    )
 
 
 def driver_branch(driver: DriverState, torch: TorchBuild) -> CheckGroup:

@@ -13,6 +13,7 @@ from liveavatar_core.cli.doctor.driver import TorchBuild, card_branches, driver_
 from liveavatar_core.cli.doctor.host import host_branch
 from liveavatar_core.cli.doctor.inputs import inputs_branch
 from liveavatar_core.cli.doctor.links import link_branch
+from liveavatar_core.cli.doctor.overheads import overheads_branch
 from liveavatar_core.hardware.nvml import DriverState
 
 SIGNS: dict[Status, str] = {"good": "ok", "skipped": "skipped", "limited": "LIMITED", "bad": "BAD"}
@@ -26,6 +27,8 @@ class Subject:
     audio: Path | None = None
     ckpt_dir: Path | None = None
     lora: Path | None = None
+    overheads: Path | None = None
+    """Takes what the first card was measured to lack."""
     every_weight: bool = False
     """Read the values of every weight, which takes minutes."""
 
@@ -37,6 +40,7 @@ def examine(subject: Subject, driver: DriverState, torch: TorchBuild) -> list[Ch
     return [
         driver_branch(driver, torch),
         *card_branches(driver),
+        overheads_branch(driver, torch, subject.overheads),
         link_branch(driver),
         host_branch(subject.ckpt_dir or Path.cwd(), checkpoint_is_there=there),
         weights,

@@ -9,7 +9,7 @@ from math import prod
 from pathlib import Path
 
 from liveavatar_core.cli.doctor.checks import CheckGroup, CheckResult, bad, good, limited
-from liveavatar_core.config import ModelParams
+from liveavatar_core.config import ClipSpec, ModelParams
 from liveavatar_core.errors import GIB
 
 CHECKPOINT_BYTES = 50 * 1000**3
@@ -17,6 +17,10 @@ CHECKPOINT_BYTES = 50 * 1000**3
 checkpoint's wav2vec2 is counted in."""
 BYTES_PER_WEIGHT = 2
 """bfloat16, as offloaded weights are kept."""
+
+
+PIXELS_PER_TOKEN = 16 * 16
+"""The VAE makes one of 8 x 8, the transformer one of 2 x 2 of those."""
 
 
 def host_branch(folder: Path, *, checkpoint_is_there: bool) -> CheckGroup:
@@ -41,7 +45,20 @@ def offload_bytes(model: ModelParams) -> dict[str, int]:
         component: sum(prod(shape) for shape in expected_shapes(component, model).values()) * BYTES_PER_WEIGHT
         for component in ("transformer", "text_encoder")
     }
-    return {"t5_cpu": sizes["text_encoder"], "offload_model": sizes["transformer"] + sizes["text_encoder"]}
+    shapes = expected_shapes("transformer", model).items()
+    blocks = sum(prod(shape) for name, shape in shapes if name.startswith("blocks.")) * BYTES_PER_WEIGHT
+    return {
+        "t5_cpu": sizes["text_encoder"],
+        "offload_kv_cache": _kv_cache_bytes(model, ClipSpec()),
+        "offload_blocks": blocks,
+        "offload_model": sizes["transformer"] + sizes["text_encoder"],
+    }
+
+
+def _kv_cache_bytes(model: ModelParams, clip: ClipSpec) -> int:
+    """Keys and values of every layer, head and denoising step, at the largest frames that a size allows."""
+    tokens = clip.latent_frames_per_clip * clip.max_area // PIXELS_PER_TOKEN
+    return 2 * model.transformer.num_layers * model.transformer.dim * tokens * clip.sample_steps * BYTES_PER_WEIGHT
 
 
 def judge_memory(available: int, needs: Mapping[str, int]) -> CheckResult:
@@ -51,7 +68,8 @@ def judge_memory(available: int, needs: Mapping[str, int]) -> CheckResult:
     lacking = [option for option, size in needs.items() if size > available]
     if not lacking:
         return good("memory for offloading", found)
-    return limited("memory for offloading", found, f"leave out {', '.join(lacking)}, or add memory")
+    step = f"leave out {', '.join(lacking)}, which end in host-oom here, or add memory"
+    return limited("memory for offloading", found, step)
 
 
 def available_memory() -> int:

@@ -9,6 +9,7 @@ from liveavatar_core.config import ModelParams, Recipe
 from liveavatar_core.errors import GIB, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
+from liveavatar_core.workload import LEAST_CLIPS, Workload
 
 CARD_SETS = {"4x24": ("RTX 4090", 4), "5x24": ("RTX 4090", 5), "1x80": ("A100 80GB SXM", 1)}
 """Name of the card and how many, by the name of the set."""
@@ -33,7 +34,7 @@ class CardSetFit:
     peak: int | None
     """Most bytes on the fullest card; None if it did not pass."""
     verdict: str
-    """`yes`, or what was too much."""
+    """`yes`, `yes, with N retries` of the card's allocator, or what was too much."""
 
 
 def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[CardSetFit]:
@@ -47,7 +48,9 @@ def fits(model: ModelParams, lora_rank: int | None = None) -> Iterator[CardSetFi
 
 def _try(name: str, count: int, card: Card, model: ModelParams, lora_rank: int | None) -> tuple[int | None, str]:
     try:
-        recipe = replace(named_recipe(name, count), model=model)
+        named = named_recipe(name, count)
+        clip = replace(named.clip, num_clip=LEAST_CLIPS)
+        recipe = replace(named, model=model, clip=clip, workload=Workload.largest(clip.max_area))
         if lora_rank:
             recipe = replace(recipe, deployment=replace(recipe.deployment, lora_rank=lora_rank))
     except InvalidRecipe as error:
@@ -59,9 +62,11 @@ def _simulate(recipe: Recipe, card: Card) -> tuple[int | None, str]:
     from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
     from liveavatar_core.simulation.memory_account import Capacity
 
-    simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
+    capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
+    simulated = simulate_distinct_ranks(recipe, capacity)
     if (error := simulated.out_of_memory) is None:
-        return simulated.peak_bytes, "yes"
+        return simulated.peak_bytes, f"yes, with {simulated.retries} retries" if simulated.retries else "yes"
     short = error.shortage
-    asked, free = short.requested / GIB, short.free / GIB
-    return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free"
+    asked, free = (short.requested or 0) / GIB, short.free / GIB
+    pieces = "" if short.reserved is None else " in pieces"
+    return None, f"no: rank {short.rank}, {short.phase}, {asked:.2f} GiB asked, {free:.2f} free{pieces}"

@@ -11,6 +11,7 @@ from typing import Any
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import GIB, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import CARDS_FILE, Card, find_card, read_cards
+from liveavatar_core.workload import LEAST_CLIPS, Workload
 
 _COUNTED = re.compile(r"(?:(?P<count>\d+)\s*[x*]\s*)?(?P<what>.+)")
 _BY_SIZE = {24: "RTX 4090", 32: "RTX 5090", 40: "A100 40GB PCIe", 48: "L40S", 80: "A100 80GB PCIe"}
@@ -27,6 +28,8 @@ class Cards:
     """How many."""
     card: Card
     """The kind of card."""
+    host_gib: float | None = None
+    """Memory of the machine that they are in; None: not known, and so no limit."""
 
     def __str__(self) -> str:
         return f"{self.count} x {self.card.name}"
@@ -45,9 +48,17 @@ class FeasibleLayout:
     peaks_gib: dict[str, float]
     """Most that each rank's card holds, by rank."""
     headroom_gib: float
-    """What is left on the fullest card."""
+    """What tensors leave on the fullest card."""
+    reserved_gib: float
+    """Most that the allocator of any card holds: tensors, and pieces between them."""
+    retries: int
+    """How often the allocator of one card gives cached segments back to make room; each time stops the card."""
+    next_step: str = ""
+    """What would spare it retries; empty: nothing does, or there are none."""
     host_gib: float
     """Most that a rank holds in host memory."""
+    machine_host_gib: float
+    """What all ranks together hold there."""
     seconds_per_clip: float
     """The slowest rank's, nothing overlapping."""
     least_seconds_per_clip: float
@@ -64,6 +75,8 @@ class InfeasibleLayout:
     """What the layout is called here."""
     why: str
     """Which rank ran out of memory, when, for what."""
+    next_step: str = ""
+    """What would make it fit without another layout; empty: nothing does."""
 
 
 def parse_cards(text: str) -> Cards:
@@ -76,6 +89,16 @@ def parse_cards(text: str) -> Cards:
     return Cards(count=count, card=_card_of_size(int(what)) if what.isdigit() else find_card(what))
 
 
+def workload_of(portrait: str | None, max_area: int) -> Workload:
+    """What layouts are simulated with. Raises BadInput for a portrait that is not WIDTHxHEIGHT."""
+    if portrait is None:
+        return Workload.largest(max_area)
+    match = re.fullmatch(r"(\d{2,5})[x*](\d{2,5})", portrait)
+    if match is None:
+        raise BadInput(f"--portrait {portrait!r} is not WIDTHxHEIGHT", "give pixels: --portrait 720x400")
+    return Workload(portrait_width=int(match[1]), portrait_height=int(match[2]))
+
+
 def _card_of_size(size: int) -> Card:
     if size not in _BY_SIZE:
         names = ", ".join(read_cards(CARDS_FILE))
@@ -83,8 +106,12 @@ def _card_of_size(size: int) -> Card:
     return find_card(_BY_SIZE[size])
 
 
-def candidates(cards: Cards, clip: ClipSpec) -> list[Recipe]:
-    """Every layout that is tried: first what is likely to fit, of that what is likely to be fast."""
+def candidates(cards: Cards, clip: ClipSpec, portrait: str | None = None) -> list[Recipe]:
+    """Every layout that is tried: first what is likely to fit, of that what is likely to be fast.
+
+    portrait: WIDTHxHEIGHT in pixels; None: the one that makes the most tokens at the clip's size.
+    """
+    workload = workload_of(portrait, clip.max_area)
     layouts = list(_on_one(cards.card) if cards.count == 1 else _on_several(cards))
     if cards.count == 1:
         layouts.sort(key=lambda layout: _estimated_gib(layout[1]) > cards.card.usable_gib)
@@ -93,7 +120,9 @@ def candidates(cards: Cards, clip: ClipSpec) -> list[Recipe]:
         try:
             deployment = Deployment(**settings)
             steps = deployment.num_gpus_dit if deployment.timestep_pipeline else clip.sample_steps
-            recipes.append(Recipe(name=name, clip=replace(clip, sample_steps=steps), deployment=deployment))
+            recipes.append(
+                Recipe(name=name, clip=replace(clip, sample_steps=steps), deployment=deployment, workload=workload)
+            )
         except InvalidRecipe:  # a width that this model or these cards have not
             continue
     return recipes
@@ -166,26 +195,44 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
                 yield str(value)
 
 
-def judge(recipe: Recipe, card: Card) -> FeasibleLayout | InfeasibleLayout:
-    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch."""
+def judge(recipe: Recipe, card: Card, host_gib: float | None = None) -> FeasibleLayout | InfeasibleLayout:
+    """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch.
+
+    As many clips are made as it takes until caches are full; seconds are those of the last one.
+
+    host_gib: memory of the machine, which all ranks share; None: it is no limit.
+    """
     from liveavatar_core.simulation.cost.roofline import estimate_time
     from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
     from liveavatar_core.simulation.memory_account import Capacity
 
-    simulated = simulate_distinct_ranks(recipe, Capacity(card=card.usable_bytes))
+    long = replace(recipe, clip=replace(recipe.clip, num_clip=LEAST_CLIPS))
+    capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
+    simulated = simulate_distinct_ranks(long, capacity)
+    better = simulated.with_expandable_segments(long, capacity)
+    advice = f"--expandable_segments: {better}" if better else ""
     if simulated.out_of_memory:
-        return InfeasibleLayout(name=recipe.name, why=simulated.out_of_memory.what)
+        return InfeasibleLayout(name=recipe.name, why=simulated.out_of_memory.what, next_step=advice)
+    machine_gib = simulated.machine_host_bytes / GIB
+    if host_gib is not None and machine_gib > host_gib:
+        held = f"{recipe.deployment.num_cards} ranks hold {machine_gib:.1f} GiB of {host_gib:.1f} in host memory"
+        step = "add memory, or say how much there is: --host-gib"
+        return InfeasibleLayout(name=recipe.name, why=f"host-oom: {held}", next_step=step)
     peaks = {other: round(made.peak_bytes / GIB, 2) for made in simulated.ranks for other in simulated.alike[made.rank]}
-    times = [(estimate_time(made.work, card, ("denoise", "decode")), made.clips) for made in simulated.ranks]
-    slowest, clips = max(times, key=lambda time: time[0].seconds)
+    times = (estimate_time(made.last_clip_work, card, ("denoise", "decode")) for made in simulated.ranks)
+    slowest = max(times, key=lambda time: time.seconds)
     return FeasibleLayout(
         name=recipe.name,
         command=command_of(recipe),
         quality=quality_of(recipe.deployment),
         peaks_gib={str(rank): peaks[rank] for rank in sorted(peaks)},
-        headroom_gib=round(card.usable_gib - max(peaks.values()), 2),
+        headroom_gib=round((capacity.card or 0) / GIB - max(peaks.values()), 2),
+        reserved_gib=round(simulated.reserved_peak_bytes / GIB, 2),
+        retries=simulated.retries,
+        next_step=advice,
         host_gib=round(simulated.host_peak_bytes / GIB, 1),
-        seconds_per_clip=round(slowest.seconds / clips, 2),
-        least_seconds_per_clip=round(slowest.least_seconds / clips, 2),
-        breakdown={name: round(getattr(slowest, f"{name}_seconds") / clips, 2) for name in BREAKDOWN},
+        machine_host_gib=round(machine_gib, 1),
+        seconds_per_clip=round(slowest.seconds, 2),
+        least_seconds_per_clip=round(slowest.least_seconds, 2),
+        breakdown={name: round(getattr(slowest, f"{name}_seconds"), 2) for name in BREAKDOWN},
     )

@@ -8,16 +8,29 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.fsdp  # registers its operations
 from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 from liveavatar_core import scopes
 from liveavatar_core.simulation.cost.roofline import Operation
-from liveavatar_core.torch_private import ATTENTION, all_gather_base, reduce_scatter_base, schema_of, to_copy
+from liveavatar_core.torch_private import (
+    ATTENTION,
+    all_gather_base,
+    foreach_copy,
+    reduce_scatter_base,
+    schema_of,
+    to_copy,
+)
 
 aten, c10d = torch.ops.aten, torch.ops.c10d
 
 _LOOKUPS = {aten.embedding, aten.index_select, aten.gather, aten.index}
 _COPIES = {aten.clone, aten.copy_, to_copy}
+_OVERWRITES = {aten.copy_, aten.fill_, aten.zero_}
+"""What they write into is their first argument, and is not read."""
+_COPY_IN, _COPY_OUT = torch.ops.fsdp.all_gather_copy_in, torch.ops.fsdp.split_with_sizes_copy
+_SHARD_COPIES = {foreach_copy, _COPY_IN, _COPY_OUT}
+"""Around the gathers of `fully_shard`: shards as they are gathered, into their place, and out of there."""
 _GATHERS = {all_gather_base, c10d.allgather_}
 _NO_WORK = {aten.empty, aten.new_empty, aten.empty_like, aten.empty_strided, aten.detach, aten.lift_fresh}
 
@@ -45,9 +58,11 @@ class WorkCounter:
 
     def _count_kernel(self, packet: Any, args: tuple, out: Any) -> None:
         given, made = list(_tensors(args)), list(_tensors((out,)))
+        if packet in _SHARD_COPIES:
+            made = given[:1]
         if not made:
             return
-        moved = sum(map(_nbytes, made)) + (0 if packet in _LOOKUPS else sum(map(_nbytes, given)))
+        moved = _moved(packet, args, given, made)
         if packet in _COPIES and self._crosses(given, made):
             self._add("host", "", 0, _nbytes(made[0]))
             return
@@ -78,6 +93,16 @@ def _tensors(values: Any) -> Iterator[torch.Tensor]:
             yield value
         elif isinstance(value, list | tuple):
             yield from _tensors(value)
+
+
+def _moved(packet: Any, args: tuple, given: list[torch.Tensor], made: list[torch.Tensor]) -> int:
+    """Bytes that a kernel reads and writes."""
+    if packet is foreach_copy:  # shards in the storage type, and in the one that is gathered
+        return sum(map(_nbytes, given))
+    if packet in _SHARD_COPIES:  # read and written in one type: all shards of a unit, all that was gathered
+        return 2 * sum(map(_nbytes, _tensors(args[:1])))
+    read = [] if packet in _LOOKUPS else given[1:] if packet in _OVERWRITES else given
+    return sum(map(_nbytes, made)) + sum(map(_nbytes, read))
 
 
 def _nbytes(tensor: torch.Tensor) -> int:

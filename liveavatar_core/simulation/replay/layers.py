@@ -20,6 +20,7 @@ from liveavatar_core.errors import LiveAvatarError
 from liveavatar_core.model.transformer import LiveAvatarTransformer
 from liveavatar_core.parallel.load import load_granularity
 from liveavatar_core.parallel.offload import is_brought
+from liveavatar_core.simulation.allocator import NoRoom
 from liveavatar_core.simulation.replay.effects import CallEffect
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 
@@ -134,7 +135,15 @@ class LayerReplay:
         loaded = list(family)
         for index in range(len(loaded), size):
             worker = loaded[1 + (index - 1) % (len(loaded) - 1)]
-            family.append(ReplayedLayer(worker, self.recorder.repeat(last, ())))
+            family.append(ReplayedLayer(worker, self._loaded_as(last)))
+
+    def _loaded_as(self, effect: CallEffect) -> list[Tensor]:
+        """The weights of one more layer. Raises OutOfMemory where the card's allocator has no room for them."""
+        try:
+            return self.recorder.repeat(effect, ())
+        except NoRoom:
+            self.recorder.run_out(effect)
+            raise
 
     def _finish(self, part: nn.Module) -> None:
         """Everything is loaded."""

@@ -46,13 +46,13 @@ class CallRecorder:
         left: int | None = None,
         leave: Callable[[Tensor | None], None] = lambda _: None,
     ) -> Any:
-        """Do what `effect` says to `arguments`; returns the result.
+        """Do what `effect` says to `arguments`; returns the result. Raises NoRoom, having done nothing.
 
         left: number of what the call before left. leave: puts what this one leaves in its place.
         """
         maker = TemplateFiller(arguments)
-        self._work.operations.update(effect.work)
         first = self._tracker.repeat(effect.program, left)
+        self._work.operations.update(effect.work)
         with self._tracker.paused():
             result = maker.make(effect.result)
             for path, name, template in effect.changes:
@@ -61,6 +61,10 @@ class CallRecorder:
         for number, allocation in effect.program.survivors.items():
             self._tracker.adopt(maker.bases[number], allocation._replace(number=first + number))
         return result
+
+    def run_out(self, effect: CallEffect) -> None:
+        """Count what `effect` says up to where there is no room. Raises OutOfMemory."""
+        self._tracker.run_out(effect.program)
 
     def _effect(
         self,
@@ -103,7 +107,7 @@ def _program(log: list[Event | ReplayedCall], left: int | None) -> tuple[MemoryP
         if each.allocates:
             numbers[allocation.number], count = count, count + 1
         number = _known(allocation.number, numbers)
-        events.append(Event(each.allocates, allocation._replace(number=number)))
+        events.append(each._replace(allocation=allocation._replace(number=number)))
     return MemoryProgram(events=tuple(events)), numbers
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 import weakref
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from liveavatar_core import scopes, torch_private
 from liveavatar_core.parallel.fill import plain_name
 from liveavatar_core.parallel.fsdp_units import BLOCKS, VAE
 from liveavatar_core.parallel.offload import is_brought
+from liveavatar_core.simulation.allocator import NoRoom
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.simulation.replay.effects import CallEffect
@@ -76,11 +78,12 @@ class UnitReplayer:
         key = self._key(unit, arguments)
         effect = self._proven.get(key)
         if effect is not None and self._tracker.fits(effect.program):
-            self.repeated += 1
             left = self._tracker.number_of(self._leftover(unit))
-            result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
-            _hand_over(unit, args, result)
-            return result
+            with suppress(NoRoom):  # executed, it runs out of memory where it would
+                result = self._recorder.repeat(effect, arguments, left, partial(self._leave, unit))
+                self.repeated += 1
+                _hand_over(unit, args, result)
+                return result
         self.executed += 1
         execute = partial(getattr(type(unit), method), unit, *args, **kwargs)
         result, effect = self._recorder.record(execute, arguments, partial(self._leftover, unit))

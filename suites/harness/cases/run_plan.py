@@ -10,6 +10,11 @@ from suites.harness.cases.tiers import Case, Tier
 from suites.harness.records.record import HardwareName
 
 
+def frame_folder(video: Path) -> Path:
+    """The folder that takes the frames of `video` where there is no encoder."""
+    return video.with_name("frames")
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunPlan:
     """A case of a tier in one hardware mode."""
@@ -24,6 +29,8 @@ class RunPlan:
     """The recipe, workload included; in the miniature mode the small twin of the tier's."""
     limit_bytes: int | None
     """Bytes that a card may hold; None: no limit is imposed."""
+    host_limit_bytes: int | None = None
+    """What all ranks together may hold in host memory; None: nothing is imposed."""
     folder: Path
     """The folder for logs and the mp4; it is there, and empty."""
 
@@ -31,7 +38,16 @@ class RunPlan:
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
         """The tier's own recipe, under what its cards may hold."""
         recipe = tier.recipe(case)
-        return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=tier.limit_bytes, folder=folder)
+        limit = tier.card_model.usable_bytes_in(recipe.deployment)
+        return cls(
+            tier=tier,
+            case=case,
+            hardware=hardware,
+            recipe=recipe,
+            limit_bytes=limit,
+            host_limit_bytes=tier.host_limit_bytes,
+            folder=folder,
+        )
 
     @property
     def video(self) -> Path:

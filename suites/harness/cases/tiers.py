@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 from liveavatar_core import strict
 from liveavatar_core.config import ClipSpec, Deployment, Recipe
-from liveavatar_core.errors import BadData, BadInput, InvalidRecipe
+from liveavatar_core.errors import GIB, BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
-from liveavatar_core.workload import Workload
-from suites.harness.cases.workloads import full_size_workload
+from liveavatar_core.workload import LEAST_CLIPS, Workload
+from suites.harness.cases.workloads import case_workload, check_portrait
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
 MIB = 1024**2
@@ -61,6 +61,10 @@ class Case:
     """Fields of the recipe's ClipSpec to change."""
     deployment: dict[str, Any] = field(default_factory=dict)
     """Fields of the recipe's Deployment to change."""
+    portrait: str | None = None
+    """WIDTHxHEIGHT of the portrait in pixels; None: the one that makes the most tokens at the clip's size."""
+    voice_seconds: float | None = None
+    """How long the voice is; None: as long as the clips."""
     expect: Expectation
     """The ending that it must have."""
     miniature_capacity_mib: float | None = None
@@ -87,6 +91,8 @@ class Tier:
     """The cases that run there, in the order of the file."""
     added: bool = False
     """Whether it came from a lab's own file."""
+    host_gib: float | None = None
+    """Memory of the machine that the cards are in, which all ranks share; None: it is no limit."""
     workload: Workload | None = None
     """Portrait, voice and prompt that somebody gave for every run; None: what ships."""
 
@@ -96,8 +102,13 @@ class Tier:
         return find_card(self.card)
 
     @property
+    def host_limit_bytes(self) -> int | None:
+        """`host_gib` in bytes."""
+        return None if self.host_gib is None else int(self.host_gib * GIB)
+
+    @property
     def limit_bytes(self) -> int:
-        """The usable bytes of one card, which its cases may not exceed."""
+        """The usable bytes of one card, before NCCL has its part of it."""
         return self.card_model.usable_bytes
 
     def case(self, name: str) -> Case:
@@ -108,12 +119,13 @@ class Tier:
         raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
 
     def recipe(self, case: Case) -> Recipe:
-        """The recipe of `case` for this many cards, its changes applied, over the tier's workload."""
+        """The recipe of `case` for this many cards, its changes applied: what runs at full size."""
         recipe = named_recipe(case.recipe, self.cards)
         where = f"{self.name}.cases.{case.name}"
-        clip = strict.build(ClipSpec, asdict(recipe.clip) | case.clip, f"{where}.clip")
+        clip = strict.build(ClipSpec, asdict(recipe.clip) | {"num_clip": LEAST_CLIPS} | case.clip, f"{where}.clip")
         deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
-        return replace(recipe, clip=clip, deployment=deployment, workload=self.workload or full_size_workload())
+        workload = self.workload or case_workload(clip.max_area, case.portrait, case.voice_seconds)
+        return replace(recipe, clip=clip, deployment=deployment, workload=workload)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,20 +134,26 @@ class _TierTable:
     cards: int
     card: str
     cases: dict[str, dict[str, Any]]
+    host_gib: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.host_gib is not None and not 0 < self.host_gib < float("inf"):
+            raise ValueError(f"host_gib is {self.host_gib}")
 
 
-def read_tiers(*paths: Path, workload: Workload | None = None) -> dict[str, Tier]:
-    """The tiers of tiers.toml and of `paths`, by name; all over `workload`, if one is given.
+def read_tiers(*paths: Path, workload: Workload | None = None, host_gib: float | None = None) -> dict[str, Tier]:
+    """The tiers of tiers.toml and of `paths`, by name; all over `workload` and in machines of `host_gib`, if given.
 
     Raises:
         BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
     """
     tiers: dict[str, Tier] = {}
+    given = {"workload": workload} | ({} if host_gib is None else {"host_gib": host_gib})
     for path in (TIERS_FILE, *paths):
         for name, table in strict.read_toml(path).items():
             if name in tiers:
                 raise BadData(f"{path}: tier {name!r} is there already", "choose another name")
-            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE, workload=workload)
+            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE, **given)
     return tiers
 
 
@@ -147,7 +165,13 @@ def _tier(name: str, data: Any, where: str, **given: Any) -> Tier:
     if table.cards < 1 or not table.cases:
         raise BadData(f"{where}: {table.cards} cards, {len(table.cases)} cases", "give 1 or more of each")
     cases = tuple(_case(case, values, f"{where}.cases.{case}") for case, values in table.cases.items())
-    tier = Tier(name=name, title=table.title, cards=table.cards, card=table.card, cases=cases, **given)
+    shared: dict[str, Any] = {
+        "title": table.title,
+        "cards": table.cards,
+        "card": table.card,
+        "host_gib": table.host_gib,
+    }
+    tier = Tier(name=name, cases=cases, **(shared | given))
     for case in tier.cases:
         _check_case(tier, case, f"{where}.cases.{case.name}")
     return tier
@@ -160,6 +184,7 @@ def _case(name: str, values: dict[str, Any], where: str) -> Case:
     case = strict.build(Case, values | {"name": name}, where)
     if case.miniature_capacity_mib is not None and not 0 < case.miniature_capacity_mib < 1e6:
         raise BadData(f"{where}.miniature_capacity_mib: {case.miniature_capacity_mib}", "give MiB above 0")
+    check_portrait(case.portrait, where)
     return case
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from liveavatar_core.errors import BadData
 from liveavatar_core.workload import Workload
 
 ASSETS = Path(__file__).parents[3] / "assets"
@@ -18,10 +21,35 @@ def full_size_workload() -> Workload:
     return Workload.of_files(PORTRAIT, VOICE, PROMPT)
 
 
+def case_workload(max_area: int, portrait: str | None, voice_seconds: float | None) -> Workload:
+    """What a case at full size is given: the shipped files, the portrait cut to the shape that the case declares.
+
+    Args:
+        max_area: pixels of the video, at most.
+        portrait: WIDTHxHEIGHT in pixels; None: the one that makes the most tokens.
+        voice_seconds: how long the voice is; None: as long as the clips.
+    """
+    largest = Workload.largest(max_area)
+    height, width = _size(portrait) if portrait else (largest.portrait_height, largest.portrait_width)
+    shipped = full_size_workload()
+    return replace(shipped, portrait_height=height, portrait_width=width, voice_seconds=voice_seconds)
+
+
+def check_portrait(portrait: str | None, where: str) -> None:
+    """Raise BadData, naming `where`, for a portrait that is not WIDTHxHEIGHT of 64 pixels or more."""
+    if portrait is not None and (not re.fullmatch(r"\d{2,5}x\d{2,5}", portrait) or min(_size(portrait)) < 64):
+        raise BadData(f"{where}.portrait: {portrait!r} is not WIDTHxHEIGHT", 'give pixels, such as "720x400"')
+
+
+def _size(portrait: str) -> tuple[int, int]:
+    width, height = (int(side) for side in portrait.split("x"))
+    return height, width
+
+
 @cache
 def miniature_workload() -> Workload:
     """A head of the kind that the tiny avatar was trained on, with the same voice and prompt."""
-    return Workload.of_files(HEAD, VOICE, PROMPT)
+    return replace(Workload.of_files(HEAD, VOICE, PROMPT), voice_seconds=None)
 
 
 def given_workload(image: str | None, audio: str | None, prompt: str | None) -> Workload | None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 
+from liveavatar_core.config import Deployment
 from liveavatar_core.errors import GIB
 from liveavatar_core.hardware.nvml import CardState, DriverState
 from suites.harness.cases.run_plan import RunPlan
@@ -19,7 +20,8 @@ from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.record import Failure, MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult
 
-ALLOCATOR = "PYTORCH_CUDA_ALLOC_CONF"
+ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+"""Where torch looks for its allocator's settings: the newer name first."""
 TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
@@ -90,10 +92,20 @@ def _machine(
         imitated_cards=tier.cards if imitates else None,
         link="shm" if imitates and tier.cards > 1 else tier.card_model.link,
         allocator=f"{settings}, capped at {tier.limit_bytes / GIB:.2f} GiB" if placement.capped else settings,
-        attention_backend="scaled_dot_product_attention",
+        **kernels(plan.recipe.deployment),
     )
+
+
+def kernels(deployment: Deployment) -> dict[str, str | None]:
+    """What computes on a card, as `deployment` declares it: fields of a machine profile."""
+    in_16_bits = deployment.compute_dtype == "bfloat16"
+    return {
+        "attention_backend": deployment.attention if in_16_bits else "efficient",
+        "compiler": "inductor" if deployment.compile else None,
+    }
 
 
 def allocator_settings() -> str:
     """The settings of torch's caching allocator, as the environment has them."""
-    return os.environ.get(ALLOCATOR, "default")
+    given = dict.fromkeys(value for name in ALLOCATOR if (value := os.environ.get(name)))
+    return "; ".join(given) or "default"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from liveavatar_core.errors import GIB
 from liveavatar_core.parallel.ranks import distinct_ranks
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
@@ -16,7 +17,7 @@ from suites.harness.processes.rank_group import Job, RankGroup
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
 from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.measurements import SimulatedRole, Timing
-from suites.harness.records.record import RunRecord
+from suites.harness.records.record import Failure, RunRecord, host_bytes
 from suites.harness.records.run_result import RunResult, failed_result
 
 TARGET = "suites.harness.workers.simulate:simulate"
@@ -60,29 +61,43 @@ def _simulated(plan: RunPlan) -> RunResult:
     if short:  # the lowest rank that ran out speaks for all
         ranks = tuple(each.rank for each in short)
         return replace(result, outcome="oom", shortage=short[0], ranks_out_of_memory=ranks)
-    return replace(result, timing=_timing(told))
+    result = replace(result, timing=_timing(told))
+    failure = _out_of_host_memory(result, plan)
+    return replace(result, outcome="host-oom", failure=failure) if failure else result
+
+
+def _out_of_host_memory(result: RunResult, plan: RunPlan) -> Failure | None:
+    """Where the ranks of the machine hold more than it has."""
+    held, limit = host_bytes(peak for report in result.reports for peak in report.memory), plan.host_limit_bytes
+    if held is None or limit is None or held <= limit:
+        return None
+    what = f"{plan.tier.cards} ranks hold {held / GIB:.1f} GiB of {limit / GIB:.1f} in host memory"
+    step = "offload less (t5_cpu, offload_kv_cache, offload_blocks), add memory, or give --host-gib as it is"
+    return Failure(message=what, next_step=step)
 
 
 def _timing(told: Sequence[SimulationReport]) -> Timing:
     """A clip takes as long as its slowest rank."""
     slowest = max(told, key=lambda each: each.time.seconds)
     return Timing(
-        predicted_seconds_per_clip=slowest.time.seconds / slowest.clips,
+        predicted_seconds_per_clip=slowest.time.seconds,
+        predicted_first_clip_seconds=max(each.first_clip_time.seconds for each in told),
         communication_share=slowest.time.communication_share,
-        least_predicted_seconds_per_clip=slowest.time.least_seconds / slowest.clips,
+        least_predicted_seconds_per_clip=slowest.time.least_seconds,
         least_communication_share=slowest.time.least_communication_share,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
 
 
 def _role(told: SimulationReport, ranks: tuple[int, ...]) -> SimulatedRole:
-    seconds = {kind: spent / told.clips for kind, spent in asdict(told.time).items()} if told.clips else {}
+    seconds = asdict(told.time) if told.clips else {}
     return SimulatedRole(
         rank=ranks[0],
         stands_for=ranks,
         units_executed=told.units_executed,
         units_repeated=told.units_repeated,
         predicted_seconds_by_kind=seconds,
+        expandable_segments=told.expandable,
     )
 
 

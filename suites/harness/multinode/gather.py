@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from suites.harness.cases.run_plan import RunPlan
-from suites.harness.cases.tiers import Tier
 from suites.harness.hardware.clip_runs import clip_job, passed_result
-from suites.harness.hardware.on_cards import allocator_settings
+from suites.harness.hardware.on_cards import allocator_settings, kernels
 from suites.harness.messages import RankReport
 from suites.harness.multinode.rank_file import RankFile, read_rank_file
 from suites.harness.processes.failures import GroupError, RankFailure, kind_of, message_of, only_lost_a_peer
@@ -20,7 +19,7 @@ def gather(plan: RunPlan, nodes: int) -> RunRecord:
     """The record of a run over `nodes` machines. A rank that left nothing, or did not finish, is an outcome."""
     told = [read_rank_file(plan.folder / f"rank{rank}.json") for rank in range(plan.tier.cards)]
     result = _result(plan, told)
-    return build_record(plan, result, _machine(plan.tier, told, result.reports, nodes))
+    return build_record(plan, result, _machine(plan, told, result.reports, nodes))
 
 
 def _result(plan: RunPlan, told: Sequence[RankFile]) -> RunResult:
@@ -52,9 +51,9 @@ def _explain(plan: RunPlan, rank: int, told: RankFile) -> RankFailure:
     return RankFailure(kind=kind_of(error), rank=rank, phase=phase, message=message_of(error), error=error.typed)
 
 
-def _machine(tier: Tier, told: Sequence[RankFile], reports: Sequence[RankReport], nodes: int) -> MachineProfile:
+def _machine(plan: RunPlan, told: Sequence[RankFile], reports: Sequence[RankReport], nodes: int) -> MachineProfile:
     """The machine of the first rank; the network between machines is part of its identity."""
-    card = told[0].card
+    card, tier = told[0].card, plan.tier
     between = f"{nodes} nodes" if nodes > 1 else None
     link = tier.card_model.link if card else "shm"
     return host_machine(
@@ -67,5 +66,5 @@ def _machine(tier: Tier, told: Sequence[RankFile], reports: Sequence[RankReport]
         imitated_card=None if card else tier.card,
         imitated_cards=None if card else tier.cards,
         link=", ".join(filter(None, (link, between))),
-        attention_backend="scaled_dot_product_attention" if card else None,
+        **(kernels(plan.recipe.deployment) if card else {}),
     )

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
+from liveavatar_core.files import write_atomically
 from suites.harness.messages import ClipTime, RankReport
 from suites.harness.processes.link import ErrorReport, decoded, encoded
-from suites.harness.records.record import write_atomically
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -181,7 +181,7 @@ def _server_environment() -> dict[str, str]:
         # Threads that wait spin otherwise, on cores that others need: a clip beside other work takes ten times as long.
         "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),
         "OMP_NUM_THREADS": "1",  # libraries that start threads when loaded would not survive a fork
-        "PYTORCH_NVML_BASED_CUDA_CHECK": "1",  # modules that ask for a card on import leave it untouched
+        "CUDA_VISIBLE_DEVICES": "",  # a card that was touched before the fork is lost to every rank
     }
 
 

@@ -45,6 +45,8 @@ class Settings:
     """Where a page about the session goes."""
     workload: Workload | None = None
     """Portrait, voice and prompt of every run; None: what ships."""
+    host_gib: float | None = None
+    """Memory of the machine of every tier, in GiB; None: what each tier says."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -61,6 +63,7 @@ def add_options(parser: pytest.Parser) -> None:
     group.addoption("--image", default=None, metavar="FILE", help="portrait of every run (a drawn one that ships)")
     group.addoption("--audio", default=None, metavar="FILE", help="voice of every run (one that ships)")
     group.addoption("--prompt", default=None, metavar="TEXT", help="prompt of every run")
+    group.addoption("--host-gib", type=_gib, default=None, metavar="GIB", help="memory of every tier's machine")
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
     group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
@@ -68,6 +71,13 @@ def add_options(parser: pytest.Parser) -> None:
         "--fuzz-profile", choices=("dev", "ci", "nightly"), default="dev", help="how much suites/fuzz tries (dev)"
     )
     _add_baseline_options(group)
+
+
+def _gib(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise ValueError(text)
+    return value
 
 
 def _add_baseline_options(group: pytest.OptionGroup) -> None:
@@ -105,6 +115,7 @@ def read_settings(config: pytest.Config) -> Settings:
         report_dir=config.rootpath / config.getoption("--report-dir"),
         history=Path(history) if history else None,
         report_html=Path(report_html) if report_html else None,
+        host_gib=config.getoption("--host-gib"),
         workload=given_workload(*(config.getoption(name) for name in ("--image", "--audio", "--prompt"))),
     )
 

@@ -6,9 +6,10 @@ import os
 import platform
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, Literal, TypeVar
 
-from suites.harness.cases.run_plan import RunPlan
+from suites.harness.cases.run_plan import RunPlan, frame_folder
 from suites.harness.messages import RankReport
 from suites.harness.records.expected_phases import expected_phases
 from suites.harness.records.measurements import CardConditions
@@ -32,21 +33,30 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         emulated=plan.hardware != "physical",
         machine=machine,
         limit_bytes=plan.limit_bytes,
+        host_limit_bytes=plan.host_limit_bytes,
         outcome=result.outcome,
         out_of_memory=result.shortage,
         ranks_out_of_memory=result.ranks_out_of_memory,
         failure=result.failure,
         expected_phases=expected_phases(plan.recipe.deployment),
         memory=tuple(sorted((peak for each in reports for peak in each.memory), key=lambda peak: peak.rank)),
+        allocators={str(each.memory[0].rank): each.allocator for each in reports if each.allocator and each.memory},
         timelines=tuple(sorted(timelines, key=lambda timeline: timeline.rank)),
         timing=result.timing,
         observed=tuple(sorted(observed, key=lambda settings: settings.rank)),
         simulated_roles=result.simulated_roles,
         card_conditions=_conditions(reports),
+        video_format=_video_format(plan.video) if result.outcome == "pass" else None,
         quality=result.quality.values,
         quality_missing=result.quality.missing,
         **provenance(),
     )
+
+
+def _video_format(video: Path) -> Literal["mp4", "png"] | None:
+    if video.exists():
+        return "mp4"
+    return "png" if frame_folder(video).exists() else None
 
 
 def host_machine(

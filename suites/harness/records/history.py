@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from liveavatar_core.errors import BadData, BadInput
+from liveavatar_core.files import write_atomically
 from suites.harness.records.machine_identity import machine_identity
-from suites.harness.records.record import SCHEMA, RunRecord, write_atomically
+from suites.harness.records.record import SCHEMA, RunRecord
 from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import worsening
 from suites.harness.verdicts.stats import quantile

@@ -13,7 +13,7 @@ from suites.harness.records.record import RunRecord
 
 IDENTITY = (
     *("card", "cards", "card_memory_bytes", "imitated_card", "imitated_cards", "driver", "cuda", "torch"),
-    *("link", "allocator", "attention_backend"),
+    *("link", "allocator", "attention_backend", "compiler"),
 )
 """The fields that make two machines one: all of them, exactly."""
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from liveavatar_core.errors import BadData
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 
 Phase = Literal["load", "encode", "prefill", "denoise", "decode"]
 
@@ -64,7 +65,9 @@ class Timing:
     clip_seconds: tuple[float, ...] = ()
     """Seconds of each measured clip, end to end: conditioning of that clip, denoising, decoding."""
     predicted_seconds_per_clip: float | None = None
-    """Seconds from operations, traffic and the card's data sheet, nothing overlapping; no clock was read."""
+    """Seconds of one more clip, once caches are full: from operations, traffic and the data sheet, none overlapping."""
+    predicted_first_clip_seconds: float | None = None
+    """Seconds of the first clip, whose caches are not full, and in which the decoder begins."""
     communication_share: float | None = None
     """Part of these seconds spent in collectives, 0 to 1."""
     least_predicted_seconds_per_clip: float | None = None
@@ -123,6 +126,8 @@ class SimulatedRole:
     """Calls whose recorded effect stands for them."""
     predicted_seconds_by_kind: dict[str, float] = field(default_factory=dict)
     """Predicted seconds of a clip by what they are spent on; empty where no clip was made."""
+    expandable_segments: AllocatorVerdict | None = None
+    """Where it ran out of memory to fragmentation: what that setting would come to, if that is better."""
 
 
 def _check_missing(reading: Any, names: tuple[str, ...]) -> None:

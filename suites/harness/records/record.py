@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import tempfile
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from datetime import date
 from pathlib import Path
@@ -14,7 +13,8 @@ from typing import Any, Literal
 from liveavatar_core import strict
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
-from liveavatar_core.outputs import not_a_file
+from liveavatar_core.files import write_atomically
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from suites.harness.records.measurements import (
     CardConditions,
     MemoryTimeline,
@@ -79,6 +79,8 @@ class MachineProfile:
     """Settings of torch's caching allocator (PYTORCH_CUDA_ALLOC_CONF, cap); `tracker` for a simulated one."""
     attention_backend: str | None = None
     """The kernel that attention used."""
+    compiler: str | None = None
+    """The compiler of the transformer's blocks; None: they ran as they are."""
     cpu_kernels: str | None = None
     """The arithmetic of bfloat16 where no card computes: `native` or `float32, rounded` (core's cpu_kernels)."""
     host_cpu: str | None = None
@@ -117,6 +119,8 @@ class RunRecord:
     machine: MachineProfile
     limit_bytes: int | None
     """Bytes that a card might hold in this run; None: nothing was imposed and the card's size was not read."""
+    host_limit_bytes: int | None = None
+    """What all ranks together might hold in host memory; None: nothing was imposed."""
     outcome: Outcome
     out_of_memory: MemoryShortage | None = None
     """The shortage of the first rank whose card was too small; with outcome oom, and only with it."""
@@ -127,6 +131,8 @@ class RunRecord:
     expected_phases: dict[str, tuple[Phase, ...]]
     """Phases of which each rank must have a reading if the run passes, by the rank's number: a missing rank shows."""
     memory: tuple[PhaseMemory, ...]
+    allocators: dict[str, AllocatorVerdict] = field(default_factory=dict)
+    """What the allocator of each rank's card came to, by the rank's number; empty where there is none."""
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""
     timing: Timing = Timing()
@@ -136,6 +142,8 @@ class RunRecord:
     """The ranks that a simulation executed, and those that they stand for."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
+    video_format: Literal["mp4", "png"] | None = None
+    """The form that the video was kept in: png where the machine has no encoder; None: there is no video."""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
     quality_missing: dict[str, str] = field(default_factory=dict)
@@ -158,6 +166,16 @@ class RunRecord:
     def ranks(self) -> tuple[int, ...]:
         """Ranks that have a reading."""
         return tuple(sorted({reading.rank for reading in self.memory}))
+
+    @property
+    def host_bytes(self) -> int | None:
+        """What all ranks together held in host memory, each at its fullest; None: a rank has no reading."""
+        return host_bytes(self.memory)
+
+    @property
+    def retries(self) -> int:
+        """How often the allocator of one card gave cached segments back to make room."""
+        return max((each.retries for each in self.allocators.values()), default=0)
 
     def peak_bytes(self, rank: int | None = None, phase: str | None = None) -> int | None:
         """Most bytes allocated on `rank` (any, if None) in `phase` (any); None: no reading."""
@@ -191,6 +209,16 @@ class RunRecord:
         return path
 
 
+def host_bytes(memory: Iterable[PhaseMemory]) -> int | None:
+    """The most of each rank in host memory, all ranks together; None: a rank has no reading, or there is none."""
+    most: dict[int, int] = {}
+    for each in memory:
+        if each.host_bytes is None:
+            return None
+        most[each.rank] = max(most.get(each.rank, 0), each.host_bytes)
+    return sum(most.values()) if most else None
+
+
 def run_name(*words: str) -> str:
     """Tier, case and hardware mode as one word, fit for a file name."""
     return ".".join(re.sub(r"[^A-Za-z0-9_-]", lambda match: f"%{ord(match[0]):02x}", word) for word in words)
@@ -203,28 +231,3 @@ def read_record(path: Path) -> RunRecord:
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path}: {error}", "run the case again") from error
     return RunRecord.from_json(text, str(path))
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Replace `path` by `text` (UTF-8); after a failure or a power cut it is the old file or the new, whole.
-
-    Raises:
-        BadData: the folder cannot be written, or `path` is a device, a folder or a socket.
-    """
-    temporary = None
-    what = not_a_file(path)
-    if what is not None:
-        raise BadData(f"{path} is {what}, not a file", "choose another name")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except (OSError, UnicodeEncodeError) as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        raise BadData(f"{path} cannot be written: {error}", "choose a folder that can be written") from error

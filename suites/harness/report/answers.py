@@ -9,7 +9,7 @@ from typing import Literal
 
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.records.record import HARDWARE_MODES, RunRecord
-from suites.harness.report.figures import name_of, number_text, room_bytes, size_text, speed_of
+from suites.harness.report.figures import fitting, name_of, number_text, room_bytes, size_text, speed_of
 
 PUBLISHED = ("published_sharded", "published_replicated", "single", "timestep_pipeline")
 """Recipes that others published; any other layout is a remedy."""
@@ -109,7 +109,7 @@ def _preference(record: RunRecord) -> tuple[bool, float]:
 def _fits(record: RunRecord) -> Iterator[str]:
     room = room_bytes(record)
     left = f" with {size_text(record, room)} a card to spare" if room is not None else ""
-    yield f"{record.case} fits{left}{speed_text(record)}"
+    yield f"{record.case} {fitting(record)}{left}{speed_text(record)}"
 
 
 def speed_text(record: RunRecord) -> str:
@@ -125,7 +125,7 @@ def _failed(record: RunRecord) -> str:
     short = record.out_of_memory
     if short is None:
         return f"{record.case} ends in {name_of(record.outcome)}"
-    return f"{record.case} lacks {size_text(record, short.requested - short.free)} a card in {short.phase}"
+    return f"{record.case} lacks {size_text(record, short.shortfall)} a card in {short.phase}"
 
 
 def _run(record: RunRecord, tiers: Mapping[str, Tier]) -> str:

@@ -13,7 +13,7 @@ from itertools import groupby
 from pathlib import Path
 
 from liveavatar_core.errors import LiveAvatarError
-from suites.harness.records.record import write_atomically
+from liveavatar_core.files import write_atomically
 from suites.harness.report.comparison import ComparedValue, Comparison, Pair, compare_paths
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_page import page

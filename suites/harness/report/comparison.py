@@ -137,7 +137,7 @@ def _rows(group: str, before: Values, after: Values) -> Iterator[ComparedValue]:
 def _ending(record: RunRecord) -> Values:
     short = record.out_of_memory
     where = f" in {short.phase} for {name_of(short.category)}, rank {short.rank}" if short else ""
-    lacking = (short.requested - short.free) / GIB if short else None
+    lacking = short.shortfall / GIB if short and short.shortfall is not None else None
     return {"ends in": name_of(record.outcome) + where} | ({"lacking, GiB": lacking} if short else {})
 
 

@@ -62,10 +62,16 @@ def number_text(value: float | None) -> str:
     return "–" if value is None else f"{value:.2f}" if abs(value) < 10 else f"{value:.1f}"
 
 
+def fitting(record: RunRecord) -> str:
+    """How a run that passed fits, in words."""
+    return "fits with retries" if record.retries else "fits"
+
+
 def room_bytes(record: RunRecord) -> int | None:
     """Bytes of the limit that were left at the peak; less than 0: lacking. None without a limit or a reading."""
     if record.out_of_memory is not None:
-        return record.out_of_memory.free - record.out_of_memory.requested
+        shortfall = record.out_of_memory.shortfall
+        return None if shortfall is None else -shortfall
     peak = record.peak_bytes()
     return None if record.limit_bytes is None or peak is None else record.limit_bytes - peak
 

@@ -6,11 +6,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 
+from liveavatar_core.files import write_atomically
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import read_history, same_series
-from suites.harness.records.record import DeclaredRecipe, RunRecord, write_atomically
+from suites.harness.records.record import DeclaredRecipe, RunRecord
 from suites.harness.report.html_header import header, in_order, section_key
 from suites.harness.report.html_markup import Markup, joined, tag
 from suites.harness.report.html_memory import reading_help

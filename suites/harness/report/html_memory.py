@@ -156,9 +156,8 @@ def _summary(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> str:
 
 def _marks(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> Iterator[Markup]:
     short = record.out_of_memory if record.out_of_memory and record.out_of_memory.rank in ranks else None
-    tallest = max(
-        *totals(line), record.limit_bytes or 0, *([short.capacity - short.free + short.requested] if short else [0])
-    )
+    needed = short.capacity - short.free + (short.requested or 0) if short else 0
+    tallest = max(*totals(line), record.limit_bytes or 0, needed)
     ends = line.starts[-1] + max(1, (line.starts[-1] - line.starts[0]) // 60)
     right = WIDTH - RIGHT - (SHORTAGE if short else 0)
     scale = Scale(first=line.starts[0], last=ends, most=max(tallest * 1.08, 1), right=right)
@@ -167,7 +166,7 @@ def _marks(record: RunRecord, line: MemoryTimeline, ranks: list[int]) -> Iterato
     yield from _phases(line, scale)
     yield from _along(record, line, scale)
     if short:
-        yield from _shortage(record, short.capacity - short.free, short.requested, scale)
+        yield from _shortage(record, short.capacity - short.free, short.requested or 0, scale)
     if record.limit_bytes:
         yield from _limit(record, record.limit_bytes, scale)
     yield from _moments(record, line, scale)

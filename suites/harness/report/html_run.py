@@ -15,7 +15,7 @@ from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import POINTS, fence
 from suites.harness.records.record import RunRecord, run_name
 from suites.harness.report.answers import speed_text
-from suites.harness.report.figures import name_of, size_text
+from suites.harness.report.figures import fitting, name_of, size_text
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
@@ -122,13 +122,24 @@ def _ending(record: RunRecord) -> str:
         return (
             f"Out of memory on rank {short.rank} in {short.phase}: {name_of(short.category)} asked for"
             f" {size_text(record, short.requested)}; {size_text(record, short.free)} were free of"
-            f" {size_text(record, short.capacity)}. Held: {held or 'nothing'}."
+            f" {size_text(record, short.capacity)}{_pieces(record)}. Held: {held or 'nothing'}."
         )
     if record.failure is not None:
         return f"{name_of(record.outcome).capitalize()}: {record.failure.message}"
     peak = record.peak_bytes()
     room = f", {size_text(record, record.limit_bytes - peak)} to spare" if record.limit_bytes and peak else ""
-    return f"Fits: at most {size_text(record, peak)} a card{room}."
+    again = f" The allocator gave cached segments back {record.retries} times to make room." if record.retries else ""
+    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}"
+
+
+def _pieces(record: RunRecord) -> str:
+    """Where it was fragmentation: what segments took, and whether a setting would help."""
+    short = record.out_of_memory
+    if short is None or short.reserved is None:
+        return ""
+    better = [role.expandable_segments for role in record.simulated_roles if role.expandable_segments]
+    helps = f"; with expandable_segments it {better[0]}" if better else ""
+    return f", but in pieces: segments took {size_text(record, short.reserved)}{helps}"
 
 
 def _largest(holders: Mapping[str, int]) -> list[tuple[str, int]]:

@@ -62,13 +62,15 @@ def _list(results: Sequence[Result], width: int) -> list[str]:
 
 def _row(result: Result) -> tuple[str, ...]:
     record = result.record
-    phase = record.out_of_memory.phase if record.out_of_memory else ""
+    below = (
+        record.out_of_memory.phase if record.out_of_memory else f"{record.retries} retries" if record.retries else ""
+    )
     baseline = "waived" if result.judgement.waived else str(result.judgement.verdict)
     emulated = "\n  emulated" if record.hardware == "partitioned" else ""
     name = f"{record.tier} {record.hardware}\n  {printable(record.case)}{emulated}"
     return (
         name,
-        f"{record.outcome}\n{phase}".rstrip(),
+        f"{record.outcome}\n{below}".rstrip(),
         peaks(record),
         _limit(record),
         _seconds(record),

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from liveavatar_core.errors import GIB, BadData, BadInput
+from liveavatar_core.files import write_atomically
 from suites.harness.records.machine_identity import machine_identity
-from suites.harness.records.record import RunRecord, write_atomically
+from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.baselines import (
     MACHINE,
     OWN_KEYS,

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core import strict
+from liveavatar_core.files import write_atomically
 from suites.harness.records.machine_identity import machine_identity, machine_profile_name
-from suites.harness.records.record import RunRecord, run_name, write_atomically
+from suites.harness.records.record import RunRecord, run_name
 
 INDEX_FILE = "index.toml"
 Index = dict[str, tuple[str, ...]]

@@ -66,11 +66,14 @@ def _shortage(record: RunRecord) -> list[Metric]:
     details = record.out_of_memory
     if details is None:
         return []
-    short = details.requested - details.free
-    return [
-        Metric(name="oom_requested_gib", samples=(details.requested / GIB,)),
-        Metric(name="oom_shortfall_gib", samples=(short / GIB,)),
-    ]
+    sizes = {"oom_requested_gib": details.requested, "oom_shortfall_gib": details.shortfall}
+    return [_size_asked(name, size) for name, size in sizes.items()]
+
+
+def _size_asked(name: str, size: int | None) -> Metric:
+    if size is None:
+        return Metric(name=name, samples=(), reason="the library that ran out does not say of how many bytes")
+    return Metric(name=name, samples=(size / GIB,))
 
 
 def _seconds(record: RunRecord) -> list[Metric]:

@@ -112,10 +112,12 @@ def _other_outcome(record: RunRecord, expected: Expectation) -> Finding:
         return _finding(record, "it fits now, and was expected to run out of memory", step)
     if record.outcome == "oom" and record.out_of_memory is not None:
         details = record.out_of_memory
-        short = (details.requested - details.free) / 2**30
         where = f"rank {details.rank} ran out of memory in {details.phase}"
-        what = f"{where}, {short:.2f} GiB short, and was expected to pass"
-        return _finding(record, what, "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE")
+        short = "" if details.shortfall is None else f", {details.shortfall / 2**30:.2f} GiB short"
+        what = f"{where}{short}, and was expected to pass"
+        better = next((role.expandable_segments for role in record.simulated_roles if role.expandable_segments), None)
+        search = "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
+        return _finding(record, what, f"set expandable_segments, and it {better}" if better else search)
     why = f"ended in {record.outcome} ({_message(record)}), and {expected.outcome} was expected"
     return _finding(record, why, _failure_step(record))
 

@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
+from PIL import ImageOps
 from safetensors.numpy import save_file
 
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND, Recipe
+from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadInput
+from liveavatar_core.frame_folder import FrameFolder, has_encoder
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
 from liveavatar_core.parallel.ranks import decode_rank
 from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
 from liveavatar_core.video_geometry import num_clips_in, output_size
+from suites.harness.cases.run_plan import frame_folder
 from suites.harness.messages import ClipJob, ClipTime, RankReport
 from suites.harness.processes.link import Link
 
 
 def read_inputs(recipe: Recipe) -> Inputs:
-    """Portrait, prompt, and the voice for as long as the clips last: what encoding it takes depends on its length."""
+    """Portrait, cut to the shape that is declared; prompt; the voice for as long as the clips last."""
     workload = recipe.workload
-    return Inputs(image=read_image(Path(workload.image)), waveform=_voice(recipe), prompt=workload.prompt)
+    portrait = read_image(Path(workload.image))
+    if portrait.size != (workload.portrait_width, workload.portrait_height):
+        portrait = ImageOps.fit(portrait, (workload.portrait_width, workload.portrait_height))
+    return Inputs(image=portrait, waveform=_voice(recipe), prompt=workload.prompt)
 
 
 def _voice(recipe: Recipe) -> Samples:
-    """Said again from its start where there are more clips than it lasts for."""
-    clip = recipe.clip
-    samples = clip.num_clip * clip.infer_frames * AUDIO_SAMPLES_PER_SECOND // FRAMES_PER_SECOND
+    """As long as declared; said again from its start where that is longer than the recording."""
+    samples = recipe.workload.voice_length(recipe.clip.num_clip * recipe.clip.infer_frames)
     return np.resize(read_audio(Path(recipe.workload.audio)), samples)
 
 
@@ -53,10 +60,17 @@ def make_video(link: Link, job: ClipJob, avatar: Avatar, inputs: Inputs, report:
     link.next_command()  # a rank that ends before it is asked to has failed
 
 
+class FrameSink(Protocol):
+    """What takes the frames of a video."""
+
+    def write(self, frames_NHW3: np.ndarray) -> None:
+        """Append frames: uint8 [N, H, W, 3]."""
+
+
 class _Output:
     """Where latents and frames of the decode rank go: looked through, written; kept as they are where that is asked."""
 
-    def __init__(self, writer: VideoWriter, kept: str | None) -> None:
+    def __init__(self, writer: FrameSink, kept: str | None) -> None:
         """`kept`: a safetensors file for latents and frames that no coder has touched."""
         self._writer, self._kept = writer, kept
         self._nan_blocks = 0
@@ -97,6 +111,10 @@ def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | N
     raise BadInput("another clip was asked for than there are", "ask for as many as the answer to `load` says")
 
 
-def _writer(job: ClipJob, inputs: Inputs) -> VideoWriter:
+def _writer(job: ClipJob, inputs: Inputs) -> AbstractContextManager[FrameSink]:
+    """The mp4; where there is no encoder, its frames."""
+    if not has_encoder():
+        print("PyAV is not installed: frames are kept as PNG, and there is no mp4", file=sys.stderr)
+        return FrameFolder(frame_folder(Path(job.video)))
     height, width = output_size(inputs.image.height, inputs.image.width, job.recipe.clip.max_area)
     return VideoWriter(Path(job.video), height, width, audio=inputs.waveform)

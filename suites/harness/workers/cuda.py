@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Self, cast
@@ -13,15 +13,16 @@ import torch
 import torch.distributed as dist
 
 from liveavatar_core import scopes, torch_private
-from liveavatar_core.errors import MemoryShortage, OutOfMemory
-from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.parallel.devices import Memory, prepare_card
 from liveavatar_core.parallel.load import seeded_weights
+from liveavatar_core.parallel.out_of_memory import read_card, typed_out_of_memory
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from suites.harness.messages import ClipJob, Loaded, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.observed_settings import SettingsObserver, device_place
-from suites.harness.probes.oom_message import read_message
 from suites.harness.probes.phase_timeline import PhaseTimeline
 from suites.harness.processes.link import Link
 from suites.harness.records.measurements import CardConditions, Phase, PhaseMemory
@@ -34,13 +35,14 @@ def run(link: Link) -> None:
     """The commands of a ClipJob, as in the miniature mode. The rank sees one card."""
     job = link.job(ClipJob)
     card = torch.device("cuda", 0)
-    torch.cuda.set_device(card)
+    prepare_card(card, job.recipe.deployment)
     capacity = _cap(job.capacity_bytes)
     if link.world_size > 1:
         dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
     inputs = read_inputs(job.recipe)
     link.next_command()
-    with CardProbe(link, job) as probe, _typed_out_of_memory(link, job, capacity):
+    typed = typed_out_of_memory(link.rank, partial(read_card, capacity), partial(_save_snapshot, link, job))
+    with CardProbe(link, job) as probe, typed:
         world = join_world(job.recipe.deployment, Memory(card=card))
         avatar = load_avatar(job.recipe, world, seeded_weights(job.recipe))
         probe.observer = SettingsObserver(avatar.system, device_place)
@@ -67,6 +69,7 @@ class CardProbe:
         self._alone = job.alone_on_card
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self._failure: OutOfMemory | None = None
         self._peaks: dict[str, tuple[int, int]] = {}
         self._visits = PhaseTimeline()
         self._host = HostMemory()
@@ -84,6 +87,7 @@ class CardProbe:
         self._told.__exit__(kind, error, trace)
         self._take()
         self._device.__exit__(kind, error, trace)
+        self._failure = error if isinstance(error, OutOfMemory) else None
         self._link.report(self.report(scopes.scope_of(error).phase if error else None))
 
     def report(self, phase: str | None = None) -> RankReport:
@@ -93,6 +97,11 @@ class CardProbe:
             phase=cast(Phase, phase or self._phase),
             memory=tuple(self._reading(name, *peak) for name, peak in self._peaks.items()),
             timeline=self._visits.timeline(self._link.rank, self._phase, *_most()),
+            allocator=AllocatorVerdict.of(
+                {name: reserved for name, (_, reserved) in self._peaks.items()},
+                torch.cuda.memory_stats().get("num_alloc_retries", 0),
+                self._failure,
+            ),
             observed=self.observer.report(self._link.rank) if self.observer else None,
             torch=torch.__version__,
             cuda=torch.version.cuda,
@@ -141,28 +150,7 @@ def _most() -> tuple[int, int]:
     return torch.cuda.max_memory_allocated(), torch.cuda.max_memory_reserved()
 
 
-@contextmanager
-def _typed_out_of_memory(link: Link, job: ClipJob, capacity: int) -> Iterator[None]:
-    """Torch's error as the core's, with the numbers of its message; the allocator's state is saved beside the log."""
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
-        torch_private.dump_allocator_snapshot(str(path))
-        raise _core_error(error, link.rank, capacity) from error
-
-
-def _core_error(error: BaseException, rank: int, capacity: int) -> OutOfMemory:
-    scope, numbers = scopes.scope_of(error), read_message(str(error))
-    allocated = torch.cuda.memory_allocated()
-    return OutOfMemory(
-        MemoryShortage(
-            rank=rank,
-            phase=scope.phase,
-            category=scope.category,
-            requested=numbers.requested if numbers else 0,
-            free=numbers.free if numbers else max(0, capacity - allocated),
-            capacity=capacity,
-            holders={"allocated": allocated, "cached": torch.cuda.memory_reserved() - allocated},
-        )
-    )
+def _save_snapshot(link: Link, job: ClipJob) -> None:
+    """What the allocator holds, beside the log; that there is no room for it either is not what ended the rank."""
+    with suppress(RuntimeError, OSError):
+        torch_private.dump_allocator_snapshot(str(Path(job.folder) / f"rank{link.rank}.snapshot.pickle"))

@@ -11,10 +11,11 @@ from torch import Tensor
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.parallel.system import System
 from liveavatar_core.recipes import single
-from liveavatar_core.simulation.card_memory import CardMemory
+from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.roofline import estimate_time
-from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank, with_expandable_segments
 from liveavatar_core.simulation.memory_account import Capacity
+from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.replay.repeater import Listener
 from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
 from suites.harness.probes.observed_settings import SettingsObserver
@@ -34,25 +35,33 @@ def simulate(link: Link) -> None:
 
 
 def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
-    """Execute one rank under the usable memory of the card; its caching allocator is modelled beside it."""
+    """Execute one rank under the usable memory of the card, as its caching allocator would lay it."""
     card = find_card(request.card)
     observers: list[SettingsObserver] = []
-    capacity, trace = Capacity(card=card.usable_bytes), CardMemory(card.usable_bytes)
+    capacity, trace = Capacity(card=card.usable_bytes_in(request.recipe.deployment)), TimelineBuilder()
     result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace)
     report = RankReport(
-        memory=phase_memory(rank, result.peaks, trace.reserved.peaks),
-        timeline=memory_timeline(rank, trace.timeline.points),
+        memory=phase_memory(rank, result.peaks, result.reserved_peaks),
+        timeline=memory_timeline(rank, trace.points),
         observed=observers[0].report(rank) if observers else None,
+        allocator=result.allocator,
         torch=torch.__version__,
     )
     return SimulationReport(
         report=report,
         shortage=result.out_of_memory.shortage if result.out_of_memory else None,
+        expandable=_expandable(request, result, capacity),
         clips=result.clips,
-        time=estimate_time(result.work, card, CLIP_PHASES),
+        time=estimate_time(result.last_clip_work, card, CLIP_PHASES),
+        first_clip_time=estimate_time(result.first_clip_work, card, CLIP_PHASES),
         units_executed=result.units_executed,
         units_repeated=result.units_repeated,
     )
+
+
+def _expandable(request: SimulationRequest, result: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
+    """Whether expandable segments would make it fit."""
+    return with_expandable_segments(request.recipe, result, capacity) if result.out_of_memory else None
 
 
 def observe(observers: list[SettingsObserver], system: System, place_of: Callable[[Tensor], str]) -> Listener:

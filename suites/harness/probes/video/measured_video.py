@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
-from av.audio.resampler import AudioResampler
 from numpy.typing import NDArray
+from PIL import Image
 from safetensors.numpy import load_file
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
 from liveavatar_core.errors import BadInput
+from liveavatar_core.frame_folder import pictures
+from suites.harness.cases.run_plan import frame_folder
 from suites.harness.probes.video.lip_sync import Sound
 from suites.harness.probes.video.sketch import Pixels
 
@@ -35,6 +36,8 @@ class MeasuredVideo:
 
 def read_video(path: Path, nan_blocks: int | None = None) -> MeasuredVideo:
     """The video in a file. Raises BadInput where there is none that can be read."""
+    if not path.exists() and (frames := pictures(frame_folder(path))):
+        return MeasuredVideo(frames=(np.asarray(Image.open(frame)) for frame in frames), nan_blocks=nan_blocks)
     return MeasuredVideo(frames=_frames(path), sound=_sound(path), nan_blocks=nan_blocks)
 
 
@@ -45,6 +48,8 @@ def read_kept(path: Path) -> MeasuredVideo:
 
 
 def _frames(path: Path) -> Iterator[Pixels]:
+    import av
+
     try:
         with av.open(str(path)) as container:
             for frame in container.decode(video=0):
@@ -54,6 +59,9 @@ def _frames(path: Path) -> Iterator[Pixels]:
 
 
 def _sound(path: Path) -> Sound | None:
+    import av
+    from av.audio.resampler import AudioResampler
+
     try:
         with av.open(str(path)) as container:
             if not container.streams.audio:
