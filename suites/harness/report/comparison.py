@@ -203,6 +203,7 @@ def _seconds(record: RunRecord) -> Values:
         "load, s": timing.load_seconds,
         "first frame, s": timing.first_frame_seconds,
         "a clip, s": clips,
+        "first clip, predicted, s": timing.predicted_first_clip_seconds,
         "a clip, predicted, s": timing.predicted_seconds_per_clip,
     }
     found: dict[str, float | str | None] = {name: value for name, value in named.items() if value is not None}
