@@ -25,7 +25,7 @@ help:  ## What can be made, and with which variables
 conformance: $(READY)  ## Does Live Avatar run on each tier? Answers without a card
 	$(BIN)/pytest -m "$(TIERS)" --hardware=$(HARDWARE) --require-baselines --report-html=report/report.html $(SUITES)
 
-quality: $(READY)  ## What do fewer bits, steps and pixels do to the film? In miniature
+quality: $(READY)  ## What do fewer bits, steps and pixels do to the video? In miniature
 	$(BIN)/pytest suites/quality --hardware=miniature --require-baselines
 
 fuzz: $(READY)  ## Do drawn recipes keep the rules of memory, results and refusal?

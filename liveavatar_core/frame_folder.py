@@ -1,4 +1,4 @@
-"""A film as pictures, for machines that have no encoder. Free of torch."""
+"""A video as pictures, for machines that have no encoder. Free of torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FrameFolder:
     """Writes frames as PNG, `00000.png` and on, as they come; each has its name once it is whole."""
 
     def __init__(self, folder: Path) -> None:
-        """`folder`: is made, unless it is there; pictures of an earlier film in it are removed."""
+        """`folder`: is made, unless it is there; pictures of an earlier video in it are removed."""
         self._folder, self.frames = folder, 0
 
     def __enter__(self) -> Self:
@@ -57,5 +57,5 @@ class FrameFolder:
 
 
 def pictures(folder: Path) -> list[Path]:
-    """The frames of the film in a folder, in order."""
+    """The frames of the video in a folder, in order."""
     return sorted(folder.glob("[0-9]*.png"))

@@ -34,7 +34,7 @@ FOUND_BY = {
 
 
 SLOW = ("video", "quality")
-"""Rules that look at films: those take ten seconds and more, until ranks have started."""
+"""Rules that look at videos: those take ten seconds and more, until ranks have started."""
 PLANTED = [
     pytest.param(fault, rule, marks=pytest.mark.nightly if rule in SLOW else ()) for fault, rule in FOUND_BY.items()
 ]
@@ -143,5 +143,5 @@ def test_floors_are_baselines_less_what_they_let_through() -> None:
 
 
 @pytest.mark.parametrize("bits", [{}, {"fp8": True}, {"int8": True}, {"fp8_kv_cache": True}])
-def test_films_of_any_bits_have_floors(bits: dict[str, bool]) -> None:
+def test_videos_of_any_bits_have_floors(bits: dict[str, bool]) -> None:
     assert {"latent_cosine", "lip_sync_strength", "sharpness_kept_ratio"} < floors(Deployment(**bits)).keys()

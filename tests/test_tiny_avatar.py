@@ -16,7 +16,7 @@ MOST_BYTES = 16_000_000
 
 @pytest.fixture(scope="module")
 def shown() -> list[Shown]:
-    """Films of three faces, voices and prompts that it never saw."""
+    """Videos of three faces, voices and prompts that it never saw."""
     if shutil.which("espeak-ng") is None:
         pytest.skip("voices are spoken by espeak-ng, which is not installed")
     return evaluate(3)
@@ -36,14 +36,14 @@ def measured(shown: list[Shown]) -> dict[str, float]:
     return metrics(shown)
 
 
-def test_portrait_voice_and_prompt_can_be_told_from_the_film(measured: dict[str, float]) -> None:
+def test_portrait_voice_and_prompt_can_be_told_from_the_video(measured: dict[str, float]) -> None:
     assert measured["portrait_recognised_share"] == 1
     assert measured["light_recognised_share"] == 1
     assert measured["mouth_correlation"] > 0.5
     assert measured["psnr_db"] > measured["psnr_vae_db"] - 3
 
 
-def test_a_film_out_of_step_with_its_voice_is_told_from_one_in_step(
+def test_a_video_out_of_step_with_its_voice_is_told_from_one_in_step(
     shown: list[Shown], measured: dict[str, float]
 ) -> None:
     late = [mouth_correlation(np.roll(one.made_JHWC, 20, axis=0), one.truth) for one in shown]

@@ -14,16 +14,25 @@ _TRUE, _FALSE = ("true", "yes", "1"), ("false", "no", "0")
 
 
 def add_fields(group: argparse._ArgumentGroup, of: type, *, without: Collection[str] = ()) -> None:
-    """An option for each field of the dataclass `of`; its help is the docstring under the field."""
+    """An option for each field of the dataclass `of`; its help is the docstring under the field.
+
+    What is not given is absent from the namespace, so that a recipe can stand behind what is.
+    """
     types, texts = get_type_hints(of), field_docstrings(of)
     for field in _shown(of, without):
         text = f"{texts[field.name]} (default: {field.default})".replace("%", "%%")
-        group.add_argument(f"--{field.name}", default=field.default, help=text, **_reading(types[field.name]))
+        group.add_argument(f"--{field.name}", default=argparse.SUPPRESS, help=text, **_reading(types[field.name]))
 
 
-def read_fields(options: argparse.Namespace, of: type, *, without: Collection[str] = ()) -> dict[str, Any]:
-    """What was given for the fields of `of`, by name."""
-    return {field.name: getattr(options, field.name) for field in _shown(of, without)}
+def read_fields(
+    options: argparse.Namespace, of: type, *, without: Collection[str] = (), base: object = None
+) -> dict[str, Any]:
+    """The fields of `of` by name: as given, else as `base` (an `of`) has them, else their defaults."""
+    shown = _shown(of, without)
+    return {
+        field.name: getattr(options, field.name, field.default if base is None else getattr(base, field.name))
+        for field in shown
+    }
 
 
 def field_docstrings(of: type) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import AbstractContextManager
@@ -22,11 +23,18 @@ from liveavatar_core.cli.model_options import (
 from liveavatar_core.cli.process_group import check_ranks, is_first_rank, join_ranks, this_rank
 from liveavatar_core.cli.progress_bar import show_progress
 from liveavatar_core.cli.quick_imports import quick_imports
+from liveavatar_core.cli.script_options import (
+    add_script_options,
+    check_script_options,
+    read_as_scripts_do,
+    target_of,
+)
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.cli.video_output import FrameWriter, Recorded, record
 from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
 from liveavatar_core.errors import BadInput
 from liveavatar_core.outputs import check_output
+from liveavatar_core.recipes import RECIPES, named_recipe
 from liveavatar_core.video_geometry import num_clips_in
 
 if TYPE_CHECKING:
@@ -42,7 +50,6 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     make.add_argument("--audio", type=Path, required=True, metavar="FILE", help="Voice: wav, flac, mp3, m4a, ...")
     make.add_argument("--prompt", required=True, metavar="TEXT", help="What the video shows, in a sentence or two.")
     add_fields(make, ClipSpec, without=("quirks",))
-    parser.set_defaults(size=None)  # depends on the model
     add_model_options(parser.add_argument_group("with which model"))
     layout = parser.add_argument_group("laid out how")
     layout.add_argument(
@@ -51,22 +58,28 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         default="cuda",
         help="What computes: a card a rank, or the CPU. (default: cuda)",
     )
+    layout.add_argument(
+        "--recipe",
+        choices=tuple(RECIPES),
+        help="A named layout over as many cards as there are processes; other options change it.",
+    )
     add_fields(layout, Deployment)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--save_file",
         type=Path,
-        default=Path("out.mp4"),
         metavar="FILE",
         help="The video. (default: out.mp4)",
     )
+    add_script_options(parser)
 
 
 def run(options: argparse.Namespace, signals: StopSignals) -> int:
     """Make the video. Everything that a person can get wrong is looked at before anything is loaded."""
     recipe = read_recipe(options)
     check_prompt(options.prompt)
-    check_target(options.save_file)
+    target = target_of(options)
+    check_target(target)
     inputs = read_inputs(options)
     check_ranks(recipe.deployment, options.device)
     weights = open_weights(options, recipe)
@@ -77,9 +90,9 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
     with join_ranks(recipe.deployment, options.device) as device, typed_out_of_memory(this_rank()):
         avatar = open_avatar(recipe, device=device, **weights)
-        recorded = write_video(avatar, inputs, options.save_file, signals)
+        recorded = write_video(avatar, inputs, target, signals)
     if recorded.frames:
-        print(summary(options.save_file, recorded))
+        print(summary(target, recorded))
     if recorded.stopped:
         raise recorded.stopped
     return 0
@@ -87,12 +100,16 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
 
 def read_recipe(options: argparse.Namespace) -> Recipe:
     """The recipe that the options declare. Raises InvalidRecipe, BadInput and CheckpointError."""
-    if options.size is None:
-        options.size = SHIPPED_SIZE if is_shipped(options) else ClipSpec.size
-    clip = ClipSpec(**read_fields(options, ClipSpec, without=("quirks",)))
-    deployment = Deployment(**read_fields(options, Deployment))
+    named = named_recipe(options.recipe, int(os.environ.get("WORLD_SIZE", "1"))) if options.recipe else None
+    clip = read_fields(options, ClipSpec, without=("quirks",), base=named and named.clip)
+    if is_shipped(options) and not hasattr(options, "size"):
+        clip["size"] = SHIPPED_SIZE
+    layout = read_fields(options, Deployment, base=named and named.deployment)
+    deployment = Deployment(**(layout if named else read_as_scripts_do(layout, vars(options))))
+    check_script_options(options, deployment)
     check_lora(options, deployment)
-    return Recipe(name="command line", clip=clip, model=read_model(options), deployment=deployment)
+    name = named.name if named else "command line"
+    return Recipe(name=name, clip=ClipSpec(**clip), model=read_model(options), deployment=deployment)
 
 
 def check_prompt(prompt: str) -> None:

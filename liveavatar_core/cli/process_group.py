@@ -25,7 +25,7 @@ def is_first_rank() -> bool:
 
 
 def check_ranks(deployment: Deployment, device: str) -> None:
-    """Refuse a deployment that has not its cards and processes here. Raises BadInput."""
+    """Refuse a deployment whose cards or processes are not here. Raises BadInput."""
     wanted, started = deployment.num_cards, int(os.environ.get("WORLD_SIZE", "1"))
     if device == "cuda":
         _check_cards(int(os.environ.get("LOCAL_WORLD_SIZE", wanted)))

@@ -70,7 +70,7 @@ def _in_float32(kernel: Kernel, keyset: Any, *args: Any, **options: Any) -> Any:
 
 
 def _convolution(native: bool, kernel: Kernel, keyset: Any, *args: Any) -> Any:
-    """A convolution; those over time go to oneDNN, as torch unfolds the film in memory and takes three times as long.
+    """A convolution; those over time go to oneDNN, as torch unfolds the video in memory and takes three times as long.
 
     In bfloat16 too few channels a group are widened even with units: oneDNN's kernels for AMX give wrong numbers for 3
     to 15 of them (the 14B has 64).

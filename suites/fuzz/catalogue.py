@@ -27,7 +27,7 @@ RULES = {
     "video": Rule(says="every deployment makes the video that one process makes"),
     "shortcut": Rule(says="repeating what units did gives what executing them gives", share=0.5),
     "seed": Rule(says="the same seed gives the same frames, another one others", share=0.5),
-    "quality": Rule(says="the tiny avatar's film is as good as baselines ask", share=0.25),
+    "quality": Rule(says="the tiny avatar's video is as good as baselines ask", share=0.25),
     "refusal": Rule(says="a broken recipe is refused at construction", draw="breaks", share=60),
 }
 """Every rule by its name."""

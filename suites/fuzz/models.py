@@ -45,7 +45,7 @@ def small(recipe: Recipe) -> Recipe:
 
 
 def avatar_sized(recipe: Recipe) -> Recipe:
-    """The tiny avatar's own size and length of clip, over the layout drawn: films that baselines speak of."""
+    """The tiny avatar's own size and length of clip, over the layout drawn: videos that baselines speak of."""
     tiny = miniature(recipe)
     clip = replace(tiny.clip, infer_frames=AVATAR_FRAMES, num_clip=min(recipe.clip.num_clip, 2), quirks=Quirks())
     return replace(tiny, clip=clip)

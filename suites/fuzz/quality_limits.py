@@ -1,4 +1,4 @@
-"""How bad a film of the tiny avatar may be: as bad as baselines of the quality suite let it be. Free of torch."""
+"""How bad a video of the tiny avatar may be: as bad as baselines of the quality suite let it be. Free of torch."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from suites.harness.verdicts.compare import allowed_change
 from suites.harness.verdicts.metrics import worsening
 
 BASELINES = Path(__file__).parents[2] / "baselines/miniature/quality1.toml"
-"""The baselines of films made by one process, which hold for every layout: all make the same film."""
+"""The baselines of videos made by one process, which hold for every layout: all make the same video."""
 
 
 def floors(layout: Deployment, path: Path = BASELINES) -> Mapping[str, MetricBaseline]:
-    """Reviewed metrics of films with as many bits as `layout` keeps. Raises BadData where there are none."""
+    """Reviewed metrics of videos with as many bits as `layout` keeps. Raises BadData where there are none."""
     return read_baseline(path).cases[_case(layout)].metrics
 
 

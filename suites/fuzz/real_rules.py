@@ -13,8 +13,8 @@ from suites.fuzz.case import FuzzCase
 from suites.fuzz.models import alone, avatar_sized, exact, small
 from suites.fuzz.quality_limits import floors, too_bad
 from suites.fuzz.ranks import Made, current_pool
-from suites.harness.probes.film.film import Film
-from suites.harness.probes.film.quality import quality_of
+from suites.harness.probes.video.measured_video import MeasuredVideo
+from suites.harness.probes.video.quality import quality_of
 from suites.harness.processes.rank_group import GroupError
 
 CLOSE = 1e-5
@@ -107,17 +107,17 @@ def check_seed(case: FuzzCase) -> float:
 
 
 def check_quality(case: FuzzCase) -> float:
-    """The tiny avatar's film is as near to that of one process in float32, and as good by itself, as baselines ask."""
+    """The tiny avatar's video is as near to that of one process in float32, and as good by itself, as baselines ask."""
     recipe = avatar_sized(case.recipe)
     with _ranks_work():
-        film, reference = (_film(current_pool().make(each)) for each in (recipe, exact(alone(recipe))))
-    found = quality_of(film, reference, recipe.clip.infer_frames)
+        video, reference = (_video(current_pool().make(each)) for each in (recipe, exact(alone(recipe))))
+    found = quality_of(video, reference, recipe.clip.infer_frames)
     if bad := list(too_bad(found.values, floors(recipe.deployment))):
         raise Broken("; ".join(bad))
     return 0
 
 
-def _film(made: Made) -> Film:
+def _video(made: Made) -> MeasuredVideo:
     nan_blocks = sum(not np.isfinite(block).all() for block in made.latents)
     latents = np.concatenate(made.latents, axis=2)
-    return Film(frames=made.frames, sound=made.sound, latents=latents, nan_blocks=nan_blocks)
+    return MeasuredVideo(frames=made.frames, sound=made.sound, latents=latents, nan_blocks=nan_blocks)

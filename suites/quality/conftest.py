@@ -1,4 +1,4 @@
-"""Films are compared in the miniature mode, whatever cards there are: it is what makes a reference."""
+"""Videos are compared in the miniature mode, whatever cards there are: it is what makes a reference."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def miniature(request: pytest.FixtureRequest) -> TierRunner:
     """The tier that the test's marker names, in the miniature mode."""
     session = request.config.stash[SESSION]
     if not {AUTO, "miniature"}.intersection(session.settings.hardware):
-        pytest.skip("films are compared in the miniature mode: --hardware=miniature")
+        pytest.skip("videos are compared in the miniature mode: --hardware=miniature")
     names = [mark.name for mark in request.node.iter_markers() if mark.name in session.tiers]
     assert len(names) == 1, f"marked with tiers {names}, not one"
     return TierRunner(session.tiers[names[0]], "miniature", session.settings, request, session.tell)

@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from liveavatar_core.media import read_audio
-from suites.harness.probes.film.film import Film
-from suites.harness.probes.film.lip_sync import Sound
-from suites.harness.probes.film.quality import Quality, quality_of
-from suites.harness.probes.film.sketch import Pixels
+from suites.harness.probes.video.lip_sync import Sound
+from suites.harness.probes.video.measured_video import MeasuredVideo
+from suites.harness.probes.video.quality import Quality, quality_of
+from suites.harness.probes.video.sketch import Pixels
 from suites.harness.report.generated_blocks import replaced
 from suites.harness.verdicts.metrics import metric_kind
 from tiny_avatar.heads import Face, Motion, draw
@@ -33,21 +33,21 @@ LATENT_FRAMES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class Distortion:
-    """One way to spoil a film, and what must see it."""
+    """One way to spoil a video, and what must see it."""
 
     name: str
     """The column's title in the table."""
-    spoil: Callable[[Film], Film]
-    """The film, spoiled; frames are an array."""
+    spoil: Callable[[MeasuredVideo], MeasuredVideo]
+    """The video, spoiled; frames are an array."""
     seen_by: frozenset[str]
     """Metrics that react. All others must not."""
 
 
-def clean_film(face: int = 0) -> Film:
+def clean_video(face: int = 0) -> MeasuredVideo:
     """Three clips of a drawn head that says what assets/voice.wav says. `face`: seed of the face and its sway."""
     random = np.random.default_rng(face)
     voice = read_audio(ROOT / "assets/voice.wav")[: FRAMES * SAMPLES_PER_FRAME]
-    return Film(frames=draw(Face.drawn_by(random), _motion(voice, random)), sound=voice, nan_blocks=0)
+    return MeasuredVideo(frames=draw(Face.drawn_by(random), _motion(voice, random)), sound=voice, nan_blocks=0)
 
 
 def _motion(voice: Sound, random: np.random.Generator) -> Motion:
@@ -57,28 +57,28 @@ def _motion(voice: Sound, random: np.random.Generator) -> Motion:
     return Motion(opening=opening, width=width, sway=sway, nod=nod)
 
 
-def pixels(film: Film) -> Pixels:
-    """The film's frames, which are an array."""
-    assert isinstance(film.frames, np.ndarray)
-    return film.frames
+def pixels(video: MeasuredVideo) -> Pixels:
+    """The video's frames, which are an array."""
+    assert isinstance(video.frames, np.ndarray)
+    return video.frames
 
 
-def blurred(film: Film) -> Film:
+def blurred(video: MeasuredVideo) -> MeasuredVideo:
     """Every frame out of focus."""
-    return replace(film, frames=np.stack([_blur(frame, 0.7) for frame in pixels(film)]))
+    return replace(video, frames=np.stack([_blur(frame, 0.7) for frame in pixels(video)]))
 
 
-def blurring(film: Film) -> Film:
+def blurring(video: MeasuredVideo) -> MeasuredVideo:
     """A little more out of focus with every clip."""
-    frames = [_blur(frame, 0.35 * (at // CLIP_FRAMES)) for at, frame in enumerate(pixels(film))]
-    return replace(film, frames=np.stack(frames))
+    frames = [_blur(frame, 0.35 * (at // CLIP_FRAMES)) for at, frame in enumerate(pixels(video))]
+    return replace(video, frames=np.stack(frames))
 
 
 def _blur(frame: Pixels, radius: float) -> Pixels:
     return np.asarray(Image.fromarray(frame).filter(ImageFilter.GaussianBlur(radius)))
 
 
-def half_size(film: Film) -> Film:
+def half_size(video: MeasuredVideo) -> MeasuredVideo:
     """Made with half the pixels a side, and enlarged."""
 
     def coarse(frame: Pixels) -> Pixels:
@@ -86,52 +86,52 @@ def half_size(film: Film) -> Film:
         small = picture.resize((picture.width // 2, picture.height // 2), Image.Resampling.BOX)
         return np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC))
 
-    return replace(film, frames=np.stack([coarse(frame) for frame in pixels(film)]))
+    return replace(video, frames=np.stack([coarse(frame) for frame in pixels(video)]))
 
 
-def frozen(film: Film) -> Film:
+def frozen(video: MeasuredVideo) -> MeasuredVideo:
     """Eight frames stand still."""
-    frames = pixels(film).copy()
+    frames = pixels(video).copy()
     frames[60:68] = frames[59]
-    return replace(film, frames=frames)
+    return replace(video, frames=frames)
 
 
-def black(film: Film) -> Film:
+def black(video: MeasuredVideo) -> MeasuredVideo:
     """Three frames are black, as a decoder makes them of values that are no numbers."""
-    frames = pixels(film).copy()
+    frames = pixels(video).copy()
     frames[70:73] = 0
-    return replace(film, frames=frames)
+    return replace(video, frames=frames)
 
 
-def one_frame_late(film: Film) -> Film:
+def one_frame_late(video: MeasuredVideo) -> MeasuredVideo:
     """The picture lags behind the sound by a frame."""
-    frames = pixels(film)
-    return replace(film, frames=np.concatenate([frames[:1], frames[:-1]]))
+    frames = pixels(video)
+    return replace(video, frames=np.concatenate([frames[:1], frames[:-1]]))
 
 
-def other_sound(film: Film) -> Film:
+def other_sound(video: MeasuredVideo) -> MeasuredVideo:
     """The second half of the voice, then the first."""
-    assert film.sound is not None
-    return replace(film, sound=np.roll(film.sound, len(film.sound) // 2))
+    assert video.sound is not None
+    return replace(video, sound=np.roll(video.sound, len(video.sound) // 2))
 
 
-def short_sound(film: Film) -> Film:
+def short_sound(video: MeasuredVideo) -> MeasuredVideo:
     """The sound ends a fifth of a second early."""
-    assert film.sound is not None
-    return replace(film, sound=film.sound[:-3200])
+    assert video.sound is not None
+    return replace(video, sound=video.sound[:-3200])
 
 
-def colour_cast(film: Film) -> Film:
+def colour_cast(video: MeasuredVideo) -> MeasuredVideo:
     """Redder with every clip, evenly, so that no meeting of clips shows it."""
     warmth = np.linspace(0, 12, FRAMES)[:, None, None, None] * np.array([1, 0, -1])
-    return replace(film, frames=(pixels(film) + warmth).clip(0, 255).round().astype(np.uint8))
+    return replace(video, frames=(pixels(video) + warmth).clip(0, 255).round().astype(np.uint8))
 
 
-def wider_face(film: Film) -> Film:
+def wider_face(video: MeasuredVideo) -> MeasuredVideo:
     """The head grows wider, by a third in all. Columns are repeated whole and colours kept: it stays as sharp."""
-    frames = pixels(film)
+    frames = pixels(video)
     stretches = np.linspace(1, 4 / 3, FRAMES)
-    return replace(film, frames=np.stack([_wider(*each) for each in zip(frames, stretches, strict=True)]))
+    return replace(video, frames=np.stack([_wider(*each) for each in zip(frames, stretches, strict=True)]))
 
 
 def _wider(frame: Pixels, stretch: float) -> Pixels:
@@ -141,33 +141,33 @@ def _wider(frame: Pixels, stretch: float) -> Pixels:
     return same_colour.clip(0, 255).round().astype(np.uint8)
 
 
-def flicker(film: Film) -> Film:
+def flicker(video: MeasuredVideo) -> MeasuredVideo:
     """Every other latent frame is brighter by 3 %."""
     brighter = (np.arange(FRAMES) // LATENT_FRAMES % 2)[:, None, None, None] * 0.03
-    return replace(film, frames=(pixels(film) * (1 + brighter)).clip(0, 255).round().astype(np.uint8))
+    return replace(video, frames=(pixels(video) * (1 + brighter)).clip(0, 255).round().astype(np.uint8))
 
 
-def clip_jump(film: Film) -> Film:
+def clip_jump(video: MeasuredVideo) -> MeasuredVideo:
     """The head stands elsewhere for the length of the second clip."""
-    frames = pixels(film).copy()
+    frames = pixels(video).copy()
     second = slice(CLIP_FRAMES, 2 * CLIP_FRAMES)
     frames[second] = np.roll(frames[second], 3, axis=2)
-    return replace(film, frames=frames)
+    return replace(video, frames=frames)
 
 
-def first_frame_jump(film: Film) -> Film:
+def first_frame_jump(video: MeasuredVideo) -> MeasuredVideo:
     """The first latent frame is brighter than what follows."""
-    frames = pixels(film).astype(np.float32)
+    frames = pixels(video).astype(np.float32)
     frames[:LATENT_FRAMES] += 15
-    return replace(film, frames=frames.clip(0, 255).round().astype(np.uint8))
+    return replace(video, frames=frames.clip(0, 255).round().astype(np.uint8))
 
 
-def nan_latents(film: Film) -> Film:
+def nan_latents(video: MeasuredVideo) -> MeasuredVideo:
     """A block's latents hold a value that is no number."""
-    return replace(film, nan_blocks=1)
+    return replace(video, nan_blocks=1)
 
 
-def _damage(spoil: Callable[[Film], Film], name: str, *seen_by: str) -> Distortion:
+def _damage(spoil: Callable[[MeasuredVideo], MeasuredVideo], name: str, *seen_by: str) -> Distortion:
     return Distortion(name=name, spoil=spoil, seen_by=frozenset(seen_by))
 
 
@@ -189,9 +189,9 @@ DISTORTIONS = (
 )
 
 
-def measured(film: Film) -> Quality:
-    """The metrics of a film without a reference."""
-    return quality_of(film, clip_frames=CLIP_FRAMES)
+def measured(video: MeasuredVideo) -> Quality:
+    """The metrics of a video without a reference."""
+    return quality_of(video, clip_frames=CLIP_FRAMES)
 
 
 def reactions(clean: Quality, spoiled: Quality) -> set[str]:
@@ -206,7 +206,7 @@ def reactions(clean: Quality, spoiled: Quality) -> set[str]:
 
 
 def table(clean: Quality, spoiled: Mapping[str, Quality]) -> str:
-    """A row a metric, a column a damage; what reacts is in bold, what is as in the clean film is left out."""
+    """A row a metric, a column a damage; what reacts is in bold, what is as in the clean video is left out."""
     head = ["metric", "clean", *spoiled]
     rows = [head, ["---"] * len(head)]
     for name, value in clean.values.items():
@@ -228,7 +228,7 @@ def main() -> None:
     """Write the table into docs/metrics.md, or print it."""
     parser = argparse.ArgumentParser(description="Which metric sees which damage.")
     parser.add_argument("--write", action="store_true", help="put it into docs/metrics.md")
-    clean = clean_film()
+    clean = clean_video()
     made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DISTORTIONS})
     if parser.parse_args().write:
         PAGE.write_text(replaced(PAGE.read_text(), NAME, made))

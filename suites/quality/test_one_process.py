@@ -1,4 +1,4 @@
-"""What fewer bits, fewer steps and fewer pixels do to the film of one process."""
+"""What fewer bits, fewer steps and fewer pixels do to the video of one process."""
 
 import pytest
 
@@ -12,7 +12,7 @@ def test_bfloat16_changes_what_nobody_sees(miniature: TierRunner) -> None:
     assert miniature.check("bf16").quality["latent_cosine"] > 0.99
 
 
-def test_eight_bit_integers_keep_the_film(miniature: TierRunner) -> None:
+def test_eight_bit_integers_keep_the_video(miniature: TierRunner) -> None:
     """Published as nearly the original's quality."""
     assert miniature.check("int8").quality["latent_cosine"] > 0.99
 
@@ -33,5 +33,5 @@ def test_fewer_pixels_are_what_blurs(miniature: TierRunner, case: str) -> None:
 @pytest.mark.nightly
 @pytest.mark.parametrize("case", ["fp8_caches", "block_offload", "thirty_clips"])
 def test_the_rest(miniature: TierRunner, case: str) -> None:
-    """8-bit caches, weights from host memory, a film of a minute."""
+    """8-bit caches, weights from host memory, a video of a minute."""
     miniature.check(case)

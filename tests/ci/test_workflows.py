@@ -88,7 +88,7 @@ def test_nightly_demands_its_cards_and_keeps_records_even_when_it_fails():
     assert upload["if"] == "always()"
 
 
-def test_nightly_makes_the_long_films():
+def test_nightly_makes_the_long_videos():
     assert "pytest suites/quality -m nightly" in commands(jobs("nightly.yml")["quality"])
 
 

@@ -113,4 +113,5 @@ def test_flags_are_given_alone_or_with_a_value(given, expected):
     from liveavatar_core.cli.main import make_parser
 
     base = ["generate", "--image=i", "--audio=a", "--prompt=p", "--seeded_weights=tiny"]
-    assert make_parser().parse_args([*base, *given]).offload_model is expected
+    options = make_parser().parse_args([*base, *given])
+    assert options_module.read_fields(options, Deployment)["offload_model"] is expected

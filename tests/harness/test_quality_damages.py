@@ -9,37 +9,37 @@ import numpy as np
 import pytest
 
 from suites.harness.report.generated_blocks import lines_between
-from suites.quality.distortions import DISTORTIONS, NAME, PAGE, clean_film, measured, pixels, reactions
+from suites.quality.distortions import DISTORTIONS, NAME, PAGE, clean_video, measured, pixels, reactions
 
 NAMES = [damage.spoil.__name__ for damage in DISTORTIONS]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
-def film(request):
-    return clean_film(face=request.param)
+def video(request):
+    return clean_video(face=request.param)
 
 
 @pytest.fixture(scope="module")
-def clean(film):
-    return measured(film)
+def clean(video):
+    return measured(video)
 
 
-def test_nothing_is_wrong_with_the_clean_film(clean):
+def test_nothing_is_wrong_with_the_clean_video(clean):
     assert not clean.missing
     assert clean.values["lip_sync_lag_ms"] == pytest.approx(0, abs=4)
     assert clean.values["lip_sync_strength"] > 0.8
 
 
 @pytest.mark.parametrize("damage", DISTORTIONS, ids=NAMES)
-def test_damage_is_seen_by_its_metrics_alone(film, clean, damage):
-    before = pixels(film).copy()
-    assert reactions(clean, measured(damage.spoil(film))) == damage.seen_by
-    assert (pixels(film) == before).all(), "the clean film is left as it was"
+def test_damage_is_seen_by_its_metrics_alone(video, clean, damage):
+    before = pixels(video).copy()
+    assert reactions(clean, measured(damage.spoil(video))) == damage.seen_by
+    assert (pixels(video) == before).all(), "the clean video is left as it was"
 
 
 @pytest.mark.parametrize("late", [-6, -2, 1, 5])
-def test_the_lag_of_a_drawn_head_is_found_to_a_tenth_of_a_frame(film, late):
-    shifted = replace(film, frames=np.roll(pixels(film), late, axis=0))
+def test_the_lag_of_a_drawn_head_is_found_to_a_tenth_of_a_frame(video, late):
+    shifted = replace(video, frames=np.roll(pixels(video), late, axis=0))
     assert measured(shifted).values["lip_sync_lag_ms"] == pytest.approx(40 * late, abs=4)
 
 

@@ -1,4 +1,4 @@
-"""Quality of films that the miniature mode really makes: in their records, against a run at full precision."""
+"""Quality of videos that the miniature mode really makes: in their records, against a run at full precision."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_full_precision_is_its_own_reference(tmp_path):
     assert record.to_json() == type(record).from_json(record.to_json()).to_json()
 
 
-def test_another_film_is_unlike_the_reference(tmp_path):
+def test_another_video_is_unlike_the_reference(tmp_path):
     case = replace(CASE, miniature_clip={"base_seed": 7}, reference_clip={"base_seed": 420})
     record = MiniatureMode(shrink=smallest).run(TIER, case, tmp_path)
     assert record.recipe.declared["clip"]["base_seed"] == 7
@@ -40,7 +40,7 @@ def test_another_film_is_unlike_the_reference(tmp_path):
     assert record.quality["psnr_db"] < 40
 
 
-def test_the_voice_lasts_as_long_as_the_clips_and_films_of_several_have_drift(tmp_path):
+def test_the_voice_lasts_as_long_as_the_clips_and_videos_of_several_have_drift(tmp_path):
     case = replace(CASE, miniature_clip={"num_clip": 16})  # 7.7 s; the recording lasts for 6.9
     record = MiniatureMode(shrink=smallest).run(TIER, case, tmp_path)
     assert record.outcome == "pass", record.failure

@@ -54,7 +54,7 @@ def test_a_run_without_an_encoder_keeps_its_frames_and_says_so(tmp_path: Path):
     run = ("-m", "gpu1x24", "--hardware=miniature", "--baseline-compare=off", f"--report-dir={report}")
     done = python(tmp_path, "-m", "pytest", "-q", *run, "suites/tiers", blocked=CODECS)
     records = [json.loads(path.read_text()) for path in report.rglob("*.json")]
-    kept = [record["film"] for record in records if record.get("outcome") == "pass"]
+    kept = [record["video_format"] for record in records if record.get("outcome") == "pass"]
     assert kept, done.stdout[-3000:]
     assert set(kept) == {"png"}
     pictures = sorted(report.rglob("frames/*.png"))

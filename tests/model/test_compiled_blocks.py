@@ -86,7 +86,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_layout_of_a_card_is_one_graph_and_the_same_film(layout: Deployment):
+def test_every_layout_of_a_card_is_one_graph_and_the_same_video(layout: Deployment):
     recipe = replace(small(layout), deployment=replace(layout, lora_rank=4))
     avatar, graphs = open_avatar(recipe), Graphs()
     plain = [block.frames_JHWC for block in avatar.generate(simulated_inputs(recipe))]

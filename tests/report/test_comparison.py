@@ -45,6 +45,10 @@ def test_memory_stands_by_rank_phase_and_category(sessions, capsys):
     assert "memory rank 1, denoise, GiB 12 13.5 +1.5 (+12.5%)" in lines
     assert "memory rank 1, denoise, parameters, GiB 12 13.5 +1.5 (+12.5%)" in lines
     assert not any("rank 0" in line for line in lines), "what is alike is not listed"
+    spread = replace(moved[-1], by_category={"parameters": 13 * GIB, "kv_cache": GIB // 2, "activations": 0})
+    lines = told(capsys, sessions("c", fitting()), sessions("d", fitting(memory=(*moved[:-1], spread))))
+    assert "memory rank 1, denoise, KV cache, GiB – 0.5" in lines
+    assert not any("activations" in line for line in lines), "nothing was ever held"
 
 
 def test_ranks_of_which_both_say_the_same_share_a_row(sessions, capsys):
@@ -57,10 +61,11 @@ def test_ranks_of_which_both_say_the_same_share_a_row(sessions, capsys):
 def test_seconds_quality_settings_and_endings_stand_side_by_side(sessions, capsys):
     slow = replace(ROLE, predicted_seconds_by_kind={"matmul": 6.0})
     before = fitting(simulated_roles=(ROLE,), quality={"psnr_db": 40.0})
-    timing = Timing(predicted_seconds_per_clip=20.77)
+    timing = Timing(predicted_seconds_per_clip=20.77, predicted_first_clip_seconds=30.0)
     after = fitting(simulated_roles=(slow,), quality={"psnr_db": 38.0}, timing=timing, commit="abc")
     lines = told(capsys, sessions("a", before), sessions("b", after), "--all")
     assert "seconds a clip, predicted, s 19.77 20.77 +1 (+5.1%)" in lines
+    assert "seconds first clip, predicted, s – 30" in lines
     assert "seconds rank 0, predicted, matmul, s 5 6 +1 (+20.0%)" in lines
     assert any("(psnr_db), dB 40 38 -2 (-5.0%)" in line for line in lines)
     assert "machine commit 1f0c2ab abc" in lines

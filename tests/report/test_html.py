@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
+from dataclasses import replace
+
 import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
 
+from liveavatar_core.cli.generate import read_recipe
+from liveavatar_core.cli.main import make_parser
 from liveavatar_core.errors import GIB
 from liveavatar_core.recipes import miniature
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.records.history import append_history
 from suites.harness.records.measurements import MemoryTimeline, Timing
 from suites.harness.records.record import DeclaredRecipe
-from suites.harness.report.answers import INPUTS
+from suites.harness.report.answers import INPUTS, run_command
 from suites.harness.report.html import render_html
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.verdicts.judge import write_baseline
@@ -83,6 +88,18 @@ def test_cards_on_which_nothing_fits_get_the_search(show, tmp_path):
     page = show(page_of(tmp_path, ran_out(tier="lab1x24")))
     assert answer(page)[0] == "lab1x24 does not run simulated"
     assert answer(page)[2] == "python -m liveavatar_core fit --cards '4xRTX 4090'"
+
+
+@pytest.mark.parametrize(("tier_of", "case"), [(tier, case) for tier in TIERS.values() for case in tier.cases])
+def test_the_command_of_an_answer_makes_just_that_recipe(monkeypatch, tier_of, case):
+    command = shlex.split(run_command(tier_of, case).removesuffix(INPUTS))
+    words = command[command.index("generate") :]
+    monkeypatch.setenv("WORLD_SIZE", "1" if command[0] == "python" else command[command.index("--nproc-per-node") + 1])
+    given = ["--seeded_weights=14b", "--image=i", "--audio=a", "--prompt=p"]
+    recipe = read_recipe(make_parser().parse_args([*words, *given]))
+    declared = tier_of.recipe(case)
+    assert recipe.deployment == declared.deployment
+    assert recipe.clip == replace(declared.clip, num_clip=recipe.clip.num_clip), "how long a video is, people say"
 
 
 def test_a_layout_that_is_known_to_fit_makes_it_run_if(show, tmp_path):

@@ -72,9 +72,9 @@ def _start_without_time(vae: Any) -> None:
 
 def _mouth_losses(vae: Any, random: np.random.Generator) -> Losses:
     count, frames = _VIDEOS[int(random.integers(len(_VIDEOS)))]
-    films, mouths = zip(*(_film(random, frames) for _ in range(count)), strict=True)
+    videos, mouths = zip(*(_decoder_video(random, frames) for _ in range(count)), strict=True)
     weight_B1THW = torch.from_numpy(np.stack(mouths))[:, None] * _MOUTHS
-    return _losses(vae, to_pixels(np.stack(films)), details=_DETAILS, also=weight_B1THW)
+    return _losses(vae, to_pixels(np.stack(videos)), details=_DETAILS, also=weight_B1THW)
 
 
 def _losses(vae: Any, video_BCTHW: Tensor, details: float = 0.0, also: Tensor | float = 0.0) -> Losses:
@@ -113,15 +113,15 @@ def _video(random: np.random.Generator, frames: int) -> np.ndarray:
     return draw(Face.drawn_by(random), _any_motion(random, frames))
 
 
-def _film(random: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
+def _decoder_video(random: np.random.Generator, frames: int) -> tuple[np.ndarray, np.ndarray]:
     """A video as decoders see it, sometimes behind a portrait that rests; and 1 wherever the mouth is open, THW."""
     face, motion = Face.drawn_by(random), _any_motion(random, frames)
-    film, shut = draw(face, motion), draw(face, replace(motion, opening=np.zeros(frames)))
-    mouths = (np.abs(film.astype(int) - shut).max(axis=-1) > 8).astype(np.float32)
+    video, shut = draw(face, motion), draw(face, replace(motion, opening=np.zeros(frames)))
+    mouths = (np.abs(video.astype(int) - shut).max(axis=-1) > 8).astype(np.float32)
     if frames > 1 and random.uniform() < 0.5:
         rest = int(random.choice([1, min(5, frames - 4)]))
-        film[:rest], mouths[:rest] = draw(face, Motion.still(rest)), 0.0
-    return film, mouths
+        video[:rest], mouths[:rest] = draw(face, Motion.still(rest)), 0.0
+    return video, mouths
 
 
 def _any_motion(random: np.random.Generator, frames: int) -> Motion:

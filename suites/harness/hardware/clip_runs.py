@@ -8,8 +8,8 @@ from pathlib import Path
 
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
-from suites.harness.probes.film.film import read_film
-from suites.harness.probes.film.quality import Quality, quality_of
+from suites.harness.probes.video.measured_video import read_video
+from suites.harness.probes.video.quality import Quality, quality_of
 from suites.harness.processes.failures import GroupError
 from suites.harness.processes.rank_group import Job, RankGroup
 from suites.harness.pytest_plugin.clip_clock import ClipClock
@@ -56,20 +56,20 @@ def passed_result(
     load_seconds: float | None,
     comparable: bool,
 ) -> RunResult:
-    """The result of a run whose ranks all finished; looks through the film that they made."""
+    """The result of a run whose ranks all finished; looks through the video that they made."""
     return RunResult(
         outcome="pass",
         reports=reports,
         timing=_timing(clips, load_seconds, comparable),
-        quality=film_quality(given, reports),
+        quality=video_quality(given, reports),
     )
 
 
-def film_quality(given: ClipJob, reports: Sequence[RankReport]) -> Quality:
+def video_quality(given: ClipJob, reports: Sequence[RankReport]) -> Quality:
     """The quality of the mp4 as people see it, and the blocks that were not finite as ranks counted them."""
     nan_blocks = next((each.nan_blocks for each in reports if each.nan_blocks is not None), None)
-    film = read_film(Path(given.video), nan_blocks)
-    return quality_of(film, clip_frames=given.recipe.clip.infer_frames)
+    video = read_video(Path(given.video), nan_blocks)
+    return quality_of(video, clip_frames=given.recipe.clip.infer_frames)
 
 
 def _timing(clips: Sequence[Sequence[ClipTime]], load_seconds: float | None, comparable: bool) -> Timing:

@@ -16,8 +16,8 @@ from suites.harness.cases.tiers import MIB, Case, Tier
 from suites.harness.cases.workloads import miniature_workload
 from suites.harness.hardware.clip_runs import PRELOAD, clip_job, run_clips
 from suites.harness.messages import ClipJob
-from suites.harness.probes.film.film import Film, read_kept
-from suites.harness.probes.film.quality import compared
+from suites.harness.probes.video.measured_video import MeasuredVideo, read_kept
+from suites.harness.probes.video.quality import compared
 from suites.harness.processes.rank_group import Job
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
 from suites.harness.records.build import build_record, host_machine
@@ -85,8 +85,8 @@ class MiniatureMode:
         )
         return run_clips(job, given, clock)
 
-    def _reference(self, plan: RunPlan) -> Film:
-        """The film of one process in float32, made once for all cases that are compared with it.
+    def _reference(self, plan: RunPlan) -> MeasuredVideo:
+        """The video of one process in float32, made once for all cases that are compared with it.
 
         Raises BadData where it cannot be made.
         """
@@ -104,8 +104,8 @@ class MiniatureMode:
         return _REFERENCES[exact]
 
 
-_REFERENCES: dict[Recipe, Film] = {}
-"""Films that others are compared with, by their recipe."""
+_REFERENCES: dict[Recipe, MeasuredVideo] = {}
+"""Videos that others are compared with, by their recipe."""
 
 
 def _full_precision(plan: RunPlan) -> Recipe:

@@ -46,14 +46,14 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         observed=tuple(sorted(observed, key=lambda settings: settings.rank)),
         simulated_roles=result.simulated_roles,
         card_conditions=_conditions(reports),
-        film=_film(plan.video) if result.outcome == "pass" else None,
+        video_format=_video_format(plan.video) if result.outcome == "pass" else None,
         quality=result.quality.values,
         quality_missing=result.quality.missing,
         **provenance(),
     )
 
 
-def _film(video: Path) -> Literal["mp4", "png"] | None:
+def _video_format(video: Path) -> Literal["mp4", "png"] | None:
     if video.exists():
         return "mp4"
     return "png" if frame_folder(video).exists() else None

@@ -142,8 +142,8 @@ class RunRecord:
     """The ranks that a simulation executed, and those that they stand for."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
-    film: Literal["mp4", "png"] | None = None
-    """The form that the film was kept in: png where the machine has no encoder; None: there is no film."""
+    video_format: Literal["mp4", "png"] | None = None
+    """The form that the video was kept in: png where the machine has no encoder; None: there is no video."""
     quality: dict[str, float] = field(default_factory=dict)
     """Quality metrics; names carry the unit."""
     quality_missing: dict[str, str] = field(default_factory=dict)

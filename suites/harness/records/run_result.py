@@ -7,7 +7,7 @@ from typing import cast
 
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
 from suites.harness.messages import RankReport
-from suites.harness.probes.film.quality import Quality
+from suites.harness.probes.video.quality import Quality
 from suites.harness.processes.failures import GroupError
 from suites.harness.records.measurements import Phase, SimulatedRole, Timing
 from suites.harness.records.record import Failure, Outcome
@@ -30,7 +30,7 @@ class RunResult:
     timing: Timing = Timing()
     """Seconds, measured or predicted."""
     quality: Quality = field(default_factory=lambda: Quality(values={}, missing={}))
-    """The quality of the film; empty where there is none."""
+    """The quality of the video; empty where there is none."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed."""
 

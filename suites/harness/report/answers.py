@@ -25,7 +25,7 @@ INPUTS = "--ckpt_dir FOLDER --lora_path_dmd FILE --image FILE --audio FILE --pro
 
 
 @dataclass(frozen=True, kw_only=True)
-class Answer:
+class CardsAnswer:
     """What the runs of a session say about one set of cards."""
 
     cards: str
@@ -40,7 +40,7 @@ class Answer:
     """The command that makes it run, or that answers."""
 
 
-def answers(records: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> list[Answer]:
+def answers(records: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> list[CardsAnswer]:
     """An answer for each set of cards, in the order of the records."""
     groups: dict[str, list[RunRecord]] = {}
     for record in records:
@@ -53,39 +53,41 @@ def _cards(record: RunRecord, tiers: Mapping[str, Tier]) -> str:
     return f"{tier.cards} × {tier.card}" if tier else record.tier
 
 
-def _answer(cards: str, records: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> Answer:
+def _answer(cards: str, records: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> CardsAnswer:
     mode = min((each.hardware for each in records), key=HARDWARE_MODES.index)
     group = [each for each in records if each.hardware == mode]
     if mode == "miniature":
         names = " or ".join(dict.fromkeys(each.tier for each in group))
         ask = f"pytest -m {shlex.quote(names)} --hardware=simulated"
         told = "only small models ran: whether the real one fits, a simulation says"
-        return Answer(cards=cards, hardware=mode, state="not answered", sentences=(told,), command=ask)
+        return CardsAnswer(cards=cards, hardware=mode, state="not answered", sentences=(told,), command=ask)
     fitting = sorted((each for each in group if each.outcome == "pass"), key=_preference)
     failing = tuple(_failed(each) for each in group if each.outcome != "pass" and _is_published(each))
     if fitting:
         state: State = "runs" if _is_published(fitting[0]) or not failing else "runs if"
         sentences = (*_fits(fitting[0]), *failing)
-        return Answer(cards=cards, hardware=mode, state=state, sentences=sentences, command=_run(fitting[0], tiers))
+        return CardsAnswer(
+            cards=cards, hardware=mode, state=state, sentences=sentences, command=_run(fitting[0], tiers)
+        )
     return _without_a_fit(cards, mode, group, tiers)
 
 
-def _without_a_fit(cards: str, mode: str, group: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> Answer:
+def _without_a_fit(cards: str, mode: str, group: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> CardsAnswer:
     """Layouts that are known to fit make it `runs if`; else the search is the next step."""
     failing = tuple(_failed(each) for each in group)
     if all(each.out_of_memory is None for each in group):
         command = f"pytest -m {shlex.quote(group[0].tier)} --hardware={mode}"
-        return Answer(cards=cards, hardware=mode, state="not answered", sentences=failing, command=command)
+        return CardsAnswer(cards=cards, hardware=mode, state="not answered", sentences=failing, command=command)
     known = next(_known(group[0].tier, tiers), None)
     if known is None:
         machine = group[0].machine
         number, model = machine.imitated_cards or machine.cards, machine.imitated_card or machine.card
         asked = shlex.quote(f"{number}x{model}")
         search = f"python -m liveavatar_core fit --cards {asked}"
-        return Answer(cards=cards, hardware=mode, state="does not run", sentences=failing, command=search)
+        return CardsAnswer(cards=cards, hardware=mode, state="does not run", sentences=failing, command=search)
     tier, case = known
     told = (f"{case.name} is known to fit, and did not run here", *failing)
-    return Answer(cards=cards, hardware=mode, state="runs if", sentences=told, command=run_command(tier, case))
+    return CardsAnswer(cards=cards, hardware=mode, state="runs if", sentences=told, command=run_command(tier, case))
 
 
 def _known(name: str, tiers: Mapping[str, Tier]) -> Iterator[tuple[Tier, Case]]:

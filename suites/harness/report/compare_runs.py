@@ -14,7 +14,7 @@ from pathlib import Path
 
 from liveavatar_core.errors import LiveAvatarError
 from liveavatar_core.files import write_atomically
-from suites.harness.report.comparison import Comparison, Pair, Row, compare_paths
+from suites.harness.report.comparison import ComparedValue, Comparison, Pair, compare_paths
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_page import page
 from suites.harness.report.html_tables import table
@@ -93,7 +93,7 @@ def _section(pair: Pair) -> Markup:
     )
 
 
-def _table(name: str, rows: Sequence[Row]) -> Markup:
+def _table(name: str, rows: Sequence[ComparedValue]) -> Markup:
     titles = (name.capitalize(), "A", "B", "Difference")
     return table(titles, [(row.name, *row.cells) for row in rows], class_="compared")
 

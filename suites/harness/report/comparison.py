@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB, BadInput
+from liveavatar_core.scopes import CATEGORIES, PHASES
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.report.figures import name_of, ranks_text
 from suites.harness.verdicts.metrics import metric_kind
@@ -19,7 +20,7 @@ ABSENT = "–"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class ComparedValue:
     """One number, or one word, of two runs."""
 
     group: str
@@ -55,7 +56,7 @@ class Pair:
 
     first: RunRecord
     second: RunRecord
-    rows: tuple[Row, ...]
+    rows: tuple[ComparedValue, ...]
     """Every row, alike or not."""
 
     @property
@@ -65,7 +66,7 @@ class Pair:
         return names[0] if names[0] == names[1] else " against ".join(names)
 
     @property
-    def moved(self) -> tuple[Row, ...]:
+    def moved(self) -> tuple[ComparedValue, ...]:
         """The rows that differ."""
         return tuple(row for row in self.rows if row.moved)
 
@@ -128,9 +129,9 @@ def pair(first: RunRecord, second: RunRecord) -> Pair:
 Values = Mapping[str, float | str | None]
 
 
-def _rows(group: str, before: Values, after: Values) -> Iterator[Row]:
+def _rows(group: str, before: Values, after: Values) -> Iterator[ComparedValue]:
     for name in dict.fromkeys([*before, *after]):
-        yield Row(group=group, name=name, before=before.get(name), after=after.get(name))
+        yield ComparedValue(group=group, name=name, before=before.get(name), after=after.get(name))
 
 
 def _ending(record: RunRecord) -> Values:
@@ -162,18 +163,26 @@ Place = tuple[str, str]
 """A phase and a category; an empty category: all of them."""
 
 
-def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[Row]:
+def _memory_rows(first: RunRecord, second: RunRecord) -> Iterator[ComparedValue]:
     """The peak of each phase, and what it was made of; ranks of which both runs say the same share a row."""
     before, after = _memory(first), _memory(second)
-    for phase, category in dict.fromkeys([*before, *after]):
+    for phase, category in sorted(before.keys() | after.keys(), key=_place_order):
         held = before.get((phase, category), {}), after.get((phase, category), {})
         groups: dict[tuple[float | None, float | None], list[int]] = {}
         for rank in sorted(held[0].keys() | held[1].keys()):
             groups.setdefault((held[0].get(rank), held[1].get(rank)), []).append(rank)
         what = f"{phase}, {name_of(category)}" if category else phase
         for values, ranks in groups.items():
+            if not any(values):
+                continue  # nothing of this category was ever held
             name = f"{ranks_text(ranks)}, {what}, GiB"
-            yield Row(group="memory", name=name, before=values[0], after=values[1])
+            yield ComparedValue(group="memory", name=name, before=values[0], after=values[1])
+
+
+def _place_order(place: Place) -> tuple[int, int]:
+    """Phases as they follow on each other; in each the whole first, then categories as charts stack them."""
+    phase, category = place
+    return PHASES.index(phase), (*CATEGORIES, category).index(category) if category else -1
 
 
 def _memory(record: RunRecord) -> dict[Place, dict[int, float]]:
@@ -194,6 +203,7 @@ def _seconds(record: RunRecord) -> Values:
         "load, s": timing.load_seconds,
         "first frame, s": timing.first_frame_seconds,
         "a clip, s": clips,
+        "first clip, predicted, s": timing.predicted_first_clip_seconds,
         "a clip, predicted, s": timing.predicted_seconds_per_clip,
     }
     found: dict[str, float | str | None] = {name: value for name, value in named.items() if value is not None}

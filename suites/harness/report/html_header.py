@@ -8,7 +8,7 @@ from itertools import groupby
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.record import HARDWARE_MODES, RunRecord
-from suites.harness.report.answers import STATE_WORDS, Answer, answers
+from suites.harness.report.answers import STATE_WORDS, CardsAnswer, answers
 from suites.harness.report.figures import name_of, number_text, room_text, size_text, speed_of
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_tables import pairs, table
@@ -62,7 +62,7 @@ def header(
     )
 
 
-def _headline(found: Sequence[Answer]) -> str:
+def _headline(found: Sequence[CardsAnswer]) -> str:
     """The answers in a few words."""
     if not found:
         return "Nothing ran"
@@ -79,7 +79,7 @@ def _words(state: str, count: int) -> str:
     return words if count == 1 else plural.get(state, "are not answered here")
 
 
-def _answer(answer: Answer) -> Markup:
+def _answer(answer: CardsAnswer) -> Markup:
     state = tag("span", STATE_WORDS[answer.state], class_=f"badge {STATE_STYLE[answer.state]}")
     sentences = ". ".join(f"{each[:1]}{each[1:]}" for each in answer.sentences)
     return tag(

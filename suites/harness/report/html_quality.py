@@ -1,4 +1,4 @@
-"""How good a run's film is, for the page: each metric beside its baseline, or why it has no number."""
+"""How good a run's video is, for the page: each metric beside its baseline, or why it has no number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a run's film is, in a few lines of the terminal."""
+"""How good a run's video is, in a few lines of the terminal."""
 
 from __future__ import annotations
 

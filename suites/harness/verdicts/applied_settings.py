@@ -1,6 +1,6 @@
 """Whether the settings of a recipe acted: what was declared against what ranks were seen to do. Free of torch.
 
-This is how precision, steps, sharding and places cannot fall back unseen: a run that made a fine film with other
+This is how precision, steps, sharding and places cannot fall back unseen: a run that made a fine video with other
 settings than its recipe declares is no pass.
 """
 

@@ -106,7 +106,7 @@ def _seconds(name: str, title: str, tolerance: Tolerance = _CLOCK) -> MetricKind
 def _quality(
     name: str, title: str, unit: str, rel: float, absolute: float, better: Direction = "lower", *, gated: bool = True
 ) -> MetricKind:
-    """Quality of a film. Tolerances: less than any damage of docs/metrics.md moves it by, more than harmless damage."""
+    """Quality of a video. Tolerances: less than damage of docs/metrics.md moves it by, more than harmless damage."""
     return MetricKind(
         name=name, title=title, unit=unit, better=better, tolerance=Tolerance(rel=rel, abs=absolute), gated=gated
     )

@@ -60,8 +60,8 @@ def make_video(link: Link, job: ClipJob, avatar: Avatar, inputs: Inputs, report:
     link.next_command()  # a rank that ends before it is asked to has failed
 
 
-class FilmWriter(Protocol):
-    """What takes the frames of a film."""
+class FrameSink(Protocol):
+    """What takes the frames of a video."""
 
     def write(self, frames_NHW3: np.ndarray) -> None:
         """Append frames: uint8 [N, H, W, 3]."""
@@ -70,7 +70,7 @@ class FilmWriter(Protocol):
 class _Output:
     """Where latents and frames of the decode rank go: looked through, written; kept as they are where that is asked."""
 
-    def __init__(self, writer: FilmWriter, kept: str | None) -> None:
+    def __init__(self, writer: FrameSink, kept: str | None) -> None:
         """`kept`: a safetensors file for latents and frames that no coder has touched."""
         self._writer, self._kept = writer, kept
         self._nan_blocks = 0
@@ -111,7 +111,7 @@ def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | N
     raise BadInput("another clip was asked for than there are", "ask for as many as the answer to `load` says")
 
 
-def _writer(job: ClipJob, inputs: Inputs) -> AbstractContextManager[FilmWriter]:
+def _writer(job: ClipJob, inputs: Inputs) -> AbstractContextManager[FrameSink]:
     """The mp4; where there is no encoder, its frames."""
     if not has_encoder():
         print("PyAV is not installed: frames are kept as PNG, and there is no mp4", file=sys.stderr)

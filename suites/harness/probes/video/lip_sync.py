@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
-from suites.harness.probes.film.broken import black_N
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.sketch import Floats, Pixels, Sketch
+from suites.harness.probes.video.broken import black_N
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.sketch import Floats, Pixels, Sketch
 
 MOST_LAG_FRAMES = 12
 """Shifts that are tried, in both directions."""
@@ -58,18 +58,18 @@ class LipSync:
         return self.lag_frames * 1000 / FRAMES_PER_SECOND
 
 
-def lip_sync(film: Sketch, sound: Sound | None, region: Region | None = None) -> LipSync:
+def lip_sync(video: Sketch, sound: Sound | None, region: Region | None = None) -> LipSync:
     """Lag and strength. `region`: where the mouth is, if it is known.
 
-    Raises NotMeasured for silence, a film that is too short, or a mouth that never moves.
+    Raises NotMeasured for silence, a video that is too short, or a mouth that never moves.
     """
     if sound is None:
-        raise NotMeasured("the film has no sound")
-    count = min(film.frames, len(sound) * FRAMES_PER_SECOND // AUDIO_SAMPLES_PER_SECOND)
+        raise NotMeasured("the video has no sound")
+    count = min(video.frames, len(sound) * FRAMES_PER_SECOND // AUDIO_SAMPLES_PER_SECOND)
     if count < LEAST_FRAMES:
         raise NotMeasured(f"{count} frames with sound; {LEAST_FRAMES} are the least")
     voice = _quick(loudness(sound, count)[:, None])[:, 0]
-    mouth = opening(_shown(film)[:count], region)
+    mouth = opening(_shown(video)[:count], region)
     shifts = range(-MOST_LAG_FRAMES, MOST_LAG_FRAMES + 1)
     strengths = [_correlation(voice, mouth, shift) for shift in shifts]
     best = int(np.argmax(strengths))
@@ -77,11 +77,11 @@ def lip_sync(film: Sketch, sound: Sound | None, region: Region | None = None) ->
     return LipSync(lag_frames=lag, strength=strengths[best], frames=count)
 
 
-def _shown(film: Sketch) -> Pixels:
+def _shown(video: Sketch) -> Pixels:
     """Small pictures, each black one replaced by what was shown last: black is no mouth wide open."""
-    black = black_N(film)
-    last = np.maximum.accumulate(np.where(black, 0, np.arange(film.frames)))
-    return film.small_Nhw[last]
+    black = black_N(video)
+    last = np.maximum.accumulate(np.where(black, 0, np.arange(video.frames)))
+    return video.small_Nhw[last]
 
 
 def loudness(sound: Sound, count: int) -> Floats:

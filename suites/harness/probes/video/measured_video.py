@@ -1,4 +1,4 @@
-"""A film as metrics take it, from arrays or from a file, frame by frame: a long one never stands in memory whole."""
+"""A video as metrics take it, from arrays or from a file, frame by frame: a long one never stands in memory whole."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND
 from liveavatar_core.errors import BadInput
 from liveavatar_core.frame_folder import pictures
 from suites.harness.cases.run_plan import frame_folder
-from suites.harness.probes.film.lip_sync import Sound
-from suites.harness.probes.film.sketch import Pixels
+from suites.harness.probes.video.lip_sync import Sound
+from suites.harness.probes.video.sketch import Pixels
 
 
 @dataclass(frozen=True, kw_only=True)
-class Film:
+class MeasuredVideo:
     """Frames and sound of one video; its latents too, where they were kept."""
 
     frames: Iterable[Pixels]
-    """Each uint8 [H, W, 3], 25 a second. As one array [N, H, W, 3] where it is compared with another film."""
+    """Each uint8 [H, W, 3], 25 a second. As one array [N, H, W, 3] where it is compared with another video."""
     sound: Sound | None = None
-    """Samples at 16 kHz, mono, from the moment of the first frame; None: the film has none."""
+    """Samples at 16 kHz, mono, from the moment of the first frame; None: the video has none."""
     latents: NDArray[np.float32] | None = None
     """The latents of all blocks, where they were kept; else None."""
     nan_blocks: int | None = None
     """Blocks with a latent value that is not finite; None: nobody looked."""
 
 
-def read_film(path: Path, nan_blocks: int | None = None) -> Film:
-    """The film in a file. Raises BadInput where there is none that can be read."""
+def read_video(path: Path, nan_blocks: int | None = None) -> MeasuredVideo:
+    """The video in a file. Raises BadInput where there is none that can be read."""
     if not path.exists() and (frames := pictures(frame_folder(path))):
-        return Film(frames=(np.asarray(Image.open(frame)) for frame in frames), nan_blocks=nan_blocks)
-    return Film(frames=_frames(path), sound=_sound(path), nan_blocks=nan_blocks)
+        return MeasuredVideo(frames=(np.asarray(Image.open(frame)) for frame in frames), nan_blocks=nan_blocks)
+    return MeasuredVideo(frames=_frames(path), sound=_sound(path), nan_blocks=nan_blocks)
 
 
-def read_kept(path: Path) -> Film:
-    """The film that the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
+def read_kept(path: Path) -> MeasuredVideo:
+    """The video that the decode rank kept (a safetensors file): frames that no coder has touched, and latents."""
     arrays = load_file(path)
-    return Film(frames=arrays["frames"], latents=arrays["latents"])
+    return MeasuredVideo(frames=arrays["frames"], latents=arrays["latents"])
 
 
 def _frames(path: Path) -> Iterator[Pixels]:

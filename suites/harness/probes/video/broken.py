@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.sketch import Sketch
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.sketch import Sketch
 
 BLACK_LEVELS = 20.0
 """Brightness below which a frame is black: video's black is 16, and a coder adds a little."""
@@ -19,22 +19,22 @@ FREEZE_FRAMES = 3
 """Fewer repeats are no freeze: coders leave out what changes too little, a frame here and there."""
 
 
-def black_N(film: Sketch) -> NDArray[np.bool_]:
+def black_N(video: Sketch) -> NDArray[np.bool_]:
     """Whether each frame is black."""
-    return (film.brightness_NRC.mean(axis=(1, 2)) < BLACK_LEVELS) & (film.spread_levels_N < FLAT_LEVELS)
+    return (video.brightness_NRC.mean(axis=(1, 2)) < BLACK_LEVELS) & (video.spread_levels_N < FLAT_LEVELS)
 
 
-def black_frames_share(film: Sketch) -> float:
+def black_frames_share(video: Sketch) -> float:
     """Part of the frames that are black, 0 to 1."""
-    return float(black_N(film).mean())
+    return float(black_N(video).mean())
 
 
-def frozen_frames_share(film: Sketch) -> float:
+def frozen_frames_share(video: Sketch) -> float:
     """Part of the frames, black ones left out, that repeat the one before, three or more in a row; 0 to 1."""
-    shown = ~(black_N(film)[1:] & black_N(film)[:-1])
+    shown = ~(black_N(video)[1:] & black_N(video)[:-1])
     if not shown.any():
         raise NotMeasured("no two frames that follow each other show anything")
-    return float(_in_a_row(film.change_levels_N[1:][shown] < STILL_LEVELS).mean())
+    return float(_in_a_row(video.change_levels_N[1:][shown] < STILL_LEVELS).mean())
 
 
 def _in_a_row(repeats_N: NDArray[np.bool_]) -> NDArray[np.bool_]:

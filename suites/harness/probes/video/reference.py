@@ -1,30 +1,30 @@
-"""How close a film comes to another of the same recipe: latents first, then pixels."""
+"""How close a video comes to another of the same recipe: latents first, then pixels."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.sketch import LUMA, Floats, Pixels
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.sketch import LUMA, Floats, Pixels
 
 MOST_DB = 100.0
-"""The decibels of films that are equal to the last bit, whose ratio to noise has no end."""
+"""The decibels of videos that are equal to the last bit, whose ratio to noise has no end."""
 WINDOW = 8
 """Pixels of a side of the squares that structure is compared in."""
 
 
 def latent_cosine(latents: np.ndarray, reference: np.ndarray) -> float:
-    """Cosine of the angle between all latents of two films: 1 for equal ones, 0 for unrelated ones."""
+    """Cosine of the angle between all latents of two videos: 1 for equal ones, 0 for unrelated ones."""
     check_same("latents", latents.shape, reference.shape)
     first, second = (np.ravel(each).astype(np.float64) for each in (latents, reference))
     size = float(np.linalg.norm(first) * np.linalg.norm(second))
     if not size:
-        raise NotMeasured("a film's latents are all 0")
+        raise NotMeasured("a video's latents are all 0")
     return float(first @ second) / size
 
 
 def psnr_db(frames_NHW3: Pixels, reference_NHW3: Pixels) -> float:
-    """Peak signal over noise of all pixels together, in decibels: 100 for equal films, 20 to the eye another film."""
+    """Peak signal over noise of all pixels together, in decibels: 100 for equal videos, 20 to the eye another video."""
     check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
     errors = [np.mean((a.astype(np.float32) - b) ** 2) for a, b in zip(frames_NHW3, reference_NHW3, strict=True)]
     error = float(np.mean(errors))

@@ -1,4 +1,4 @@
-"""All metrics of a film: a number each, or the reason why there is none."""
+"""All metrics of a video: a number each, or the reason why there is none."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ import numpy as np
 from PIL import Image
 
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, FRAMES_PER_SECOND
-from suites.harness.probes.film.broken import black_frames_share, frozen_frames_share
-from suites.harness.probes.film.drift import (
+from suites.harness.probes.video.broken import black_frames_share, frozen_frames_share
+from suites.harness.probes.video.drift import (
     colour_drift_levels_per_clip,
     identity_drift_per_clip,
     sharpness_loss_share_per_clip,
     sharpness_ratio,
 )
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.film import Film
-from suites.harness.probes.film.flicker import flicker_levels
-from suites.harness.probes.film.jumps import clip_jump_ratio, first_frame_jump_ratio
-from suites.harness.probes.film.lip_sync import Region, Sound, lip_sync
-from suites.harness.probes.film.reference import latent_cosine, psnr_db, ssim
-from suites.harness.probes.film.sketch import Pixels, sketch
-from suites.harness.probes.film.vmaf import vmaf_score
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.flicker import flicker_levels
+from suites.harness.probes.video.jumps import clip_jump_ratio, first_frame_jump_ratio
+from suites.harness.probes.video.lip_sync import Region, Sound, lip_sync
+from suites.harness.probes.video.measured_video import MeasuredVideo
+from suites.harness.probes.video.reference import latent_cosine, psnr_db, ssim
+from suites.harness.probes.video.sketch import Pixels, sketch
+from suites.harness.probes.video.vmaf import vmaf_score
 
 Measure = Callable[[], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quality:
-    """The metrics of a film that could be measured, and those that could not. Names carry the unit."""
+    """The metrics of a video that could be measured, and those that could not. Names carry the unit."""
 
     values: dict[str, float]
     """The number of each metric, by its name."""
@@ -43,26 +43,26 @@ class Quality:
 
 
 def quality_of(
-    film: Film, reference: Film | None = None, clip_frames: int = 48, mouth: Region | None = None
+    video: MeasuredVideo, reference: MeasuredVideo | None = None, clip_frames: int = 48, mouth: Region | None = None
 ) -> Quality:
-    """Every metric of `film`.
+    """Every metric of `video`.
 
     Args:
-        film: with its sound. Its frames pass once.
+        video: with its sound. Its frames pass once.
         reference: the same recipe at full precision in one process; frames of both must be arrays then.
         clip_frames: frames of a clip.
         mouth: where the mouth is, in pixels of the sketch's small picture; by default it is looked for.
     """
-    alone = _measured(_measures(film, clip_frames, mouth))
-    return alone if reference is None else alone | compared(film, reference)
+    alone = _measured(_measures(video, clip_frames, mouth))
+    return alone if reference is None else alone | compared(video, reference)
 
 
-def compared(film: Film, reference: Film) -> Quality:
-    """The metrics that take a reference; frames of both are arrays. A film of smaller frames is enlarged first."""
+def compared(video: MeasuredVideo, reference: MeasuredVideo) -> Quality:
+    """The metrics that take a reference; frames of both are arrays. A video of smaller frames is enlarged first."""
     theirs = _array(reference)
-    ours = _enlarged(_array(film), theirs.shape)
+    ours = _enlarged(_array(video), theirs.shape)
     measures: dict[str, Measure] = {
-        "latent_cosine": partial(_latent_cosine, film, reference),
+        "latent_cosine": partial(_latent_cosine, video, reference),
         "psnr_db": partial(psnr_db, ours, theirs),
         "ssim": partial(ssim, ours, theirs),
         "vmaf_score": partial(vmaf_score, ours, theirs),
@@ -82,9 +82,9 @@ def _measured(measures: Iterable[tuple[str, Measure]]) -> Quality:
     return Quality(values=values, missing=missing)
 
 
-def _measures(film: Film, clip_frames: int, mouth: Region | None) -> Iterator[tuple[str, Measure]]:
-    seen = sketch(film.frames)
-    yield "nan_blocks_count", partial(_nan_blocks, film)
+def _measures(video: MeasuredVideo, clip_frames: int, mouth: Region | None) -> Iterator[tuple[str, Measure]]:
+    seen = sketch(video.frames)
+    yield "nan_blocks_count", partial(_nan_blocks, video)
     yield "black_frames_share", partial(black_frames_share, seen)
     yield "frozen_frames_share", partial(frozen_frames_share, seen)
     yield "first_frame_jump_ratio", partial(first_frame_jump_ratio, seen)
@@ -94,32 +94,32 @@ def _measures(film: Film, clip_frames: int, mouth: Region | None) -> Iterator[tu
     yield "sharpness_loss_share_per_clip", partial(sharpness_loss_share_per_clip, seen, clip_frames)
     yield "colour_drift_levels_per_clip", partial(colour_drift_levels_per_clip, seen, clip_frames)
     yield "identity_drift_per_clip", partial(identity_drift_per_clip, seen, clip_frames)
-    yield "lip_sync_strength", lambda: lip_sync(seen, film.sound, mouth).strength
-    yield "lip_sync_lag_ms", lambda: lip_sync(seen, film.sound, mouth).lag_ms
-    yield "picture_beyond_sound_ms", partial(picture_beyond_sound_ms, seen.frames, film.sound)
+    yield "lip_sync_strength", lambda: lip_sync(seen, video.sound, mouth).strength
+    yield "lip_sync_lag_ms", lambda: lip_sync(seen, video.sound, mouth).lag_ms
+    yield "picture_beyond_sound_ms", partial(picture_beyond_sound_ms, seen.frames, video.sound)
 
 
 def picture_beyond_sound_ms(frames: int, sound: Sound | None) -> float:
     """Milliseconds that the picture lasts longer than the sound; less than 0: shorter."""
     if sound is None:
-        raise NotMeasured("the film has no sound")
+        raise NotMeasured("the video has no sound")
     return 1000 * (frames / FRAMES_PER_SECOND - len(sound) / AUDIO_SAMPLES_PER_SECOND)
 
 
-def _nan_blocks(film: Film) -> float:
-    if film.nan_blocks is None:
+def _nan_blocks(video: MeasuredVideo) -> float:
+    if video.nan_blocks is None:
         raise NotMeasured("nobody looked at the latents")
-    return float(film.nan_blocks)
+    return float(video.nan_blocks)
 
 
-def _latent_cosine(film: Film, reference: Film) -> float:
-    if film.latents is None or reference.latents is None:
+def _latent_cosine(video: MeasuredVideo, reference: MeasuredVideo) -> float:
+    if video.latents is None or reference.latents is None:
         raise NotMeasured("latents were not kept")
-    return latent_cosine(film.latents, reference.latents)
+    return latent_cosine(video.latents, reference.latents)
 
 
 def _enlarged(frames_NHW3: Pixels, shape: tuple[int, ...]) -> Pixels:
-    """Frames enlarged as a player shows a smaller film (bicubic); those as large, or larger, as they are."""
+    """Frames enlarged as a player shows a smaller video (bicubic); those as large, or larger, as they are."""
     height, width = shape[1:3]
     if frames_NHW3.shape[1] >= height and frames_NHW3.shape[2] >= width:
         return frames_NHW3
@@ -127,7 +127,7 @@ def _enlarged(frames_NHW3: Pixels, shape: tuple[int, ...]) -> Pixels:
     return np.stack([np.asarray(each) for each in resized])
 
 
-def _array(film: Film) -> Pixels:
-    if not isinstance(film.frames, np.ndarray):
+def _array(video: MeasuredVideo) -> Pixels:
+    if not isinstance(video.frames, np.ndarray):
         raise TypeError("frames that are compared must be one array")
-    return film.frames
+    return video.frames

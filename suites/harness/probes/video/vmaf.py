@@ -14,13 +14,13 @@ from tempfile import TemporaryDirectory
 
 from liveavatar_core.config import FRAMES_PER_SECOND
 from liveavatar_core.errors import BadInput
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.reference import check_same
-from suites.harness.probes.film.sketch import Pixels
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.reference import check_same
+from suites.harness.probes.video.sketch import Pixels
 
 PROGRAM = "LIVEAVATAR_VMAF"
 LEAST_PIXELS = 192
-"""Pixels of the shorter side: smaller films are enlarged, as the model looks for detail at several scales."""
+"""Pixels of the shorter side: smaller videos are enlarged, as the model looks for detail at several scales."""
 
 
 def vmaf_score(frames_NHW3: Pixels, reference_NHW3: Pixels, environment: Mapping[str, str] = os.environ) -> float:
@@ -33,19 +33,19 @@ def vmaf_score(frames_NHW3: Pixels, reference_NHW3: Pixels, environment: Mapping
         raise NotMeasured(f"nobody asked: {PROGRAM} names no ffmpeg that has the filter libvmaf")
     check_same("frames", frames_NHW3.shape, reference_NHW3.shape)
     with TemporaryDirectory() as folder:
-        films = [Path(folder, name) for name in ("film.rgb", "reference.rgb")]
-        for path, frames in zip(films, (frames_NHW3, reference_NHW3), strict=True):
+        videos = [Path(folder, name) for name in ("video.rgb", "reference.rgb")]
+        for path, frames in zip(videos, (frames_NHW3, reference_NHW3), strict=True):
             path.write_bytes(frames.tobytes())
-        return _run(program, [path.name for path in films], frames_NHW3.shape[1:3], Path(folder))
+        return _run(program, [path.name for path in videos], frames_NHW3.shape[1:3], Path(folder))
 
 
-def _run(program: str, films: list[str], size: tuple[int, ...], folder: Path) -> float:
+def _run(program: str, videos: list[str], size: tuple[int, ...], folder: Path) -> float:
     height, width = size
     larger = -(-LEAST_PIXELS // min(size))
     scale = f"scale={width * larger}:{height * larger}:flags=bicubic,format=yuv420p"
-    graph = f"[0:v]{scale}[film];[1:v]{scale}[reference];[film][reference]libvmaf=log_fmt=json:log_path=vmaf.json"
+    graph = f"[0:v]{scale}[video];[1:v]{scale}[reference];[video][reference]libvmaf=log_fmt=json:log_path=vmaf.json"
     given = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(FRAMES_PER_SECOND), "-i"]
-    inputs = [word for path in films for word in (*given, path)]
+    inputs = [word for path in videos for word in (*given, path)]
     command = [program, "-hide_banner", "-nostdin", "-v", "error", *inputs, "-lavfi", graph, "-f", "null", "-"]
     try:
         subprocess.run(command, cwd=folder, capture_output=True, text=True, check=True)

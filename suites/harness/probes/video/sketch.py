@@ -1,4 +1,4 @@
-"""What the metrics keep of each frame: a film of any length and size passes once, a few kilobytes a frame stay.
+"""What the metrics keep of each frame: a video of any length and size passes once, a few kilobytes a frame stay.
 
 Legend: N frames, H W pixels, R C rows and columns of tiles, h w pixels of the small picture.
 """
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from suites.harness.probes.film.errors import NotMeasured
+from suites.harness.probes.video.errors import NotMeasured
 
 TILES = 16
 """Rows and columns of tiles."""
@@ -26,7 +26,7 @@ Pixels = NDArray[np.uint8]
 
 @dataclass(frozen=True, kw_only=True)
 class Sketch:
-    """A film, reduced. Levels are those of 8 bits, 0 to 255."""
+    """A video, reduced. Levels are those of 8 bits, 0 to 255."""
 
     tiles_NRC3: Floats
     """Mean colour of each tile."""
@@ -64,7 +64,7 @@ def sketch(frames: Iterable[Pixels]) -> Sketch:
         details.append(_detail(luma_HW))
         before = frame_HW3
     if not tiles:
-        raise NotMeasured("the film has no frame")
+        raise NotMeasured("the video has no frame")
     return Sketch(
         tiles_NRC3=np.stack(tiles),
         small_Nhw=np.stack(small),

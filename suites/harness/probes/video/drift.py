@@ -1,11 +1,11 @@
-"""What a film loses from clip to clip: colour, sharpness, likeness. Straight lines through the clips' values."""
+"""What a video loses from clip to clip: colour, sharpness, likeness. Straight lines through the clips' values."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from suites.harness.probes.film.errors import NotMeasured
-from suites.harness.probes.film.sketch import Floats, Sketch
+from suites.harness.probes.video.errors import NotMeasured
+from suites.harness.probes.video.sketch import Floats, Sketch
 
 CELLS = 8
 """Rows and columns of cells in which contours are counted."""
@@ -13,14 +13,14 @@ DIRECTIONS = 9
 """Directions of contours, of half a turn."""
 
 
-def sharpness_ratio(film: Sketch) -> float:
+def sharpness_ratio(video: Sketch) -> float:
     """Fine detail over contrast, the median of all frames. Brightness, contrast and colour do not move it."""
-    return _detail(film.detail_ratio_N)
+    return _detail(video.detail_ratio_N)
 
 
-def sharpness_loss_share_per_clip(film: Sketch, clip_frames: int) -> float:
-    """Part of its sharpness that the film loses with each clip; less than 0 where it gains."""
-    details = [_detail(film.detail_ratio_N[each]) for each in _clips(film, clip_frames)]
+def sharpness_loss_share_per_clip(video: Sketch, clip_frames: int) -> float:
+    """Part of its sharpness that the video loses with each clip; less than 0 where it gains."""
+    details = [_detail(video.detail_ratio_N[each]) for each in _clips(video, clip_frames)]
     return -float(_slope(np.array(details)[:, None])[0]) / details[0]
 
 
@@ -31,19 +31,19 @@ def _detail(ratios: Floats) -> float:
     return float(np.median(known))
 
 
-def colour_drift_levels_per_clip(film: Sketch, clip_frames: int) -> float:
+def colour_drift_levels_per_clip(video: Sketch, clip_frames: int) -> float:
     """How far red, green and blue move with each clip: the root of their mean square."""
-    colour_N3 = film.tiles_NRC3.mean(axis=(1, 2))
-    colours = [np.median(colour_N3[each], axis=0) for each in _clips(film, clip_frames)]
+    colour_N3 = video.tiles_NRC3.mean(axis=(1, 2))
+    colours = [np.median(colour_N3[each], axis=0) for each in _clips(video, clip_frames)]
     return float(np.sqrt(np.mean(_slope(np.array(colours)) ** 2)))
 
 
-def identity_drift_per_clip(film: Sketch, clip_frames: int) -> float:
+def identity_drift_per_clip(video: Sketch, clip_frames: int) -> float:
     """How much less each clip looks like the first: 1 - cosine of contours (a histogram of their directions).
 
     Contours neither see colour nor brightness. It is no face recognition: a turned head counts as well.
     """
-    likeness = [_contours(film.small_Nhw[each]) for each in _clips(film, clip_frames)]
+    likeness = [_contours(video.small_Nhw[each]) for each in _clips(video, clip_frames)]
     away = np.array([1 - float(likeness[0] @ each) for each in likeness])
     return float(_slope(away[:, None])[0])
 
@@ -64,8 +64,8 @@ def _contours(small_Nhw: np.ndarray) -> Floats:
     return (vector / length).astype(np.float32)
 
 
-def _clips(film: Sketch, clip_frames: int) -> list[slice]:
-    count = film.frames // clip_frames
+def _clips(video: Sketch, clip_frames: int) -> list[slice]:
+    count = video.frames // clip_frames
     if count < 2:
         raise NotMeasured("one clip has no drift")
     return [slice(at * clip_frames, (at + 1) * clip_frames) for at in range(count)]
