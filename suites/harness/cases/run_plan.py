@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveavatar_core.config import Recipe
@@ -34,8 +34,10 @@ class RunPlan:
 
     @classmethod
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
-        """The tier's own recipe, under what its cards may hold."""
+        """The tier's own recipe, under what its cards may hold; on real cards with the weights that were given."""
         recipe = tier.recipe(case)
+        if hardware in ("physical", "partitioned"):
+            recipe = replace(recipe, weights=tier.weights)
         return cls(tier=tier, case=case, hardware=hardware, recipe=recipe, limit_bytes=tier.limit_bytes, folder=folder)
 
     @property

@@ -13,6 +13,7 @@ from liveavatar_core.errors import BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
+from liveavatar_core.weight_files import SEEDED, WeightFiles
 from liveavatar_core.workload import Workload
 from suites.harness.cases.workloads import full_size_workload
 
@@ -89,6 +90,8 @@ class Tier:
     """Whether it came from a lab's own file."""
     workload: Workload | None = None
     """Portrait, voice and prompt that somebody gave for every run; None: what ships."""
+    weights: WeightFiles = SEEDED
+    """Weights that somebody gave for every run on real cards; without files: seeded values."""
 
     @property
     def card_model(self) -> Card:
@@ -124,8 +127,8 @@ class _TierTable:
     cases: dict[str, dict[str, Any]]
 
 
-def read_tiers(*paths: Path, workload: Workload | None = None) -> dict[str, Tier]:
-    """The tiers of tiers.toml and of `paths`, by name; all over `workload`, if one is given.
+def read_tiers(*paths: Path, workload: Workload | None = None, weights: WeightFiles = SEEDED) -> dict[str, Tier]:
+    """The tiers of tiers.toml and of `paths`, by name; all over `workload`, if one is given, and with `weights`.
 
     Raises:
         BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
@@ -135,7 +138,8 @@ def read_tiers(*paths: Path, workload: Workload | None = None) -> dict[str, Tier
         for name, table in strict.read_toml(path).items():
             if name in tiers:
                 raise BadData(f"{path}: tier {name!r} is there already", "choose another name")
-            tiers[name] = _tier(name, table, f"{path}: {name}", added=path != TIERS_FILE, workload=workload)
+            given = {"added": path != TIERS_FILE, "workload": workload, "weights": weights}
+            tiers[name] = _tier(name, table, f"{path}: {name}", **given)
     return tiers
 
 

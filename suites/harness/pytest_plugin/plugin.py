@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the tiers and give each its marker; a broken file ends the session here, in two lines."""
     try:
         settings = read_settings(config)
-        tiers = read_tiers(*settings.tiers, workload=settings.workload)
+        tiers = read_tiers(*settings.tiers, workload=settings.workload, weights=settings.weights)
         check_data(settings)
     except LiveAvatarError as error:
         pytest.exit(str(error), returncode=BAD_INPUT)
