@@ -11,7 +11,7 @@ from typing import Any
 from liveavatar_core import strict
 from liveavatar_core.config import Deployment
 from liveavatar_core.errors import GIB, BadData, BadInput
-from liveavatar_core.hardware.overheads import Figure, overhead_items
+from liveavatar_core.hardware.overheads import OverheadFigure, overhead_items
 
 CARDS_FILE = Path(__file__).with_name("cards.toml")
 
@@ -137,7 +137,7 @@ def _card(name: str, table: Any, where: str) -> Card:
     values: dict[str, Any] = {"name": name, "sources": {}}
     for key, value in table.items():
         if isinstance(value, dict):
-            figure = strict.build(Figure, value, f"{where}.{key}")
+            figure = strict.build(OverheadFigure, value, f"{where}.{key}")
             values["sources"][key] = figure.source
             value = figure.value
         elif not isinstance(value, str):

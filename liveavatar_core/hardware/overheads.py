@@ -14,7 +14,7 @@ OVERHEADS_FILE = Path(__file__).with_name("overheads.toml")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Figure:
+class OverheadFigure:
     """A number in a data file."""
 
     value: float
@@ -29,23 +29,23 @@ class Figure:
 
 @dataclass(frozen=True, kw_only=True)
 class ArchitectureOverheads:
-    """Of a process on a card, whatever the others do."""
+    """Memory of one process on a card, whatever the others do."""
 
-    context_gib: Figure
+    context_gib: OverheadFigure
     """The CUDA context with the kernels that are loaded."""
-    cublas_gib: Figure
+    cublas_gib: OverheadFigure
     """Workspaces of cuBLAS and cuBLASLt."""
-    cudnn_gib: Figure
+    cudnn_gib: OverheadFigure
     """Workspaces of the VAE's convolutions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LinkOverheads:
-    """Of NCCL between cards."""
+    """Memory of NCCL between cards."""
 
-    nccl_communicator_gib: Figure
+    nccl_communicator_gib: OverheadFigure
     """Buffers of a communicator."""
-    nccl_peer_gib: Figure
+    nccl_peer_gib: OverheadFigure
     """What all-to-all adds for each other rank."""
 
 

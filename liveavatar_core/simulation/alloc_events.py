@@ -33,7 +33,7 @@ class Event(NamedTuple):
     allocation: Allocation
     """What is allocated or freed."""
     lingers: bool = False
-    """Of a free: another stream still works with it, as `record_stream` has said."""
+    """Whether another stream still works with what is freed, as `record_stream` has said."""
 
 
 class ReplayedCall(NamedTuple):

@@ -94,7 +94,7 @@ class CachingAllocator:
         self._idle: dict[int, Block] = {}
         self._used: dict[int, Block] = {}
         self._lingering: dict[int, Block] = {}
-        """Of each stream, the freed block that another one still works with."""
+        """By stream: the freed block that another stream still works with."""
         self._state = 0
         """Fingerprint of the free blocks: the exclusive or of the hashes of their sizes and addresses."""
         self._known: dict[tuple[MemoryProgram, int, tuple[int, int] | None], _Rearrangement] = {}

@@ -13,7 +13,7 @@ class Block:
     address: int
     """Where it begins; segments lie one behind the other, addresses are never used again."""
     size: int
-    """Bytes."""
+    """Size of the block in bytes."""
     small: bool
     """Whether it is of a pool for small requests."""
     stream: int = 0
@@ -23,9 +23,9 @@ class Block:
     mapped: bool = True
     """False: addresses of a segment that can grow, with no memory behind them yet."""
     before: Block | None = None
-    """Its left neighbour in the segment."""
+    """The left neighbour in the segment."""
     after: Block | None = None
-    """Its right neighbour in the segment."""
+    """The right neighbour in the segment."""
 
     @property
     def key(self) -> tuple[int, int]:

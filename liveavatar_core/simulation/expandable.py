@@ -16,7 +16,7 @@ from liveavatar_core.simulation.allocator import (
 from liveavatar_core.simulation.blocks import Block, cut, joined, rounded
 
 ADDRESSES = 20 * 2**45
-"""Of each segment; no memory stands behind them until it is mapped. A multiple of every page size."""
+"""Addresses of each segment; no memory stands behind them until it is mapped. A multiple of every page size."""
 
 
 class ExpandableAllocator(CachingAllocator):
@@ -25,7 +25,7 @@ class ExpandableAllocator(CachingAllocator):
     def __init__(self, capacity: int | None = None) -> None:
         super().__init__(capacity)
         self._unmapped: dict[tuple[int, bool], list[Block]] = {}
-        """Of each pool, by address; the last has no end."""
+        """Blocks of each pool, by address; the last has no end."""
 
     def _segment(self, size: int, stream: int) -> Block | None:
         """Map what a request lacks, at the lowest address where there is room for it."""

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from liveavatar_core.cli.plan.layouts import Fit, Misfit, candidates, judge, parse_cards
+from liveavatar_core.cli.plan.layouts import FeasibleLayout, InfeasibleLayout, candidates, judge, parse_cards
 from liveavatar_core.config import ClipSpec
 from liveavatar_core.errors import GIB, CannotPin
 from liveavatar_core.pinned_memory import LEAST_EXACT, pinned
@@ -47,9 +47,9 @@ def test_fit_adds_the_ranks_of_the_machine_up():
     recipe = next(each for each in candidates(cards, ClipSpec()) if each.deployment.offload_kv_cache)
     small = miniature(recipe)
     found = judge(small, cards.card)
-    assert isinstance(found, Fit)
+    assert isinstance(found, FeasibleLayout)
     short = judge(small, cards.card, host_gib=1e-6)
-    assert isinstance(short, Misfit)
+    assert isinstance(short, InfeasibleLayout)
     assert short.why.startswith("host-oom: 4 ranks hold")
 
 
@@ -65,6 +65,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[SimulationReport]:
             expandable=None,
             clips=1,
             time=TimeEstimate(compute_seconds=1.0),
+            first_clip_time=TimeEstimate(compute_seconds=1.0),
             units_executed=1,
             units_repeated=1,
         )

@@ -16,7 +16,7 @@ from torch.nn.functional import conv3d
 from liveavatar_core.errors import GIB
 
 FEATURES_BCTHW = (1, 96, 6, 386, 706)
-"""Of the VAE's last convolutions, at the largest frames; padded by one, two frames of the past before it."""
+"""Shapes of the VAE's last convolutions, at the largest frames; padded by one, two frames of the past before it."""
 
 
 def main() -> None:
