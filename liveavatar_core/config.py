@@ -16,6 +16,7 @@ from typing import Any, Literal, get_args, get_type_hints
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.params import TransformerParams
+from liveavatar_core.weight_files import SEEDED, WeightFiles
 from liveavatar_core.workload import Workload
 
 FRAMES_PER_SECOND = 25
@@ -414,6 +415,8 @@ class Recipe:
     """Laid out how."""
     workload: Workload = Workload()
     """From which portrait, voice and prompt."""
+    weights: WeightFiles = SEEDED
+    """With which weights."""
 
     def __post_init__(self) -> None:
         steps, ranks = self.clip.sample_steps, self.deployment.num_gpus_dit
@@ -437,7 +440,9 @@ class Recipe:
     @property
     def hash(self) -> str:
         """Eight hex digits over the declared inputs. Defaults are left out, so that a new field changes no hash."""
-        text = json.dumps(_declared([self.clip, self.model, self.deployment, self.workload]), sort_keys=True)
+        parts = [self.clip, self.model, self.deployment, self.workload]
+        weights = [] if self.weights == SEEDED else [self.weights]
+        text = json.dumps(_declared([*parts, *weights]), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 
 

@@ -11,7 +11,7 @@ from suites.harness.report.generated_blocks import lines_between, replaced
 from suites.tiers import remedies_table as table
 
 ROW = re.compile(
-    r"\| (?P<cards>\d+ x [\w ]+) \| `(?P<recipe>\w+)` \| (?P<peak>\d+\.\d\d) \| (?P<room>\d+\.\d\d) \| \d+\.\d"
+    r"\| (?P<cards>\d+ x [\w ]+) \| `(?P<recipe>\w+)` \| (?P<peak>\d+\.\d\d) \| (?P<room>\d+\.\d\d) \| \d+ \| \d+\.\d"
     r" \| (equal \(1e-5\)|PSNR \d+\.\d+ dB) \|"
 )
 

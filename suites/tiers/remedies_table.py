@@ -21,8 +21,8 @@ from suites.harness.report.generated_blocks import replaced
 
 NAME = "remedies-table"
 HEAD = (
-    "| cards | recipe | peak GiB | headroom GiB | predicted s a clip | against one process, unrounded |",
-    "|---|---|---|---|---|---|",
+    "| cards | recipe | peak GiB | headroom GiB | retries | predicted s a clip | against one process, unrounded |",
+    "|---|---|---|---|---|---|---|",
 )
 PUBLISHED = ("published_sharded", "published_replicated", "single")
 README = Path(__file__).parents[2] / "README.md"
@@ -40,13 +40,15 @@ class Row:
     """GiB allocated at the fullest moment of the fullest card."""
     headroom_gib: float
     """GiB left below what is usable on that card."""
+    retries: int
+    """How often a card's allocator gives cached segments back to make room."""
     seconds: float
     """Predicted seconds of a clip."""
     equivalence: str
     """How close the latents of a small model come to those of one process, unrounded."""
 
     def __str__(self) -> str:
-        numbers = f"{self.peak_gib:.2f} | {self.headroom_gib:.2f} | {self.seconds:.1f}"
+        numbers = f"{self.peak_gib:.2f} | {self.headroom_gib:.2f} | {self.retries} | {self.seconds:.1f}"
         return f"| {self.cards} | `{self.recipe}` | {numbers} | {self.equivalence} |"
 
 
@@ -91,6 +93,7 @@ def _row(tier: Tier, case: Case, record: RunRecord, equivalence: str) -> Row:
         recipe=case.recipe,
         peak_gib=peak / GIB,
         headroom_gib=((record.limit_bytes or tier.limit_bytes) - peak) / GIB,
+        retries=record.retries,
         seconds=record.timing.predicted_seconds_per_clip,
         equivalence=equivalence,
     )

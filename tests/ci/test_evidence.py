@@ -20,16 +20,54 @@ sys.path.insert(0, str(ROOT / "tests" / "harness"))
 from canned import passed  # noqa: E402
 
 
-def evidence(*steps: str) -> subprocess.CompletedProcess[str]:
-    env = os.environ | {"DRY_RUN": "1"}
+def evidence(*steps: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    env = os.environ | (variables or {"DRY_RUN": "1"})
     return subprocess.run([ROOT / "ci/evidence.sh", *steps], env=env, capture_output=True, text=True, check=False)
 
 
-def test_every_step_can_be_listed():
+def test_every_step_can_be_listed_the_most_telling_first():
     result = evidence()
     assert result.returncode == 0, result.stderr
-    for word in ("gpu1x80", "gpu4x24", "gpu5x24", "gpu1x141", "remedies", "compare", "--compile", "fp8"):
+    names = [line.removeprefix("== ") for line in result.stdout.splitlines() if line.startswith("== ")]
+    assert names[0] == "cuda"
+    order = (
+        "gpu1x80",
+        "gpu1x141_single",
+        "remedy1_fp8",
+        "gpu4x24",
+        "gpu5x24",
+        "speed_bf16",
+        "remedy4_bf16",
+        "baselines",
+    )
+    assert sorted(order, key=names.index) == list(order)
+    for word in ("--compile", "fp8", "evidence_compare"):
         assert word in result.stdout
+
+
+def test_what_a_step_names_exists():
+    for line in evidence().stdout.splitlines():
+        for path, _, test in (word.partition("::") for word in line.split() if ".py" in word):
+            assert f"def {test}(" in (ROOT / path).read_text() or not test
+
+
+def test_a_step_that_passed_is_not_run_again_unless_it_is_named(tmp_path):
+    (tmp_path / "python").write_text(f'#!/bin/sh\necho ran >>{tmp_path}/log\ncase "$*" in *gpu4x24*) exit 1;; esac\n')
+    (tmp_path / "python").chmod(0o755)
+    given = {"PYTHON": str(tmp_path / "python"), "REPORT": str(tmp_path / "report"), "REHEARSE": "1"}
+
+    def runs(*steps: str) -> tuple[int, subprocess.CompletedProcess[str]]:
+        (tmp_path / "log").write_text("")
+        done = evidence(*steps, **given)
+        return len((tmp_path / "log").read_text().splitlines()), done
+
+    first, done = runs()
+    assert first > 15
+    assert (done.returncode, "failed: gpu4x24 remedy4_bf16" in done.stderr) == (1, False)
+    assert "failed: gpu4x24" in done.stderr
+    again, done = runs()
+    assert (again, "== cuda has passed" in done.stdout) == (1, True)
+    assert runs("cuda")[0] == 1
 
 
 def test_an_unknown_step_is_refused_in_two_lines():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveavatar_core.config import Recipe
@@ -36,8 +36,10 @@ class RunPlan:
 
     @classmethod
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
-        """The tier's own recipe, under what its cards may hold."""
+        """The tier's own recipe, under what its cards may hold; on real cards with the weights that were given."""
         recipe = tier.recipe(case)
+        if hardware in ("physical", "partitioned"):
+            recipe = replace(recipe, weights=tier.weights)
         limit = tier.card_model.usable_bytes_in(recipe.deployment)
         return cls(
             tier=tier,

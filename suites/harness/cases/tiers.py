@@ -13,6 +13,7 @@ from liveavatar_core.errors import GIB, BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
+from liveavatar_core.weight_files import SEEDED, WeightFiles
 from liveavatar_core.workload import LEAST_CLIPS, Workload
 from suites.harness.cases.workloads import case_workload, check_portrait
 
@@ -95,6 +96,8 @@ class Tier:
     """Memory of the machine that the cards are in, which all ranks share; None: it is no limit."""
     workload: Workload | None = None
     """Portrait, voice and prompt that somebody gave for every run; None: what ships."""
+    weights: WeightFiles = SEEDED
+    """Weights that somebody gave for every run on real cards; without files: seeded values."""
 
     @property
     def card_model(self) -> Card:
@@ -141,14 +144,16 @@ class _TierTable:
             raise ValueError(f"host_gib is {self.host_gib}")
 
 
-def read_tiers(*paths: Path, workload: Workload | None = None, host_gib: float | None = None) -> dict[str, Tier]:
-    """The tiers of tiers.toml and of `paths`, by name; all over `workload` and in machines of `host_gib`, if given.
+def read_tiers(
+    *paths: Path, workload: Workload | None = None, weights: WeightFiles = SEEDED, host_gib: float | None = None
+) -> dict[str, Tier]:
+    """The tiers of tiers.toml and of `paths`, by name; with workload, weights and host memory, where given.
 
     Raises:
         BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
     """
     tiers: dict[str, Tier] = {}
-    given = {"workload": workload} | ({} if host_gib is None else {"host_gib": host_gib})
+    given = {"workload": workload, "weights": weights} | ({} if host_gib is None else {"host_gib": host_gib})
     for path in (TIERS_FILE, *paths):
         for name, table in strict.read_toml(path).items():
             if name in tiers:

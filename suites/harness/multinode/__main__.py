@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
+from liveavatar_core.weight_files import given_weights
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.cases.workloads import given_workload
@@ -32,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Be a rank, or gather what ranks left; returns the exit status."""
     options = _parser().parse_args(arguments)
     try:
-        tiers = read_tiers(*options.tiers, workload=given_workload(options.image, options.audio, options.prompt))
+        workload = given_workload(options.image, options.audio, options.prompt)
+        weights = given_weights(options.ckpt_dir, options.lora_path_dmd)
+        tiers = read_tiers(*options.tiers, workload=workload, weights=weights)
         if options.tier not in tiers:
             raise BadInput(f"there is no tier {options.tier!r}", f"tiers: {', '.join(tiers)}")
         tier = tiers[options.tier]
@@ -79,6 +82,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--hardware", choices=("physical", "miniature"), default="physical")
     parser.add_argument("--nodes", type=int, default=1, help="machines that took part, for the record (1)")
     parser.add_argument("--tiers", action="append", type=Path, default=[], metavar="FILE", help="more tiers")
+    parser.add_argument("--ckpt_dir", metavar="FOLDER", help="checkpoint, at one place on all machines (seeded values)")
+    parser.add_argument("--lora_path_dmd", metavar="FILE", help="Live Avatar's LoRA, for --ckpt_dir")
     parser.add_argument("--image", metavar="FILE", help="portrait (a drawn one that ships)")
     parser.add_argument("--audio", metavar="FILE", help="voice (one that ships)")
     parser.add_argument("--prompt", metavar="TEXT")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, cast
@@ -9,11 +10,20 @@ from typing import Literal, cast
 import pytest
 
 from liveavatar_core.errors import BadInput
+from liveavatar_core.weight_files import SEEDED, WeightFiles, given_weights
 from liveavatar_core.workload import Workload
 from suites.harness.cases.workloads import given_workload
 from suites.harness.records.record import HARDWARE_MODES
 
 AUTO = "auto"
+GIVEN = {
+    "ckpt_dir": ("FOLDER", "checkpoint of every run on real cards (seeded values)"),
+    "lora_path_dmd": ("FILE", "Live Avatar's LoRA, for --ckpt_dir"),
+    "image": ("FILE", "portrait of every run (a drawn one that ships)"),
+    "audio": ("FILE", "voice of every run (one that ships)"),
+    "prompt": ("TEXT", "prompt of every run"),
+}
+"""What a lab gives of its own: options, environment variables and ini options, the first that says something."""
 CompareLevel = Literal["fail", "warn", "off"]
 
 
@@ -47,6 +57,8 @@ class Settings:
     """Portrait, voice and prompt of every run; None: what ships."""
     host_gib: float | None = None
     """Memory of the machine of every tier, in GiB; None: what each tier says."""
+    weights: WeightFiles = SEEDED
+    """Weights of every run on real cards; without files: seeded values."""
 
 
 def add_options(parser: pytest.Parser) -> None:
@@ -60,9 +72,9 @@ def add_options(parser: pytest.Parser) -> None:
     )
     group.addoption("--require-hardware", action="store_true", help="missing cards fail instead of skipping")
     group.addoption("--tiers", action="append", default=[], metavar="FILE", help="more tiers, as tiers.toml")
-    group.addoption("--image", default=None, metavar="FILE", help="portrait of every run (a drawn one that ships)")
-    group.addoption("--audio", default=None, metavar="FILE", help="voice of every run (one that ships)")
-    group.addoption("--prompt", default=None, metavar="TEXT", help="prompt of every run")
+    for name, (kind, help_text) in GIVEN.items():
+        group.addoption(f"--{name}", default=None, metavar=kind, help=f"{help_text}; also {variable_of(name)}")
+        parser.addini(name, f"{help_text}, where neither --{name} nor {variable_of(name)} says", default="")
     group.addoption("--host-gib", type=_gib, default=None, metavar="GIB", help="memory of every tier's machine")
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
@@ -116,8 +128,19 @@ def read_settings(config: pytest.Config) -> Settings:
         history=Path(history) if history else None,
         report_html=Path(report_html) if report_html else None,
         host_gib=config.getoption("--host-gib"),
-        workload=given_workload(*(config.getoption(name) for name in ("--image", "--audio", "--prompt"))),
+        workload=given_workload(*(_given(config, name) for name in ("image", "audio", "prompt"))),
+        weights=given_weights(*(_given(config, name) for name in ("ckpt_dir", "lora_path_dmd"))),
     )
+
+
+def variable_of(name: str) -> str:
+    """The environment variable of one of GIVEN."""
+    return f"LIVE_AVATAR_{name.upper()}"
+
+
+def _given(config: pytest.Config, name: str) -> str | None:
+    given = config.getoption(f"--{name}")
+    return given if given is not None else os.environ.get(variable_of(name)) or config.getini(name) or None
 
 
 def _baseline_dir(config: pytest.Config) -> Path:

@@ -33,7 +33,9 @@ def pytest_configure(config: pytest.Config) -> None:
     """Read the tiers and give each its marker; a broken file ends the session here, in two lines."""
     try:
         settings = read_settings(config)
-        tiers = read_tiers(*settings.tiers, workload=settings.workload, host_gib=settings.host_gib)
+        tiers = read_tiers(
+            *settings.tiers, workload=settings.workload, weights=settings.weights, host_gib=settings.host_gib
+        )
         check_data(settings)
     except LiveAvatarError as error:
         pytest.exit(str(error), returncode=BAD_INPUT)

@@ -29,6 +29,8 @@ def machine_identity(record: RunRecord) -> dict[str, Any]:
         return identity
     names = ("card", "cards") if record.hardware == "simulated" else IDENTITY
     found = {name: getattr(record.machine, name) for name in names}
+    if record.hardware != "simulated":
+        found["weights"] = record.recipe.weights_digest or None  # a run of others is measured apart
     return identity | {name: value for name, value in found.items() if value is not None}
 
 

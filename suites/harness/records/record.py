@@ -50,7 +50,13 @@ class DeclaredRecipe:
         """The record's form of `recipe`."""
         declared = json.loads(json.dumps(asdict(recipe)))
         del declared["name"], declared["workload"]["image"], declared["workload"]["audio"]
+        del declared["weights"]["ckpt_dir"], declared["weights"]["lora_path_dmd"]
         return cls(name=recipe.name, hash=recipe.hash, declared=declared)
+
+    @property
+    def weights_digest(self) -> str:
+        """The digest of the files that weights came from; empty: none were given."""
+        return str(self.declared.get("weights", {}).get("digest", ""))
 
 
 @dataclass(frozen=True, kw_only=True)

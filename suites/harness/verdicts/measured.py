@@ -37,12 +37,16 @@ def metrics(record: RunRecord) -> dict[str, Metric]:
     """What of `record` is gated, by name. A run that neither passed nor ran out of memory has none.
 
     Gated are bytes allocated (never reserved or used on the device), measured seconds where they can be
-    compared, predicted seconds, the request that ran out of memory, and quality.
+    compared, predicted seconds, the request that ran out of memory, and quality; of a film of random weights only
+    whether its latents are numbers.
     """
     if record.outcome not in ("pass", "oom"):
         return {}
     found = _memory(record) + (_shortage(record) if record.outcome == "oom" else _seconds(record))
-    found += [Metric(name=name, samples=(value,)) for name, value in record.quality.items() if metric_kind(name).gated]
+    gated = {name: value for name, value in record.quality.items() if metric_kind(name).gated}
+    if record.hardware in ("physical", "partitioned") and not record.recipe.weights_digest:
+        gated = {name: value for name, value in gated.items() if name == "nan_blocks_count"}
+    found += [Metric(name=name, samples=(value,)) for name, value in gated.items()]
     return {metric.name: metric for metric in found}
 
 

@@ -15,11 +15,11 @@ import torch.distributed as dist
 from liveavatar_core import scopes, torch_private
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.devices import Memory, prepare_card
-from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.out_of_memory import read_card, typed_out_of_memory
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from liveavatar_core.weights.given import open_given
 from suites.harness.messages import ClipJob, Loaded, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.observed_settings import SettingsObserver, device_place
@@ -44,7 +44,8 @@ def run(link: Link) -> None:
     typed = typed_out_of_memory(link.rank, partial(read_card, capacity), partial(_save_snapshot, link, job))
     with CardProbe(link, job) as probe, typed:
         world = join_world(job.recipe.deployment, Memory(card=card))
-        avatar = load_avatar(job.recipe, world, seeded_weights(job.recipe))
+        weights, tokenizer = open_given(job.recipe)
+        avatar = load_avatar(job.recipe, world, weights, tokenizer)
         probe.observer = SettingsObserver(avatar.system, device_place)
         link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
         make_video(link, job, avatar, inputs, probe.report)
