@@ -106,7 +106,7 @@ LAYOUTS = {
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-def test_every_layout_of_one_card_makes_the_cpus_film(card, layout):
+def test_every_layout_of_one_card_makes_the_cpus_video(card, layout):
     recipe = small(layout)
     assert error_of(latents(recipe, card), latents(replace(recipe, deployment=on_cpu(recipe.deployment)), "cpu")) < 0.01
 

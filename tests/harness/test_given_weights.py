@@ -86,7 +86,7 @@ def test_baselines_of_different_weights_never_meet():
     assert machine_identity(with_weights("")) == machine_identity(physical(clips=(1.0,)))
 
 
-def test_a_film_of_random_weights_is_nobodys_baseline():
+def test_a_video_of_random_weights_is_nobodys_baseline():
     quality = {"sharpness_ratio": 0.5, "nan_blocks_count": 0.0}
     random, trained = (replace(with_weights(digest), quality=quality) for digest in ("", "a" * 16))
     assert "sharpness_ratio" not in metrics(random)

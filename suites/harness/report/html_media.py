@@ -39,7 +39,7 @@ def _player(path: Path, poster: bytes) -> Markup:
     if size > MOST_VIDEO_BYTES:
         return tag("p", f"The video itself, {size / 1e6:.0f} MB: {path}")
     source, still = _data("video/mp4", path.read_bytes()), _data("image/jpeg", poster)
-    return tag("video", src=source, controls="", preload="none", poster=still)
+    return tag("video", src=source, controls="", preload="metadata", poster=still)
 
 
 def _chosen_frames(path: Path) -> list[Image]:

@@ -37,7 +37,7 @@ def metrics(record: RunRecord) -> dict[str, Metric]:
     """What of `record` is gated, by name. A run that neither passed nor ran out of memory has none.
 
     Gated are bytes allocated (never reserved or used on the device), measured seconds where they can be
-    compared, predicted seconds, the request that ran out of memory, and quality; of a film of random weights only
+    compared, predicted seconds, the request that ran out of memory, and quality; of a video of random weights only
     whether its latents are numbers.
     """
     if record.outcome not in ("pass", "oom"):
