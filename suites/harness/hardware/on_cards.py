@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from liveavatar_core.config import Deployment
 from liveavatar_core.errors import GIB
@@ -53,7 +54,7 @@ def run_on_cards(
                 target=TARGET,
                 given=given,
                 world_size=plan.tier.cards,
-                env=tuple({"CUDA_VISIBLE_DEVICES": uuid, "LOCAL_RANK": "0"} for uuid in given.card_uuids),
+                env=tuple(rank_environment(given, rank) for rank in range(plan.tier.cards)),
                 command_seconds=CLIP_SECONDS,
                 preload=PRELOAD,
             )
@@ -74,6 +75,15 @@ def card_job(plan: RunPlan, placement: Placement, cards: Sequence[CardState]) ->
         card_uuids=uuids,
         alone_on_card=placement.ranks_a_card == 1,
     )
+
+
+def rank_environment(given: ClipJob, rank: int) -> dict[str, str]:
+    """What a rank's process is told by variables: its card, and to have NCCL write down what it does beside the log."""
+    told = {"CUDA_VISIBLE_DEVICES": given.card_uuids[rank], "LOCAL_RANK": "0"}
+    if given.backend == "nccl":
+        told |= {"NCCL_DEBUG": os.environ.get("NCCL_DEBUG", "INFO")}
+        told |= {"NCCL_DEBUG_FILE": str(Path(given.folder) / f"rank{rank}.nccl.log")}
+    return told
 
 
 def _machine(
