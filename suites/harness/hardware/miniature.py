@@ -64,7 +64,7 @@ class MiniatureMode:
     def plan(self, tier: Tier, case: Case, folder: Path) -> RunPlan:
         """The plan of a run of `case`: the small twin of its recipe, over the tiny avatar's head."""
         recipe = self._shrink(tier.recipe(case))
-        changes = {"num_clip": 1} | case.clip | case.miniature_clip
+        changes = {"num_clip": case.clip.get("num_clip", 1)} | case.miniature_clip
         clip = _changed(recipe.clip, changes, f"{tier.name}.cases.{case.name}")
         return RunPlan(
             tier=tier,
