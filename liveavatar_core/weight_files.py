@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Protocol
 
 from liveavatar_core.errors import BadInput
 
@@ -15,6 +16,13 @@ PIECES = 64
 PIECE_BYTES = 65536
 KINDS = (".json", ".safetensors", ".pth", ".bin", ".model", ".txt")
 """Endings of files that a checkpoint is read from."""
+
+
+class Digest(Protocol):
+    """What hashlib's digests can do."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes into the digest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +71,7 @@ def given_weights(ckpt_dir: str | None, lora_path_dmd: str | None) -> WeightFile
     return WeightFiles.of_files(Path(ckpt_dir), Path(lora_path_dmd))
 
 
-def _add(digest: hashlib._Hash, path: Path) -> None:
+def _add(digest: Digest, path: Path) -> None:
     for piece in _pieces(path):
         digest.update(piece)
 

@@ -47,6 +47,9 @@ class StandInCard(TorchFunctionMode):
 def _call(func: Any, args: Any, kwargs: dict[str, Any], card: StandInCard | None) -> Any:
     if func is torch.device:
         return func(*args, **kwargs)
+    if func is Tensor.pin_memory and card is not None:  # no driver is there to do it
+        card.pinned.append(args[0])
+        return args[0]
     tensors = [*_tensors(args), *_tensors(kwargs.values())]
     on_card = [isinstance(each, CardTensor) for each in tensors]
     if any(on_card) and not all(on_card) and func not in TRANSFERS:
