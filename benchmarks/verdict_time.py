@@ -17,12 +17,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 
-from liveavatar_core.simulation.card_memory import CardMemory
-
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank
 from liveavatar_core.simulation.memory_account import Capacity
+from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from suites.harness.cases.tiers import Case, Tier, read_tiers
 from suites.harness.workers.simulate import warm_up
 
@@ -70,7 +69,7 @@ def _line(tier: Tier, case: Case, rank: int, arguments: argparse.Namespace) -> s
         recipe = replace(recipe, clip=replace(recipe.clip, num_clip=arguments.clips))
     capacity = Capacity(card=find_card(tier.card).usable_bytes_in(recipe.deployment))
     wall, cpu = time.perf_counter(), time.process_time()
-    trace = CardMemory(capacity.card)
+    trace = TimelineBuilder()
     result = simulate_rank(recipe, rank, capacity, execute_everything=arguments.execute_everything, trace=trace)
     wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
     units = result.units_executed, result.units_repeated
