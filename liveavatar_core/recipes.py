@@ -7,7 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
+from liveavatar_core.config import ClipSpec, ModelParams, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.params import TransformerParams

@@ -13,7 +13,8 @@ import pytest
 from waiting import PATIENCE
 
 from liveavatar_core import config
-from liveavatar_core.config import Deployment, Recipe
+from liveavatar_core.config import Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadData
 from suites.fuzz.__main__ import main
 from suites.fuzz.case import FuzzCase, changed, keep, kept_cases, read_case

@@ -31,7 +31,8 @@ from liveavatar_core.cli.script_options import (
 )
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.cli.video_output import FrameWriter, Recorded, record
-from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Deployment, Recipe
+from liveavatar_core.config import FRAMES_PER_SECOND, ClipSpec, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadInput
 from liveavatar_core.outputs import check_output
 from liveavatar_core.recipes import RECIPES, named_recipe

@@ -6,7 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from liveavatar_core.config import Deployment, ModelParams, Recipe
+from liveavatar_core.config import ModelParams, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadInput
 from liveavatar_core.recipes import TINY
 

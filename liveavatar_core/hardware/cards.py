@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core import strict
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import GIB, BadData, BadInput
 from liveavatar_core.hardware.overheads import OverheadFigure, overhead_items
 

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 from liveavatar_core import strict
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadData
 
 OVERHEADS_FILE = Path(__file__).with_name("overheads.toml")

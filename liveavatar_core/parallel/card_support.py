@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 
 FLOAT8_PRODUCTS = (8, 9)

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from liveavatar_core import scopes
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.torch_private import set_allocator
 
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812
 
 from liveavatar_core import torch_private
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.model.cache import FLOAT8_MAX
 
 KEPT_WHOLE = "text_embedding"

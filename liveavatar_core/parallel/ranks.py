@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 
 Role = Literal["transformer", "decode", "whole"]
 """whole: computes the transformer and decodes; transformer: only the first; decode: only the second."""

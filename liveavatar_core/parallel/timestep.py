@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from liveavatar_core import scopes
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.hooks import exchange
 from liveavatar_core.parallel.world import World

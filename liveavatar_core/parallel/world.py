@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.ranks import Role, decode_rank, role_of

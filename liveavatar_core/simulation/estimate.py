@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import Deployment, Recipe
+from liveavatar_core.config import Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System

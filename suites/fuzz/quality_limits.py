@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from suites.harness.verdicts.baselines import MetricBaseline, read_baseline
 from suites.harness.verdicts.compare import allowed_change
 from suites.harness.verdicts.metrics import worsening

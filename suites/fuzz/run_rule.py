@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import HealthCheck, Phase, Verbosity, currently_in_test_context, given, settings, target
 
-from liveavatar_core.config import ClipSpec, Deployment
+from liveavatar_core.config import ClipSpec
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 from suites.fuzz import strategies
 from suites.fuzz.case import FuzzCase, changed

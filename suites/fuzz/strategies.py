@@ -11,7 +11,8 @@ from typing import Any
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
 
-from liveavatar_core.config import ClipSpec, Deployment, Quirks, Recipe
+from liveavatar_core.config import ClipSpec, Quirks, Recipe
+from liveavatar_core.deployment import Deployment
 from suites.fuzz.case import FuzzCase
 
 MOST_CARDS = 5

@@ -20,7 +20,8 @@ from liveavatar_core.cli.plan.layouts import (
     parse_cards,
     quality_of,
 )
-from liveavatar_core.config import ClipSpec, Deployment
+from liveavatar_core.config import ClipSpec
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadInput
 from liveavatar_core.recipes import miniature
 

@@ -11,7 +11,8 @@ from command_line import arguments, refusal
 
 from liveavatar_core.cli import field_options as options_module
 from liveavatar_core.cli.main import main
-from liveavatar_core.config import ClipSpec, Deployment
+from liveavatar_core.config import ClipSpec
+from liveavatar_core.deployment import Deployment
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from deployments import small
 from torch import Tensor, nn
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.model.attention import attention_over_both, choose_cuda_kernel
 from liveavatar_core.model.cache import Float8KVCache, HostKVCache, KVCache
 from liveavatar_core.model.layers import Float32Conv1d, RMSNorm

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.attention import attention_over_both, choose_cuda_kernel
 from liveavatar_core.torch_private import FakeTensorMode, TorchDispatchMode

@@ -10,7 +10,7 @@ import torch
 from deployments import small
 from test_model import FRAME_TOKENS, PARAMS, SIZE, STEPS, make_model, prefill
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.model.cache import Cache, HostKVCache, KVCache
 from liveavatar_core.model.compiled_blocks import compile_blocks
 from liveavatar_core.model.state import BlockContext, ConditionState

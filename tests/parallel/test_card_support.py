@@ -7,7 +7,7 @@ import torch
 from deployments import small
 from stand_in_card import CARD
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.parallel import system
 from liveavatar_core.parallel.card_support import check_card

@@ -9,7 +9,8 @@ import torch
 from deployments import SMALL, small
 from torch import nn
 
-from liveavatar_core.config import Deployment, Recipe
+from liveavatar_core.config import Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.cache import Float8KVCache, KVCache
 from liveavatar_core.parallel.load import build_part

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from deployments import Video, Videos, small
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.recipes import RECIPES, named_recipe
 
 CLOSE = 1e-5

@@ -9,7 +9,7 @@ import torch
 from deployments import small
 from torch import Tensor
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.load import PARTS, build_part
 from liveavatar_core.parallel.system import load_system
 from liveavatar_core.simulation.fake_world import MetaSource, fake_world

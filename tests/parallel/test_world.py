@@ -10,7 +10,7 @@ import torch.distributed as dist
 from stand_in_card import CARD
 from torch.distributed import device_mesh
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.world import join_world
 from liveavatar_core.torch_private import FakeStore

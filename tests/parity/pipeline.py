@@ -17,7 +17,8 @@ from test_audio import read_params as read_audio
 from test_text import read_params as read_text
 from torch import Tensor
 
-from liveavatar_core.config import ORIGINAL_SINGLE, ClipSpec, Deployment, ModelParams, Quirks, Recipe
+from liveavatar_core.config import ORIGINAL_SINGLE, ClipSpec, ModelParams, Quirks, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.encoders.params import VaeParams
 from liveavatar_core.encoders.text import Tokens
 from liveavatar_core.parallel.load import Weights

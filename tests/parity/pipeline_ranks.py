@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from liveavatar_core.config import Deployment, Quirks
+from liveavatar_core.config import Quirks
+from liveavatar_core.deployment import Deployment
 from suites.harness.processes.link import Done
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from waiting import PATIENCE
 
-from liveavatar_core.config import ORIGINAL_TIMESTEP, Deployment
+from liveavatar_core.config import ORIGINAL_TIMESTEP
+from liveavatar_core.deployment import Deployment
 from suites.harness.processes.link import Done
 from suites.harness.processes.rank_group import Job, RankGroup
 

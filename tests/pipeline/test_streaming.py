@@ -13,7 +13,8 @@ from deployments import small
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import Deployment, Quirks, Recipe
+from liveavatar_core.config import Quirks, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.load import seeded_weights
 from liveavatar_core.parallel.world import World

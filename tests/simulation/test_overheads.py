@@ -8,7 +8,7 @@ import pytest
 
 from liveavatar_core.cli.doctor.driver import TorchBuild
 from liveavatar_core.cli.doctor.overheads import as_toml, judge_cudnn, judge_overheads, overheads_branch
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadData
 from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.hardware.nvml import DriverState

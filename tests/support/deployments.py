@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from waiting import PATIENCE
 
-from liveavatar_core.config import ClipSpec, Deployment, ModelParams, Recipe
+from liveavatar_core.config import ClipSpec, ModelParams, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.encoders.params import AudioEncoderParams, TextEncoderParams, VaeParams
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.parallel.ranks import decode_rank

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
-from liveavatar_core.config import ClipSpec, Deployment, Recipe
+from liveavatar_core.config import ClipSpec, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import GIB, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import CARDS_FILE, Card, find_card, read_cards
 from liveavatar_core.workload import LEAST_CLIPS, Workload

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from liveavatar_core import strict
-from liveavatar_core.config import ClipSpec, Deployment, Recipe
+from liveavatar_core.config import ClipSpec, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import GIB, BadData, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.recipes import named_recipe

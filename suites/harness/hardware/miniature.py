@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core import strict
-from liveavatar_core.config import ClipSpec, Deployment, Recipe
+from liveavatar_core.config import ClipSpec, Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadData
 from liveavatar_core.recipes import miniature
 from suites.harness.cases.run_plan import RunPlan

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import GIB
 from liveavatar_core.hardware.nvml import CardState, DriverState
 from suites.harness.cases.run_plan import RunPlan

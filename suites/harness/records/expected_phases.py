@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liveavatar_core.config import Deployment
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.ranks import Role, role_of
 from suites.harness.records.measurements import Phase
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from liveavatar_core import strict
-from liveavatar_core.config import Deployment, Recipe
+from liveavatar_core.config import Recipe
+from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.ranks import role_of
 from suites.harness.records.measurements import ObservedSettings
 from suites.harness.records.record import RunRecord

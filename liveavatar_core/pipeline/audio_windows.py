@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from liveavatar_core import scopes
-from liveavatar_core.config import AUDIO_MARGIN_SECONDS
+from liveavatar_core.deployment import AUDIO_MARGIN_SECONDS
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.video_geometry import (
     WAV2VEC2_FRAMES_PER_SECOND,

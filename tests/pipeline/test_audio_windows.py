@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from liveavatar_core.config import AUDIO_MARGIN_SECONDS, Deployment
-from liveavatar_core.encoders import audio_windows
+from liveavatar_core.deployment import AUDIO_MARGIN_SECONDS, Deployment
 from liveavatar_core.encoders.audio import encode_audio
-from liveavatar_core.encoders.audio_windows import audio_windows as windows
-from liveavatar_core.encoders.audio_windows import encode_in_windows
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.parallel.devices import Memory
+from liveavatar_core.pipeline import audio_windows
+from liveavatar_core.pipeline.audio_windows import audio_windows as windows
+from liveavatar_core.pipeline.audio_windows import encode_in_windows
 from liveavatar_core.pipeline.conditioning import encode
 from liveavatar_core.pipeline.types import Inputs
 from liveavatar_core.recipes import TINY, miniature, named_recipe
