@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -66,7 +67,17 @@ class Workload:
         )
 
     @classmethod
-    def largest(cls, max_area: int, prompt: str = "a person talks to the camera") -> Workload:
+    def of_portrait(cls, size: str) -> Workload:
+        """No files; a portrait of `size`, WIDTHxHEIGHT in pixels. Raises InvalidRecipe for what is no such size."""
+        match = re.fullmatch(r"(\d{2,5})[x*](\d{2,5})", size)
+        if match is None or min(map(int, match.groups())) < GRID:
+            raise InvalidRecipe(
+                f"portrait {size!r} is not WIDTHxHEIGHT of {GRID} pixels or more", "give pixels, such as 720x400"
+            )
+        return cls(portrait_width=int(match[1]), portrait_height=int(match[2]))
+
+    @classmethod
+    def largest(cls, max_area: int) -> Workload:
         """No files; the portrait that makes the most tokens of all that a video of `max_area` pixels allows.
 
         Among portraits of equally many tokens the one that is least wide; taller than wide or not makes no difference.
@@ -81,7 +92,7 @@ class Workload:
         if not sizes:
             raise InvalidRecipe(f"{max_area} pixels are less than {GRID}x{GRID}", "give a larger --size")
         _, _, height, width = max(sizes)
-        return cls(portrait_height=height * GRID, portrait_width=width * GRID, prompt=prompt)
+        return cls(portrait_height=height * GRID, portrait_width=width * GRID)
 
     def voice_length(self, video_frames: int) -> int:
         """Samples at 16 kHz of the voice for a video of that many frames: all of it, or as long as the frames last."""

@@ -31,17 +31,17 @@ FOUND_BY = {
     "wrong_clip": "video",
     "voice_drifts": "quality",
 }
-"""Planted fault -> the rule that it breaks."""
+"""Injected fault -> the rule that it breaks."""
 
 
 SLOW = ("video", "quality")
 """Rules that look at videos: those take ten seconds and more, until ranks have started."""
-PLANTED = [
+INJECTED = [
     pytest.param(fault, rule, marks=pytest.mark.nightly if rule in SLOW else ()) for fault, rule in FOUND_BY.items()
 ]
 
 
-@pytest.mark.parametrize(("fault", "rule"), PLANTED)
+@pytest.mark.parametrize(("fault", "rule"), INJECTED)
 def test_a_planted_fault_is_found(fault: str, rule: str, record_property, capsys) -> None:
     """By the cases of continuous integration."""
     from suites.fuzz.run_rule import run_rule
@@ -66,7 +66,7 @@ def test_what_is_found_is_made_small_and_runs_again(monkeypatch, tmp_path) -> No
     from suites.fuzz.run_rule import run_rule
 
     with monkeypatch.context() as patch:
-        patch.setattr(config, "_check_types", lambda declared: None)
+        patch.setattr(config, "check_types", lambda declared: None)
         found = run_rule("refusal", replace(PROFILES["ci"], shrink_seconds=PATIENCE))
     assert found.broken is not None
     assert found.broken.recipe.hash == Recipe(name="the simplest that is drawn", clip=SIMPLEST).hash

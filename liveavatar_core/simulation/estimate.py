@@ -82,7 +82,7 @@ def simulate_rank(
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
-    trace: hears of every birth and death, those of repeated calls too.
+    trace: hears of every allocation and free, those of repeated calls too.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)

@@ -1,4 +1,4 @@
-"""The memory tracker: follows every tensor storage from birth to death and refuses what a card could not hold.
+"""The memory tracker: follows every tensor storage from allocation to free and refuses what a card could not hold.
 
 It sits above real CPU tensors (miniature) and fake ones (simulated) alike, sees each aten operation and each storage
 resize (FSDP frees that way), rounds as CUDA's caching allocator does, and knows from `scopes` what a byte is for.

@@ -66,10 +66,6 @@ class SafetensorsSource:
         """The type that it is stored in."""
         return _DTYPES[self._slice(name).get_dtype()]
 
-    def file_of(self, name: str) -> Path:
-        """The file that holds it."""
-        return self._file_of[name]
-
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """The values of a weight, or those of `rows` of the first dimension. CheckpointError if one is not finite."""
         held = self._slice(name)

@@ -1,4 +1,4 @@
-"""A drawn talking head, and every damage that a metric is for: which metric sees which.
+"""A drawn talking head, and every distortion that a metric is for: which metric sees which.
 
 python -m suites.quality.distortions
 """
@@ -25,7 +25,7 @@ from tiny_avatar.voices import SAMPLES_PER_FRAME, mouth
 
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs/metrics.md"
-NAME = "damage-table"
+NAME = "distortion-table"
 CLIP_FRAMES, CLIPS = 48, 3
 FRAMES = CLIP_FRAMES * CLIPS
 LATENT_FRAMES = 4
@@ -206,7 +206,7 @@ def reactions(clean: Quality, spoiled: Quality) -> set[str]:
 
 
 def table(clean: Quality, spoiled: Mapping[str, Quality]) -> str:
-    """A row a metric, a column a damage; what reacts is in bold, what is as in the clean video is left out."""
+    """A row a metric, a column a distortion; what reacts is in bold, what is as in the clean video is left out."""
     head = ["metric", "clean", *spoiled]
     rows = [head, ["---"] * len(head)]
     for name, value in clean.values.items():
@@ -226,7 +226,7 @@ def _text(value: float) -> str:
 
 def main() -> None:
     """Write the table into docs/metrics.md, or print it."""
-    parser = argparse.ArgumentParser(description="Which metric sees which damage.")
+    parser = argparse.ArgumentParser(description="Which metric sees which distortion.")
     parser.add_argument("--write", action="store_true", help="put it into docs/metrics.md")
     clean = clean_video()
     made = table(measured(clean), {each.name: measured(each.spoil(clean)) for each in DISTORTIONS})

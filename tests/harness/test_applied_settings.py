@@ -52,9 +52,9 @@ def small(name: str, **deployment) -> Recipe:
 @cache
 def seen(recipe: Recipe, rank: int = 0) -> ObservedSettings:
     """What a simulation of that rank really did."""
-    proofs: list = []
-    simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))
-    return proofs[0].report(rank)
+    observers: list = []
+    simulate_rank(recipe, rank, Capacity(), observe=partial(observe, observers))
+    return observers[0].report(rank)
 
 
 @pytest.mark.parametrize("name", RECIPES)

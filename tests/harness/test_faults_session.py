@@ -15,6 +15,7 @@ import pytest
 from canned import passed
 from fault_targets import HAPPENED
 from lab import Lab, said
+from ordinary_user import folder_of_somebody_else
 from processes import IMPORT_PATH
 from waiting import PATIENCE, wait_until
 
@@ -166,17 +167,8 @@ def test_two_sessions_do_not_share_a_report_folder(lab: Lab):
 
 
 def test_a_read_only_report_folder_ends_the_session_before_anything_runs():
-    """Root may write anywhere, so it puts its rights down for a moment."""
-    with tempfile.TemporaryDirectory() as name:
-        Path(name).chmod(0o555)
-        user = os.geteuid()
-        if user == 0:
-            os.seteuid(65534)
-        try:
-            with pytest.raises(BadData, match="no folder can be written there"):
-                check_folder(Path(name) / "report")
-        finally:
-            os.seteuid(user)
+    with folder_of_somebody_else() as folder, pytest.raises(BadData, match="no folder can be written there"):
+        check_folder(folder / "report")
 
 
 SMALL_SHM = "mount -t tmpfs -o size=4k none /dev/shm && exec {python} {script}"

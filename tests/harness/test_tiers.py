@@ -67,6 +67,7 @@ def test_a_lab_adds_a_tier_and_changes_a_recipe_without_code(tmp_path):
         ("cards = 2", "cards = 2\ncolour = 1", "lab2x48: unknown key 'colour'"),
         ("cards = 2", 'cards = "2"', "lab2x48.cards"),
         ("cards = 2", "cards = true", "lab2x48.cards"),
+        ('"published_sharded"', '"published_sharded"\nportrait = "7x4"', "portrait '7x4' is not WIDTHxHEIGHT"),
         ("cards = 2", "cards = 0", "0 cards"),
         ('"L40S"', '"L40"', "no card 'L40'"),
         ('"published_sharded"', '"published_sharked"', "no recipe 'published_sharked'"),

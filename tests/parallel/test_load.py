@@ -19,7 +19,7 @@ RANKS = 5
 
 
 class CountingSource:
-    """Hollow weights that count the bytes read."""
+    """Meta weights that count the bytes read."""
 
     def __init__(self, source: MetaSource) -> None:
         self._source = source

@@ -15,13 +15,13 @@ KINDS = [CachingAllocator, ExpandableAllocator]
 
 
 def replay(*events, capacity=None, kind=CachingAllocator):
-    """Sizes are births, numbered from 1, on stream 0 or with the stream behind them; negative numbers are deaths."""
-    allocator, births = kind(capacity), 0
+    """Sizes are allocations, numbered from 1, on stream 0 or with a stream behind them; negative numbers are frees."""
+    allocator, allocations = kind(capacity), 0
     for event in events:
         size, stream = event if isinstance(event, tuple) else (event, 0)
         if size > 0:
-            births += 1
-            allocator.allocate(births, size, "load", stream)
+            allocations += 1
+            allocator.allocate(allocations, size, "load", stream)
         else:
             allocator.free(-size)
     return allocator
@@ -206,15 +206,17 @@ def test_a_repeated_call_does_what_its_events_do(kind, steps, times, capacity):
 
 def _program(steps):
     events, alive = [], []
-    births = [Allocation(0, 3 * MIB, "card", "activations", 1)]
-    births += [Allocation(at, size, "card", "activations", stream) for at, (size, stream, *_) in enumerate(steps, 1)]
-    events.append(Event(True, births[0]))
-    for birth, (_, _, dies, lingers, which) in zip(births[1:], steps, strict=True):
-        events.append(Event(True, birth))
-        alive.append(birth)
+    allocations = [Allocation(0, 3 * MIB, "card", "activations", 1)]
+    allocations += [
+        Allocation(at, size, "card", "activations", stream) for at, (size, stream, *_) in enumerate(steps, 1)
+    ]
+    events.append(Event(True, allocations[0]))
+    for allocation, (_, _, dies, lingers, which) in zip(allocations[1:], steps, strict=True):
+        events.append(Event(True, allocation))
+        alive.append(allocation)
         if dies:
             events.append(Event(False, alive.pop(which % len(alive)), lingers))
-    events += [Event(False, birth) for birth in alive]
+    events += [Event(False, allocation) for allocation in alive]
     return MemoryProgram(events=tuple(events))
 
 

@@ -1,4 +1,4 @@
-"""What the tracker counts: every storage once, from its birth to its death, for what it was born."""
+"""What the tracker counts: every storage once, from its allocation to its free, for what it was allocated."""
 
 import pickle
 
@@ -129,8 +129,8 @@ def test_the_host_has_a_capacity_of_its_own():
 
 def test_meta_tensors_take_nothing_and_stay_plain():
     with MemoryTracker() as tracker:
-        hollow = torch.empty(1 << 40, device="meta")
-        half = hollow.view(2, -1)[0].to(torch.bfloat16)
+        meta = torch.empty(1 << 40, device="meta")
+        half = meta.view(2, -1)[0].to(torch.bfloat16)
         assert half.is_meta
         assert tracker.allocated == {"card": 0, "host": 0}
         real = torch.empty_like(torch.empty(256, device="meta"), device="cpu")

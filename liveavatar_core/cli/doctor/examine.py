@@ -54,7 +54,7 @@ def worst(groups: Sequence[CheckGroup]) -> Status:
 
 
 def as_data(groups: Sequence[CheckGroup]) -> dict[str, Any]:
-    """For --json."""
+    """All checks by group, with the worst status of each, as `doctor --json` prints them."""
     return {
         "status": worst(groups),
         "groups": [{"status": group.status, **asdict(group)} for group in groups],

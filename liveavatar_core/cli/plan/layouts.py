@@ -90,16 +90,6 @@ def parse_cards(text: str) -> Cards:
     return Cards(count=count, card=_card_of_size(int(what)) if what.isdigit() else find_card(what))
 
 
-def workload_of(portrait: str | None, max_area: int) -> Workload:
-    """What layouts are simulated with. Raises BadInput for a portrait that is not WIDTHxHEIGHT."""
-    if portrait is None:
-        return Workload.largest(max_area)
-    match = re.fullmatch(r"(\d{2,5})[x*](\d{2,5})", portrait)
-    if match is None:
-        raise BadInput(f"--portrait {portrait!r} is not WIDTHxHEIGHT", "give pixels: --portrait 720x400")
-    return Workload(portrait_width=int(match[1]), portrait_height=int(match[2]))
-
-
 def _card_of_size(size: int) -> Card:
     if size not in _BY_SIZE:
         names = ", ".join(read_cards(CARDS_FILE))
@@ -112,7 +102,7 @@ def candidates(cards: Cards, clip: ClipSpec, portrait: str | None = None) -> lis
 
     portrait: WIDTHxHEIGHT in pixels; None: the one that makes the most tokens at the clip's size.
     """
-    workload = workload_of(portrait, clip.max_area)
+    workload = Workload.of_portrait(portrait) if portrait else Workload.largest(clip.max_area)
     layouts = list(_on_one(cards.card) if cards.count == 1 else _on_several(cards))
     if cards.count == 1:
         layouts.sort(key=lambda layout: _estimated_gib(layout[1]) > cards.card.usable_gib)

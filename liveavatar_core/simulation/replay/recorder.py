@@ -15,7 +15,7 @@ from liveavatar_core.simulation.replay.effects import Arguments, CallEffect, Not
 
 
 class CallRecorder:
-    """For calls of one rank."""
+    """Executes calls of one rank and keeps what each did, so that a call that is alike can be repeated."""
 
     def __init__(self, tracker: MemoryTracker, work: WorkCounter) -> None:
         """`tracker` and `work` count what is executed, and what is repeated."""

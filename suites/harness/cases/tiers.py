@@ -16,7 +16,7 @@ from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
 from liveavatar_core.weight_files import SEEDED, WeightFiles
 from liveavatar_core.workload import LEAST_CLIPS, Workload
-from suites.harness.cases.workloads import case_workload, check_portrait
+from suites.harness.cases.workloads import case_workload
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
 MIB = 1024**2
@@ -123,13 +123,18 @@ class Tier:
         raise BadInput(f"tier {self.name} has no case {name!r}", f"cases: {', '.join(c.name for c in self.cases)}")
 
     def recipe(self, case: Case) -> Recipe:
-        """The recipe of `case` for this many cards, its changes applied: what runs at full size."""
+        """The recipe of `case` for this many cards, its changes applied, over its workload: what runs at full size."""
+        recipe = self.layout(case)
+        workload = self.workload or case_workload(recipe.clip.max_area, case.portrait, case.voice_seconds)
+        return replace(recipe, workload=workload)
+
+    def layout(self, case: Case) -> Recipe:
+        """The recipe of `case` without its workload, whose files are read where a run needs them."""
         recipe = named_recipe(case.recipe, self.cards)
         where = f"{self.name}.cases.{case.name}"
         clip = strict.build(ClipSpec, asdict(recipe.clip) | {"num_clip": LEAST_CLIPS} | case.clip, f"{where}.clip")
         deployment = strict.build(Deployment, asdict(recipe.deployment) | case.deployment, f"{where}.deployment")
-        workload = self.workload or case_workload(clip.max_area, case.portrait, case.voice_seconds)
-        return replace(recipe, clip=clip, deployment=deployment, workload=workload)
+        return replace(recipe, clip=clip, deployment=deployment)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -190,7 +195,6 @@ def _case(name: str, values: dict[str, Any], where: str) -> Case:
     case = strict.build(Case, values | {"name": name}, where)
     if case.miniature_capacity_mib is not None and not 0 < case.miniature_capacity_mib < 1e6:
         raise BadData(f"{where}.miniature_capacity_mib: {case.miniature_capacity_mib}", "give MiB above 0")
-    check_portrait(case.portrait, where)
     return case
 
 
@@ -203,7 +207,9 @@ def _check_name(name: str, where: str) -> None:
 def _check_case(tier: Tier, case: Case, where: str) -> None:
     try:
         tier.card_model  # noqa: B018 - raises where there is no such card
-        needed = tier.recipe(case).deployment.num_cards
+        needed = tier.layout(case).deployment.num_cards
+        if case.portrait is not None:
+            Workload.of_portrait(case.portrait)
     except (BadInput, InvalidRecipe, BadData) as error:
         raise BadData(f"{where}: {error.what}", error.next_step) from error
     if needed != tier.cards:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from liveavatar_core.errors import BadData
 from liveavatar_core.workload import Workload
 
 ASSETS = Path(__file__).parents[3] / "assets"
@@ -29,21 +27,13 @@ def case_workload(max_area: int, portrait: str | None, voice_seconds: float | No
         portrait: WIDTHxHEIGHT in pixels; None: the one that makes the most tokens.
         voice_seconds: how long the voice is; None: as long as the clips.
     """
-    largest = Workload.largest(max_area)
-    height, width = _size(portrait) if portrait else (largest.portrait_height, largest.portrait_width)
-    shipped = full_size_workload()
-    return replace(shipped, portrait_height=height, portrait_width=width, voice_seconds=voice_seconds)
-
-
-def check_portrait(portrait: str | None, where: str) -> None:
-    """Raise BadData, naming `where`, for a portrait that is not WIDTHxHEIGHT of 64 pixels or more."""
-    if portrait is not None and (not re.fullmatch(r"\d{2,5}x\d{2,5}", portrait) or min(_size(portrait)) < 64):
-        raise BadData(f"{where}.portrait: {portrait!r} is not WIDTHxHEIGHT", 'give pixels, such as "720x400"')
-
-
-def _size(portrait: str) -> tuple[int, int]:
-    width, height = (int(side) for side in portrait.split("x"))
-    return height, width
+    shape = Workload.of_portrait(portrait) if portrait else Workload.largest(max_area)
+    return replace(
+        full_size_workload(),
+        portrait_height=shape.portrait_height,
+        portrait_width=shape.portrait_width,
+        voice_seconds=voice_seconds,
+    )
 
 
 @cache

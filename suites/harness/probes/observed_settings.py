@@ -1,4 +1,4 @@
-"""Proof that what a recipe asked for really acted: counted and looked up while a rank works, not copied from it."""
+"""Settings that really acted: counted and looked up while a rank works, not copied from it."""
 
 from __future__ import annotations
 

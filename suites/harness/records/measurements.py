@@ -82,7 +82,7 @@ class Timing:
 
 @dataclass(frozen=True, kw_only=True)
 class ObservedSettings:
-    """Proof of what one rank did: counted and looked up while it works, never copied from its recipe."""
+    """Settings that one rank was seen to act by: counted and looked up while it works, never copied from its recipe."""
 
     rank: int
     """The rank's number."""

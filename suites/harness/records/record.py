@@ -28,7 +28,6 @@ from suites.harness.records.measurements import (
 SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
 """Most real first."""
-OUTCOMES = ("pass", "oom", "host-oom", "unsupported", "hang", "crash", "infrastructure")
 
 HardwareName = Literal["physical", "partitioned", "simulated", "miniature"]
 Outcome = Literal["pass", "oom", "host-oom", "unsupported", "hang", "crash", "infrastructure"]

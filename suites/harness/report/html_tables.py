@@ -7,7 +7,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
+from liveavatar_core import strict
+from liveavatar_core.config import ClipSpec
 from liveavatar_core.scopes import PHASES
+from liveavatar_core.workload import Workload
 from suites.harness.records.record import RunRecord
 from suites.harness.report.figures import name_of, size_text, unit_of
 from suites.harness.report.html_markup import Markup, tag
@@ -38,8 +41,23 @@ def _plain(value: object) -> str:
 def environment(record: RunRecord) -> Markup:
     """A table of what the run stood on, and what it ran."""
     machine = [(name.replace("_", " "), value) for name, value in asdict(record.machine).items()]
-    run = [("recipe", f"{record.recipe.name} ({record.recipe.hash})"), ("commit", record.commit)]
+    run = [("recipe", f"{record.recipe.name} ({record.recipe.hash})"), *_inputs(record), ("commit", record.commit)]
     return pairs([*run, ("date", record.date.isoformat()), ("run", record.run), *machine])
+
+
+def _inputs(record: RunRecord) -> Iterator[tuple[str, str]]:
+    """Portrait, voice and clips that the run was given, with the pixels and tokens that follow; none where unknown."""
+    declared = record.recipe.declared
+    if not {"clip", "workload"} <= declared.keys():
+        return
+    clip = strict.build(ClipSpec, declared["clip"], "declared clip")
+    workload = strict.build(Workload, declared["workload"], "declared workload")
+    height, width = workload.output_size(clip.max_area)
+    tokens = workload.tokens_per_frame(clip.max_area)
+    portrait = f"{workload.portrait_width}x{workload.portrait_height}"
+    yield "portrait", f"{portrait}, video {width}x{height}, {tokens} tokens a latent frame"
+    voice = "as long as the clips" if workload.voice_seconds is None else f"{workload.voice_seconds:g} s"
+    yield "voice", f"{voice}; {clip.num_clip} clips of {clip.infer_frames} frames"
 
 
 def phase_table(record: RunRecord) -> Markup:

@@ -57,7 +57,7 @@ class MetricBaseline:
 
     @property
     def summary(self) -> Summary:
-        """As samples are summed up."""
+        """Value, spread and number of samples, in the form that samples of a run are summed up in."""
         return Summary(value=self.value, spread=self.spread, n=self.n)
 
 

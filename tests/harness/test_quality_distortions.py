@@ -1,4 +1,4 @@
-"""Each metric sees the damage that it is for, and no other; the table in the documents says the same."""
+"""Each metric sees the distortion that it is for, and no other; the table in the documents says the same."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from suites.harness.report.generated_blocks import lines_between
 from suites.quality.distortions import DISTORTIONS, NAME, PAGE, clean_video, measured, pixels, reactions
 
-NAMES = [damage.spoil.__name__ for damage in DISTORTIONS]
+NAMES = [distortion.spoil.__name__ for distortion in DISTORTIONS]
 
 
 @pytest.fixture(scope="module", params=[0, 1, 2])
@@ -30,10 +30,10 @@ def test_nothing_is_wrong_with_the_clean_video(clean):
     assert clean.values["lip_sync_strength"] > 0.8
 
 
-@pytest.mark.parametrize("damage", DISTORTIONS, ids=NAMES)
-def test_damage_is_seen_by_its_metrics_alone(video, clean, damage):
+@pytest.mark.parametrize("distortion", DISTORTIONS, ids=NAMES)
+def test_distortion_is_seen_by_its_metrics_alone(video, clean, distortion):
     before = pixels(video).copy()
-    assert reactions(clean, measured(damage.spoil(video))) == damage.seen_by
+    assert reactions(clean, measured(distortion.spoil(video))) == distortion.seen_by
     assert (pixels(video) == before).all(), "the clean video is left as it was"
 
 
@@ -44,12 +44,14 @@ def test_the_lag_of_a_drawn_head_is_found_to_a_tenth_of_a_frame(video, late):
 
 
 def test_every_metric_sees_something(clean):
-    assert set().union(*(damage.seen_by for damage in DISTORTIONS)) == clean.values.keys()
+    assert set().union(*(distortion.seen_by for distortion in DISTORTIONS)) == clean.values.keys()
 
 
 def test_the_documents_have_the_table():
     lines = lines_between(PAGE.read_text(), NAME)
     head, _, *rows = ([cell.strip() for cell in line.strip("|").split("|")] for line in lines)
     seen = {name: {row[0].strip("`") for row in rows if row[at].startswith("**")} for at, name in enumerate(head)}
-    assert {name: seen[name] for name in head[2:]} == {damage.name: set(damage.seen_by) for damage in DISTORTIONS}
+    assert {name: seen[name] for name in head[2:]} == {
+        distortion.name: set(distortion.seen_by) for distortion in DISTORTIONS
+    }
     assert all(re.fullmatch(r"-?[\d.]+", row[1]) for row in rows)

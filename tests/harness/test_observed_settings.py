@@ -55,9 +55,9 @@ def test_a_simulation_counts_what_really_running_counts(sharded: tuple[ObservedS
     tier = Tier(name="t", title="t", cards=2, card="RTX 4090", cases=(case,))
     recipe = MiniatureMode(shrink=smallest).plan(tier, case, tmp_path).recipe
     for rank in range(2):
-        proofs: list[SettingsObserver] = []
-        simulate_rank(recipe, rank, Capacity(), observe=partial(observe, proofs))
-        assert proofs[0].report(rank) == sharded[rank]
+        observers: list[SettingsObserver] = []
+        simulate_rank(recipe, rank, Capacity(), observe=partial(observe, observers))
+        assert observers[0].report(rank) == sharded[rank]
 
 
 def test_a_run_that_ended_before_anything_acted_observed_nothing(tmp_path: Path):
