@@ -129,7 +129,9 @@ def _ending(record: RunRecord) -> str:
     peak = record.peak_bytes()
     room = f", {size_text(record, record.limit_bytes - peak)} to spare" if record.limit_bytes and peak else ""
     again = f" The allocator gave cached segments back {record.retries} times to make room." if record.retries else ""
-    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}"
+    voice = record.longest_voice
+    length = "" if voice is None or voice.is_any else f" Longest voice: {voice}."
+    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}{length}"
 
 
 def _pieces(record: RunRecord) -> str:
