@@ -25,6 +25,7 @@ PASSING = [
     for rank in distinct_ranks(tier.layout(case).deployment)
 ]
 SMALL = [
+    ("fp8", 1, 0),
     ("published_replicated", 4, 3),
     ("timestep_pipeline", 5, 1),
     pytest.param("published_sharded", 5, 0, marks=pytest.mark.nightly),
