@@ -1,6 +1,6 @@
 """A checkpoint of some hundred MB, and ranks that really load it, each in a process of its own that tells what it took.
 
-    python tests/support/file_backed.py FOLDER SHARD RANK RANKS MEETING
+python tests/support/file_backed.py FOLDER SHARD RANK RANKS MEETING
 """
 
 from __future__ import annotations

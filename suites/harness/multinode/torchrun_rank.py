@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,10 @@ class FileLink:
     def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self.next_command, None)
+
+    def failing(self) -> None:
+        """Outlast the agent's wish to end every rank as soon as one fails: this one ends by itself, or is killed."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""

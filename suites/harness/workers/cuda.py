@@ -157,6 +157,10 @@ def _most() -> tuple[int, int]:
 
 
 def _save_snapshot(link: Link, job: ClipJob) -> None:
-    """What the allocator holds, beside the log; that there is no room for it either is not what ended the rank."""
+    """What the allocator holds, whole or not at all beside the log; that there is no room for it ends no rank."""
+    link.failing()
+    path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
     with suppress(RuntimeError, OSError):
-        torch_private.dump_allocator_snapshot(str(Path(job.folder) / f"rank{link.rank}.snapshot.pickle"))
+        partial = path.with_suffix(".part")
+        torch_private.dump_allocator_snapshot(str(partial))
+        partial.replace(path)
