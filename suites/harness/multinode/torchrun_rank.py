@@ -117,7 +117,8 @@ def _own_card(tier: Tier, driver: DriverState, local: int) -> CardState:
     cards = matching(driver, tier)
     if local >= len(cards):
         raise BadInput(
-            f"rank {local} of this machine has no {tier.card_model.driver_name}; visible: {visible(driver)}",
+            f"rank {local} of this machine has no {tier.card_model.capacity_gib:g} GB card of the others' model;"
+            f" visible: {visible(driver)}",
             "ask for nodes with such cards, or give --hardware=miniature",
         )
     return cards[local]
