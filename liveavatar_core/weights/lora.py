@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.errors import CheckpointError
 from liveavatar_core.weights.adapter import ALPHA_PER_RANK, TARGETS
 from liveavatar_core.weights.files import open_weights_file
@@ -169,7 +171,8 @@ class MergedSource(WeightSource):
             return
         self._base.copy_to(name, first, out)
         if layer is not None and out.numel():
-            self.lora.add_to(out, layer, first, dtype)
+            with scopes.place("host") if out.device.type == "cpu" else nullcontext():
+                self.lora.add_to(out, layer, first, dtype)
 
     def _adapted(self, name: str) -> str | None:
         """The layer whose weight that is, if it is adapted."""

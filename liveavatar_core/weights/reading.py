@@ -20,6 +20,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.errors import CheckpointError
 
 PIECE_BYTES = 8 * 1024**2
@@ -66,7 +67,8 @@ class FileReader:
             self._read_in_place(extent, begin, _bytes_of(out))
         elif size:
             self._read_in_pieces(extent, begin, out)
-        require_finite(out, extent.path, extent.name)
+        with scopes.place("host"):  # a few numbers
+            require_finite(out, extent.path, extent.name)
         self.read_bytes += size
         self.read_seconds += time.monotonic() - started
 
@@ -111,7 +113,8 @@ class FileReader:
         """Buffers that pieces come through, pinned for a card: `READERS` times PIECE_BYTES in all."""
         if not self._pinned:
             pin = out.device.type == "cuda"
-            self._pinned = [torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=pin) for _ in range(READERS)]
+            with scopes.place("host"):
+                self._pinned = [torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=pin) for _ in range(READERS)]
         return self._pinned
 
     def _file(self, path: Path) -> int:
