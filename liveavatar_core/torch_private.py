@@ -31,6 +31,7 @@ _ATEN = "torch.ops.aten"
 
 RUN_NAMES = (
     "torch._scaled_mm",
+    "torch.UntypedStorage._checkpoint_offset",
     "torch.cuda.memory._dump_snapshot",
     "torch.cuda.memory._set_allocator_settings",
     "torch._subclasses.fake_tensor.FakeTensorMode",
