@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from file_backed import Loading, load_in_processes, write_model
+
+from benchmarks.load_rate import Loading, load_in_processes, write_model
 
 LAYERS = 8
 BESIDE = 64 * 1024**2
