@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from inspect import isfunction
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +31,7 @@ _ATEN = "torch.ops.aten"
 
 RUN_NAMES = (
     "torch._scaled_mm",
+    "torch.UntypedStorage._checkpoint_offset",
     "torch.cuda.memory._dump_snapshot",
     "torch.cuda.memory._set_allocator_settings",
     "torch._subclasses.fake_tensor.FakeTensorMode",
@@ -212,6 +214,17 @@ def dump_allocator_snapshot(path: str) -> None:
 def set_allocator(settings: str) -> None:
     """Set torch's CUDA allocator as PYTORCH_CUDA_ALLOC_CONF would; before anything stands on a card."""
     torch.cuda.memory._set_allocator_settings(settings)
+
+
+def checkpoint_places(path: Path) -> dict[str, int]:
+    """The byte in a zipped .pth file at which each weight's values begin, of those that lie there in their order."""
+    with FakeTensorMode():  # reads no values
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    lies = {name: each for name, each in loaded.items() if each.is_contiguous()}
+    return {
+        name: each.untyped_storage()._checkpoint_offset + each.storage_offset() * each.itemsize
+        for name, each in lies.items()
+    }
 
 
 # Fake tensors and dispatch

@@ -15,9 +15,10 @@ from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 from liveavatar_core.torch_private import FakeStore
+from liveavatar_core.weights.source import WeightSource
 
 
-class MetaSource:
+class MetaSource(WeightSource):
     """Weights that have shapes and no values."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:

@@ -214,6 +214,20 @@ def test_all_skipped_is_said_and_is_no_success_where_hardware_is_required(lab, o
     assert "not-judged: 1 test of gpu5x24: cards are being moved" in " ".join(said(result).split())
 
 
+@pytest.mark.parametrize("options", [(), ("--require-hardware", "--hardware=physical")])
+def test_a_case_that_cards_cannot_compute_is_refused_and_does_not_fail(lab, options):
+    """Its mode is not asked to run it, and no other mode takes it in its place."""
+    lab.offer("physical")
+    (lab.folder / "physical.lacks").write_text("NVIDIA Old does not multiply float8\nnext: give int8")
+    result = lab.run(*options)
+    assert result.ret == (16 if options else 0)  # as nothing else was judged
+    result.assert_outcomes(skipped=1)
+    assert not list(lab.folder.glob("*.runs"))
+    told = said(result)
+    assert "gpu5x24/published_sharded asks for what these cards do not have: NVIDIA Old does not multiply" in told
+    assert "\nnext: give int8" in told
+
+
 @pytest.mark.parametrize("arguments", ["tier", ""])
 def test_a_test_of_a_tier_that_judges_nothing_fails(lab, arguments):
     text = f"import pytest\n\n@pytest.mark.gpu5x24\ndef test_case({arguments}):\n    pass\n"

@@ -37,6 +37,10 @@ class SimulatedMode:
         """None: it needs nothing but a CPU."""
         return None
 
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """None: the tier's stated card decides, or none at all."""
+        return None
+
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Simulate each role; logs go to `folder`."""
         plan = RunPlan.full_size(tier, case, "simulated", folder)

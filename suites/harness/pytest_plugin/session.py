@@ -108,6 +108,8 @@ class Session:
 
 def _not_judged(tier: str, reason: str, count: int) -> str:
     what = f"not-judged: {count} test{'s' if count > 1 else ''} of {tier}: {reason}"
+    if " next: " in reason:
+        return what.replace(" next: ", "\nnext: ", 1)
     return f"{what}\nnext: run it where that does not hold; --require-hardware makes it a failure"
 
 

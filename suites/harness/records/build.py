@@ -41,6 +41,7 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         expected_phases=expected_phases(plan.recipe.deployment),
         memory=tuple(sorted((peak for each in reports for peak in each.memory), key=lambda peak: peak.rank)),
         allocators={str(each.memory[0].rank): each.allocator for each in reports if each.allocator and each.memory},
+        loads={str(each.memory[0].rank): each.load for each in reports if each.load and each.memory},
         timelines=tuple(sorted(timelines, key=lambda timeline: timeline.rank)),
         timing=result.timing,
         observed=tuple(sorted(observed, key=lambda settings: settings.rank)),
