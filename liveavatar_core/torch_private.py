@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from inspect import isfunction
@@ -397,3 +398,10 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
     """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
     return _told(_flat_param, "_no_dispatch_record_stream", listener)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on making graphs and kernels of code (torch.compile)."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and what compiles has done so
+    spent = dynamo.calculate_time_spent()["total_wall_time"] if dynamo is not None else 0.0
+    return float(spent)

@@ -58,7 +58,7 @@ def run_on_cards(
                 command_seconds=CLIP_SECONDS,
                 preload=PRELOAD,
             )
-            result = run_clips(job, given, clock, comparable=plan.hardware == "physical")
+            result = run_clips(job, given, plan.rounds, clock, comparable=plan.hardware == "physical")
     except CardsUnavailable as error:
         failure = Failure(message=error.what, next_step=error.next_step)
         result = RunResult(outcome="infrastructure", failure=failure)

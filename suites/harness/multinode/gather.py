@@ -11,6 +11,7 @@ from suites.harness.messages import RankReport
 from suites.harness.multinode.rank_file import RankFile, read_rank_file
 from suites.harness.processes.failures import GroupError, RankFailure, kind_of, message_of, only_lost_a_peer
 from suites.harness.records.build import build_record, host_machine
+from suites.harness.records.clip_times import ClipTimes
 from suites.harness.records.record import MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult, failed_result
 
@@ -26,9 +27,13 @@ def _result(plan: RunPlan, told: Sequence[RankFile]) -> RunResult:
     reports = tuple(each.last_report for each in told)
     if failed := _failed(plan, told):
         return failed_result(failed, reports)
-    clips = list(zip(*(each.clips for each in told), strict=True))
-    real = plan.hardware == "physical"
-    return passed_result(clip_job(plan), clips, reports, load_seconds=None, comparable=real)
+    times = ClipTimes(
+        rounds=plan.rounds,
+        load_seconds=None,
+        loaded=[each.loaded for each in told if each.loaded],
+        clips=list(zip(*(each.clips for each in told), strict=True)),
+    )
+    return passed_result(clip_job(plan), times, reports, comparable=plan.hardware == "physical")
 
 
 def _failed(plan: RunPlan, told: Sequence[RankFile]) -> GroupError | None:

@@ -62,6 +62,7 @@ class FileLink:
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):
             self._commands += [RankCommand(name="clip")] * message.clips + [RankCommand(name="finish")]
+            told = replace(told, loaded=message)
         elif isinstance(message, ClipTime):
             told = replace(told, clips=(*told.clips, message))
         elif isinstance(message, RankReport):
