@@ -154,14 +154,7 @@ flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
 cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
-ATTENTION = frozenset(
-    {
-        flash_attention_cpu,
-        flash_attention_cuda,
-        efficient_attention_cuda,
-        cudnn_attention_cuda,
-    }
-)
+ATTENTION = frozenset({flash_attention_cpu, flash_attention_cuda, efficient_attention_cuda, cudnn_attention_cuda})
 """Operations whose first three arguments are query, key and value."""
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
@@ -403,5 +396,4 @@ def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> Abstra
 def compile_seconds() -> float:
     """Seconds that this process has spent on making graphs and kernels of code (torch.compile)."""
     dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and what compiles has done so
-    spent = dynamo.calculate_time_spent()["total_wall_time"] if dynamo is not None else 0.0
-    return float(spent)
+    return float(dynamo.calculate_time_spent()["total_wall_time"]) if dynamo is not None else 0.0

@@ -21,6 +21,7 @@ from suites.harness.messages import ClipJob
 from suites.harness.probes.video.measured_video import MeasuredVideo, read_kept
 from suites.harness.probes.video.quality import compared
 from suites.harness.processes.rank_group import Job
+from suites.harness.processes.time_outs import TimeOuts
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
 from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.record import RunRecord
@@ -81,11 +82,13 @@ class MiniatureMode:
         )
 
     def _clips(self, given: ClipJob, rounds: ClipRounds, clock: ClipClock) -> RunResult:
+        time_outs = TimeOuts(command_seconds=self._command_seconds)
+        given = replace(given, group_seconds=time_outs.group_seconds)
         job = Job(
             target=self._target,
             given=given,
             world_size=given.recipe.deployment.num_cards,
-            command_seconds=self._command_seconds,
+            command_seconds=time_outs.command_seconds,
             preload=PRELOAD,
         )
         return run_clips(job, given, rounds, clock)

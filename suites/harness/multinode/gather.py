@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.hardware.clip_runs import clip_job, passed_result
 from suites.harness.hardware.on_cards import allocator_settings, kernels
 from suites.harness.messages import RankReport
 from suites.harness.multinode.rank_file import RankFile, read_rank_file
-from suites.harness.processes.failures import GroupError, RankFailure, kind_of, message_of, only_lost_a_peer
+from suites.harness.probes.nccl_log import read_nccl
+from suites.harness.processes.failures import (
+    WAITED_IN_VAIN,
+    GroupError,
+    RankFailure,
+    kind_of,
+    message_of,
+    only_lost_a_peer,
+)
 from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.clip_times import ClipTimes
 from suites.harness.records.record import MachineProfile, RunRecord
@@ -19,7 +28,7 @@ from suites.harness.records.run_result import RunResult, failed_result
 def gather(plan: RunPlan, nodes: int) -> RunRecord:
     """The record of a run over `nodes` machines. A rank that left nothing, or did not finish, is an outcome."""
     told = [read_rank_file(plan.folder / f"rank{rank}.json") for rank in range(plan.tier.cards)]
-    result = _result(plan, told)
+    result = replace(_result(plan, told), nccl=read_nccl(plan.folder, range(plan.tier.cards)))
     return build_record(plan, result, _machine(plan, told, result.reports, nodes))
 
 
@@ -42,6 +51,11 @@ def _failed(plan: RunPlan, told: Sequence[RankFile]) -> GroupError | None:
     if not failures:
         return None
     spoke = [each for each in failures if told[each.rank].error]
+    silent = [each for each in failures if not told[each.rank].error]
+    if silent and spoke and all(WAITED_IN_VAIN.search(each.message) for each in spoke):
+        waited = " and ".join(f"rank {each.rank}" for each in spoke)
+        message = f"did not come to a collective in which {waited} waited until the group's time-out"
+        return GroupError([replace(each, kind="hang", message=message) for each in silent], "read the job's log")
     causes = [each for each in spoke if not only_lost_a_peer(each)] or spoke or failures
     causes.sort(key=lambda each: each.error is None)
     lead = told[causes[0].rank].error

@@ -114,7 +114,7 @@ class PhaseClock:
         for owner, begins in self._given:
             self._count(self._totals.setdefault(owner, defaultdict(float)), begins)
         self._given.clear()
-        return dict(self._totals.pop(clip))
+        return {part: seconds for part, seconds in self._totals.pop(clip).items() if seconds}
 
     def _count(self, totals: dict[str, float], begins: list[_Begin]) -> None:
         for begin, end in pairwise(begins):

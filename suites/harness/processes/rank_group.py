@@ -28,12 +28,14 @@ from suites.harness.processes.failures import (
     GroupError,
     Kind,
     RankFailure,
+    absent,
     count_oom_kills,
     group_failed,
     hung,
     lost_a_peer,
     not_started,
     read_tail,
+    waited_in_vain,
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
@@ -251,17 +253,25 @@ class RankGroup:
             if not awaited or time.monotonic() >= first + patience:
                 break
             self._pump(first + patience)
+        silent = [rank for rank in self._ranks if not rank.failed and not done(rank)]
+        waited = [rank for rank in failed if waited_in_vain(rank)]
+        if silent and waited and without_cause:
+            return absent(silent, waited, self._stacks(silent), self._doing)
         oom_killed = (count_oom_kills() or 0) > (self._oom_kills or 0)
         return group_failed(failed, self._doing, oom_killed=oom_killed)
 
     def _hang(self, silent: list[Rank], seconds: float) -> GroupError:
         """The silent ranks that are to blame, with their stacks."""
+        return hung(silent, self._stacks(silent), self._doing, seconds)
+
+    @staticmethod
+    def _stacks(silent: list[Rank]) -> dict[int, str]:
+        """What each writes when it is asked where it is."""
         before = _sizes(silent)
         for rank in silent:
             rank.process.signal(signal.SIGUSR1)
         _await_stacks(silent, before)
-        stacks = {rank.index: read_tail(rank.log, before[rank.index]) for rank in silent}
-        return hung(silent, stacks, self._doing, seconds)
+        return {rank.index: read_tail(rank.log, before[rank.index]) for rank in silent}
 
     @contextmanager
     def _ending_on_error(self) -> Iterator[None]:

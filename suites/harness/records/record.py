@@ -24,6 +24,7 @@ from suites.harness.records.measurements import (
     SimulatedRole,
     Timing,
 )
+from suites.harness.records.nccl import NcclReport
 
 SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
@@ -145,6 +146,8 @@ class RunRecord:
     """The settings that ranks were seen to use; none of those that ended before there was anything to see."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed, and those that they stand for."""
+    nccl: NcclReport | None = None
+    """What NCCL said of itself; None where it took no part, or left nothing."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
     video_format: Literal["mp4", "png"] | None = None
