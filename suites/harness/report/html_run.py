@@ -245,9 +245,10 @@ def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
 def _predicted_alike(record: RunRecord) -> dict[str, Any] | str:
     """What is declared, but for what no prediction of bytes or of a steady clip depends on."""
     declared = {name: value for name, value in record.recipe.declared.items() if name != "weights"}
-    if not declared:
+    clip = declared.get("clip")
+    if not isinstance(clip, dict):
         return record.recipe.hash
-    return declared | {"clip": {name: value for name, value in declared["clip"].items() if name != "num_clip"}}
+    return declared | {"clip": {name: value for name, value in clip.items() if name != "num_clip"}}
 
 
 TRENDS = frozenset({"peak_vram_gib", MEASURED, PREDICTED})
