@@ -146,7 +146,11 @@ def _machine(record: RunRecord) -> Values:
     values = ((name.replace("_", " "), value) for name, value in asdict(record.machine).items())
     facts = {name: None if value is None else str(value) for name, value in values}
     limit = {} if record.limit_bytes is None else {"limit, GiB": record.limit_bytes / GIB}
-    return {"commit": record.commit, "date": record.date.isoformat(), **facts, **limit}
+    nccl = {}
+    if record.nccl is not None:
+        ways = {f"NCCL, {way}, channels": float(count) for way, count in record.nccl.transports.items()}
+        nccl = {"NCCL": record.nccl.version, **ways, "NCCL, warnings": float(len(record.nccl.warnings))}
+    return {"commit": record.commit, "date": record.date.isoformat(), **facts, **nccl, **limit}
 
 
 def _flat(declared: Mapping[str, Any], prefix: str = "") -> Values:
