@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
@@ -17,6 +18,7 @@ from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank, wi
 from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.replay.repeater import Listener
+from liveavatar_core.workload import Workload
 from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
 from suites.harness.probes.observed_settings import SettingsObserver
 from suites.harness.probes.phase_peaks import phase_memory
@@ -81,5 +83,10 @@ def observe(observers: list[SettingsObserver], system: System, place_of: Callabl
 
 
 def warm_up() -> None:
-    """Simulate once, so that processes that are forked later find shapes and effects of operations known."""
-    simulate_role(SimulationRequest(recipe=single(1), card="A100 80GB SXM", ranks=(0,)), 0)
+    """Simulate once, so that processes that are forked later find shapes and effects of operations known.
+
+    With the portrait that tiers take unless they name one: their shapes are the same.
+    """
+    recipe = single(1)
+    recipe = replace(recipe, workload=Workload.largest(recipe.clip.max_area))
+    simulate_role(SimulationRequest(recipe=recipe, card="A100 80GB SXM", ranks=(0,)), 0)
