@@ -108,6 +108,7 @@ def _timing(told: Sequence[SimulationReport]) -> Timing:
         communication_share=slowest.time.communication_share,
         least_predicted_seconds_per_clip=slowest.time.least_seconds,
         least_communication_share=slowest.time.least_communication_share,
+        predicted_seconds_by_part=slowest.seconds_by_part,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
 

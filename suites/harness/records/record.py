@@ -26,6 +26,7 @@ from suites.harness.records.measurements import (
     SimulatedRole,
     Timing,
 )
+from suites.harness.records.nccl import NcclReport
 
 SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
@@ -151,6 +152,8 @@ class RunRecord:
     """The ranks that a simulation executed, and those that they stand for."""
     longest_voice: VoiceLimit | None = None
     """How long the voice may be, of a simulation that passed; None: it was not asked."""
+    nccl: NcclReport | None = None
+    """What NCCL said of itself; None where it took no part, or left nothing."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
     video_format: Literal["mp4", "png"] | None = None
