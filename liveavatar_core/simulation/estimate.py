@@ -76,6 +76,7 @@ def simulate_rank(
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
+    show: Callable[[Tensor], None] | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
@@ -83,6 +84,7 @@ def simulate_rank(
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     trace: hears of every allocation and free, those of repeated calls too.
+    show: is shown the frames JHWC of each block that the rank decodes.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)
@@ -104,6 +106,8 @@ def simulate_rank(
                 if not execute_everything:
                     repeater.watch(parts)
                 for block in avatar.generate(inputs or simulated_inputs(recipe)):
+                    if show is not None and block.frames_JHWC is not None:
+                        show(block.frames_JHWC)
                     if block.index == recipe.clip.blocks_per_clip - 1:
                         clips.end()
         except OutOfMemory as error:

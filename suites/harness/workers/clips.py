@@ -20,9 +20,11 @@ from liveavatar_core.frame_folder import FrameFolder, has_encoder
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
 from liveavatar_core.parallel.ranks import decode_rank
 from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
+from liveavatar_core.torch_private import attention_told
 from liveavatar_core.video_geometry import num_clips_in, output_size
 from suites.harness.cases.run_plan import frame_folder
 from suites.harness.messages import ClipJob, ClipTime, RankReport
+from suites.harness.probes.observed_settings import SettingsObserver
 from suites.harness.processes.link import Link
 
 
@@ -46,15 +48,23 @@ def count_clips(recipe: Recipe, inputs: Inputs) -> int:
     return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 
-def make_video(link: Link, job: ClipJob, avatar: Avatar, inputs: Inputs, report: Callable[[], RankReport]) -> None:
+def make_video(
+    link: Link,
+    job: ClipJob,
+    avatar: Avatar,
+    inputs: Inputs,
+    observer: SettingsObserver,
+    report: Callable[[], RankReport],
+) -> None:
     """Answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name, and `report` is sent."""
     with ExitStack() as stack:
+        stack.enter_context(attention_told(avatar.system.world.memory.card.type, observer.see_attention))
         output = None
         if link.rank == decode_rank(job.recipe.deployment):
             output = _Output(stack.enter_context(_writer(job, inputs)), job.kept)
         blocks = avatar.generate(inputs, watch=output.see if output else None)
         while (command := link.next_command()) is not None and command.name == "clip":
-            link.reply(_make_clip(job.recipe, blocks, output))
+            link.reply(_make_clip(job.recipe, blocks, output, observer))
     told = report()
     link.reply(replace(told, nan_blocks=output.close()) if output else told)
     link.next_command()  # a rank that ends before it is asked to has failed
@@ -98,12 +108,15 @@ class _Output:
         return self._nan_blocks
 
 
-def _make_clip(recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None) -> ClipTime:
+def _make_clip(
+    recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None, observer: SettingsObserver
+) -> ClipTime:
     """Seconds of the next clip and of its first frame. Raises BadInput if there are no more."""
     started, first_frame = time.monotonic(), None
     for block in blocks:
         if block.frames_JHWC is not None:
             first_frame = first_frame or time.monotonic() - started
+            observer.see_frames(block.frames_JHWC)
         if output is not None and block.frames_JHWC is not None:
             output.write(block.frames_JHWC.numpy())
         if block.index == recipe.clip.blocks_per_clip - 1:

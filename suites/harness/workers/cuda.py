@@ -48,7 +48,7 @@ def run(link: Link) -> None:
         avatar = load_avatar(job.recipe, world, weights, tokenizer)
         probe.observer = SettingsObserver(avatar.system, device_place)
         link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
-        make_video(link, job, avatar, inputs, probe.report)
+        make_video(link, job, avatar, inputs, probe.observer, probe.report)
     if link.world_size > 1:
         dist.destroy_process_group()
 

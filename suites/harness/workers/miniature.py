@@ -42,7 +42,7 @@ def run(link: Link) -> None:
             avatar = load_avatar(job.recipe, world, weights)
             probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
             link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
-            make_video(link, job, avatar, inputs, probe.report)
+            make_video(link, job, avatar, inputs, probe.observer, probe.report)
     finally:
         link.report(probe.report())
     if link.world_size > 1:
