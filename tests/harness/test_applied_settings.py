@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from canned import passed
-from fault_targets import SMALLEST
+from fault_targets import WIDE
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.parallel.ranks import distinct_ranks
@@ -25,8 +25,6 @@ from suites.harness.verdicts.judge import judge
 from suites.harness.verdicts.verdict import Verdict
 from suites.harness.workers.simulate import observe, show_frames
 
-WIDE = replace(SMALLEST, transformer=replace(SMALLEST.transformer, ffn_dim=1024, num_layers=6))
-"""As in the published model, most parameters are in the blocks."""
 RECIPES = {
     "single": 1,
     "published_sharded": 4,

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pytest
 from fallback_targets import FALLBACK
-from fault_targets import smallest
-from test_applied_settings import WIDE
+from fault_targets import WIDE, smallest
 
 from liveavatar_core.config import Recipe
 from suites.harness.cases.tiers import Case, Expectation, Tier

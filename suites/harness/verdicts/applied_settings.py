@@ -12,7 +12,7 @@ from liveavatar_core import strict
 from liveavatar_core.config import PIXELS_PER_LATENT, Recipe
 from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.ranks import role_of
-from liveavatar_core.video_geometry import output_size
+from liveavatar_core.video_geometry import num_clips_in
 from suites.harness.records.measurements import ObservedSettings
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.verdict import Finding, Verdict
@@ -24,6 +24,8 @@ CPU_ATTENTION = "flash"
 """The kernel of attention where no card computes, whatever the type."""
 SCALES = "float32"
 """The type of the scales beside 8-bit weights and caches."""
+MOST_SCALES = 1 / 8
+"""Of the bytes in 8 bits: a scale for each 32 numbers. No layer of the model is narrower than that."""
 
 
 def unapplied(record: RunRecord) -> list[Finding]:
@@ -60,8 +62,7 @@ def differences(recipe: Recipe, rank: int, observed: ObservedSettings) -> Iterat
 
 def _resolution(recipe: Recipe, rank: int, observed: ObservedSettings) -> Iterator[str]:
     """Sizes of latents and frames: the largest of the portrait's shape that the declared area holds."""
-    workload, role = recipe.workload, role_of(recipe.deployment, rank)
-    pixels = output_size(workload.portrait_height, workload.portrait_width, recipe.clip.max_area)
+    role, pixels = role_of(recipe.deployment, rank), recipe.workload.output_size(recipe.clip.max_area)
     latents, frames = (f"{height}x{width}" for height, width in (_latent_size(pixels), pixels))
     for what, seen, size, idle in (
         ("latents", set(observed.latent_sizes), latents, "decode"),
@@ -97,10 +98,10 @@ def _forwards(recipe: Recipe, observed: ObservedSettings) -> Iterator[str]:
     steps = 1 if recipe.deployment.timestep_pipeline else clip.sample_steps
     a_clip = clip.blocks_per_clip * steps
     forwards, prefills = (observed.transformer_forwards.get(kind, 0) for kind in ("denoise", "prefill"))
-    clips, rest = divmod(forwards, a_clip)
-    if rest or not 1 <= clips <= clip.num_clip:
-        allowed = f"{a_clip} a clip (sample_steps {steps}), for 1 to {clip.num_clip} clips"
-        yield f"{forwards} denoising forwards against {allowed}"
+    voice = recipe.workload.voice_length(clip.num_clip * clip.infer_frames)
+    clips = min(clip.num_clip, num_clips_in(voice, clip.infer_frames))
+    if forwards != a_clip * clips:
+        yield f"{forwards} denoising forwards against {a_clip} a clip (sample_steps {steps}), for {clips} clips"
     if not 1 <= prefills <= 2:
         yield f"{prefills} prefills against 1, or 2 where the reference is renewed"
 
@@ -113,6 +114,15 @@ def _types(deployment: Deployment, observed: ObservedSettings) -> Iterator[str]:
         seen = {kind.split()[0] for kind, size in observed.parameter_bytes[part].items() if size}
         if not seen <= allowed or deployment.storage_dtype not in seen:
             yield f"{part} kept in {_words(seen)} against {_words(allowed)} (storage_dtype, fp8, int8)"
+        if eight and deployment.storage_dtype != SCALES:
+            yield from _scales(observed, part, _eight_bits(deployment))
+
+
+def _scales(observed: ObservedSettings, part: str, eight: str) -> Iterator[str]:
+    """Scales beside 8-bit weights are few: more of that type are weights that fell back to it."""
+    wide, narrow = (observed.bytes_of(part, dtype=dtype) for dtype in (SCALES, eight))
+    if wide > narrow * MOST_SCALES:
+        yield f"{wide} bytes of the {part} in {SCALES} against {narrow * MOST_SCALES:g}, an eighth of its {eight}"
 
 
 def _eight_bits(deployment: Deployment) -> str:
