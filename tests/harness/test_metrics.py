@@ -121,3 +121,4 @@ def test_host_memory_is_that_of_all_ranks_each_at_its_fullest():
     assert passed(memory=(*held[:3], replace(held[3], host_bytes=None))).host_bytes is None
     assert passed(memory=(replace(held[0], host_bytes=None), *held[1:])).host_bytes is None
     assert passed(memory=()).host_bytes is None
+    assert passed(memory=tuple(replace(each, host_bytes=0) for each in readings)).host_bytes == 0

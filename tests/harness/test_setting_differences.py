@@ -20,12 +20,13 @@ from suites.harness.verdicts.verdict import Verdict
 
 LINEAR = 6 * (8 * 32**2 + 2 * 32 * 1024)
 """Parameters in the linear layers of the blocks: six layers, 32 wide, 1024 in between."""
-CARDS = {"single": 1, "fp8": 1, "bf16_sharded": 2, "block_offload": 1, "text_on_decode_rank": 3, "encoders_on_host": 2}
+CARDS = {"bf16_sharded": 2, "text_on_decode_rank": 3, "timestep_pipeline": 3}
+"""Those that are not for one card."""
 
 
 def recipe_of(name: str, **deployment) -> Recipe:
     """Two clips of two blocks, four steps each."""
-    recipe = named_recipe(name, CARDS.get(name, 3))
+    recipe = named_recipe(name, CARDS.get(name, 1))
     clip = replace(recipe.clip, size="128*64", infer_frames=24, num_clip=2)
     resident = {"offload_model": False} if name == "single" else {}
     layout = replace(recipe.deployment, **(resident | deployment))
@@ -56,7 +57,15 @@ EIGHT = seen(
     caches="float32 card, float8_e4m3fn card",
 )
 OFFLOADED = seen({"bfloat16 host": LINEAR, "bfloat16 card": LINEAR}, text="bfloat16 host", caches="bfloat16 host")
-HONEST = {"single": SINGLE, "bf16_sharded": SHARDED, "fp8": EIGHT, "block_offload": OFFLOADED}
+INTEGERS = seen({"int8 host": 2 * LINEAR, "bfloat16 host": LINEAR, "float32 host": 9}, text="bfloat16 host")
+INTEGERS = replace(INTEGERS, kv_caches=("bfloat16 host",))
+HONEST = {
+    "block_offload_int8": INTEGERS,
+    "single": SINGLE,
+    "bf16_sharded": SHARDED,
+    "fp8": EIGHT,
+    "block_offload": OFFLOADED,
+}
 
 
 @pytest.mark.parametrize("name", HONEST)
@@ -115,6 +124,9 @@ SAID = [
     ("fp8", replace(EIGHT, kv_caches=("float8_e4m3fn card",)),
      "KV caches of float8_e4m3fn card against float32 card, float8_e4m3fn card (fp8_kv_cache, offload_kv_cache,"
      " compute_dtype)"),
+    ("block_offload_int8", holding(INTEGERS, "transformer", int8_host=LINEAR // 2 - 1, int8_card=LINEAR,
+                                           bfloat16_card=1),
+     f"{LINEAR // 2 - 1} bytes of the transformer in host memory against {LINEAR // 2} or more (offload_blocks)"),
     ("block_offload", holding(OFFLOADED, "transformer", bfloat16_host=LINEAR - 1, bfloat16_card=LINEAR + 1),
      f"{LINEAR - 1} bytes of the transformer in host memory against {LINEAR} or more (offload_blocks)"),
 ]  # fmt: skip
