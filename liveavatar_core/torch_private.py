@@ -10,8 +10,10 @@ from __future__ import annotations
 import dis
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from inspect import isfunction
 from operator import attrgetter
 from pathlib import Path
@@ -62,6 +64,8 @@ RUN_NAMES = (
     f"{_ATEN}._scaled_dot_product_flash_attention_for_cpu",
     f"{_ATEN}._to_copy",
     f"{_ATEN}._unsafe_view",
+    f"{_ATEN}._softmax",
+    "torch.library._scoped_library",
     "torch.ops.c10d._allgather_base_",
     "torch.ops.c10d._reduce_scatter_base_",
 )
@@ -161,8 +165,40 @@ ATTENTION = frozenset({flash_attention_cpu, flash_attention_cuda, efficient_atte
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
 scaled_mm = torch._scaled_mm
+ATTENTION_KERNELS = {
+    "cpu": {"_scaled_dot_product_flash_attention_for_cpu": "flash"},
+    "cuda": {
+        "_scaled_dot_product_flash_attention": "flash",
+        "_scaled_dot_product_cudnn_attention": "cudnn",
+        "_scaled_dot_product_efficient_attention": "efficient",
+    },
+}
+"""The operations that compute attention, by device, and what people call them."""
+WRITTEN_OUT = {"_softmax": "softmax"}
+"""What attention comes to where no kernel takes it: torch's own fallback, or a formula written by hand."""
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """The schema of an operation's overload."""
+
+
+@contextmanager
+def attention_told(device_type: str, listener: Callable[[str], None]) -> Iterator[None]:
+    """Tell `listener` of each attention that is computed on the CPU or on a card, by its kernel, before it is.
+
+    Heard of is what torch's dispatcher is about to run, whoever asked for it: code that was compiled, and what
+    `scaled_dot_product_attention` chose. Fake tensors compute nothing.
+    """
+    with torch.library._scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        for name, kernel in (ATTENTION_KERNELS[device_type] | WRITTEN_OUT).items():
+            before = torch.library.get_kernel(f"aten::{name}", device_type.upper())
+            told = partial(_tell_first, listener, kernel, before.call_boxed)
+            library.impl(f"aten::{name}", told, device_type.upper(), with_keyset=True)
+        yield
+
+
+def _tell_first(listener: Callable[[str], None], kernel: str, call: Callable, *args: Any, **options: Any) -> Any:
+    listener(kernel)
+    return call(*args, **options)
 
 
 def has_onednn_bfloat16() -> bool:

@@ -82,13 +82,16 @@ def simulate_rank(
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
+    show: Callable[[Tensor], None] | None = None,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcuts of `replay`, which give the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
-    trace: hears of every allocation and free, those of repeated calls too. Neither hears of clips that are left out.
+    trace: hears of every allocation and free, those of repeated calls too.
+    show: is shown the frames JHWC of each block that the rank decodes.
+    No listener hears of clips that are left out.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)
@@ -114,6 +117,8 @@ def simulate_rank(
                     repeater.watch(parts)
                 given = inputs or simulated_inputs(recipe)
                 for block in avatar.generate(given, clips=steady.numbers if steady else range):
+                    if show is not None and block.frames_JHWC is not None:
+                        show(block.frames_JHWC)
                     if block.index == recipe.clip.blocks_per_clip - 1:
                         clips.end()
         except OutOfMemory as error:

@@ -8,9 +8,17 @@ import pytest
 from canned import passed, physical
 from lab import said
 
-from suites.harness.records.history import POINTS, append_history, mend_history, outliers, read_history
+from suites.harness.records.history import (
+    POINTS,
+    append_history,
+    fence,
+    mend_history,
+    outliers,
+    read_history,
+    same_series,
+)
 from suites.harness.records.measurements import CardConditions
-from suites.harness.records.record import SCHEMA
+from suites.harness.records.record import SCHEMA, Failure
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
@@ -25,6 +33,43 @@ def nights(count: int):
 def test_ten_earlier_values_make_a_fence_for_worse_ones(seconds, reported):
     found = list(outliers(physical(clips=(seconds,)), nights(POINTS)))
     assert [("seconds_per_clip 22" in text, text.count("\n")) for text in found] == [(True, 1)] * reported
+
+
+def test_a_fence_is_three_times_as_wide_as_the_middle_half():
+    assert fence([float(value) for value in range(1, 9)]) == (2.75 - 3 * 3.5, 6.25 + 3 * 3.5)
+
+
+def test_what_falls_out_is_said_word_for_word():
+    [text] = outliers(physical(clips=(22.0,)), nights(POINTS))
+    low, high = fence(list(SECONDS))
+    assert text == (
+        "gpu5x24/published_sharded on physical cards: seconds_per_clip 22 lies outside of"
+        f" {low:g} to {high:g}, the fence of 10 earlier runs\n"
+        "next: compare the commits since, and the machine's temperature and neighbours"
+    )
+
+
+def test_a_metric_of_too_few_earlier_runs_hides_none_behind_it():
+    """Sorted by name, the new metric comes first; runs that lack it do not count for it, nor hide the next one."""
+    first = {"clip_jump_ratio": 1.0}
+    earlier = [replace(each, quality=first if at == 0 else {}) for at, each in enumerate(nights(POINTS))]
+    found = list(outliers(physical(clips=(22.0,), quality={"clip_jump_ratio": 9.0}), earlier))
+    assert [text.split(": ")[1].split()[0] for text in found] == ["seconds_per_clip"]
+
+
+def test_two_of_one_machine_are_of_one_series_whatever_the_order_of_its_facts():
+    night = physical(clips=(22.0,))
+    assert len(same_series(night, nights(POINTS))) == POINTS
+    assert same_series(replace(night, outcome="crash", failure=Failure(message="x")), nights(POINTS)) == []
+
+
+def test_what_was_set_aside_before_stays_there(tmp_path):
+    path, aside = tmp_path / "history.jsonl", tmp_path / "history.jsonl.torn"
+    for count, line in ((1, "{"), (2, "[]")):
+        path.write_text(f"{line}\n{line}\n" if count == 2 else f"{line}\n")
+        [notice] = mend_history(path)
+        assert notice.startswith(f"{path}: {count} line{'s' if count > 1 else ''} could not be read")
+    assert aside.read_text() == "{\n[]\n[]\n"
 
 
 def test_nine_earlier_values_make_none():
