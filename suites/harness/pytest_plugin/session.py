@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
@@ -13,7 +14,7 @@ from liveavatar_core.outputs import check_output, may_write
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
-from suites.harness.records.history import append_history, mend_history, outliers, read_history
+from suites.harness.records.history import HistoryEntry, check_history, keep, outliers, series_of, unreadable_files
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
@@ -46,7 +47,7 @@ class Session:
     not_judged: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Tests of a tier that were skipped, by tier and reason."""
     out_of_trend: list[str] = field(default_factory=list)
-    """Values that fall out of their history, and lines of it that cannot be read. Two lines each."""
+    """Values that fall out of their history, and files of it that cannot be read. Two lines each."""
     doing: str = ""
     """What the running test does at this moment."""
 
@@ -77,10 +78,16 @@ class Session:
             if result.judgement.update:
                 write_baseline(result.record, self.settings)
         if self.settings.history is not None:
-            self.out_of_trend = mend_history(self.settings.history)
-            history = read_history(self.settings.history)
-            self.out_of_trend += [text for each in self.results for text in outliers(each.record, history)]
-            append_history(self.settings.history, ((each.record, each.judgement.verdict) for each in self.results))
+            self._keep(self.settings.history)
+
+    def _keep(self, history: Path) -> None:
+        """Say what falls out of its history, then add to it."""
+        self.out_of_trend = unreadable_files(history)
+        for each in self.results:
+            self.out_of_trend += outliers(each.record, series_of(history, each.record))
+        now = datetime.now(UTC)
+        for each in self.results:
+            keep(history, HistoryEntry.of(each.record, each.judgement.verdict, now))
 
     @property
     def has_judged_nothing(self) -> bool:
@@ -123,9 +130,10 @@ def check_data(settings: Settings) -> None:
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
     check_folder(settings.report_dir)
-    for output, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
-        if output is not None:
-            check_output(output, option)
+    if settings.report_html is not None:
+        check_output(settings.report_html, "--report-html")
+    if settings.history is not None:
+        check_history(settings.history)
 
 
 def check_folder(folder: Path) -> None:
