@@ -108,9 +108,9 @@ def test_thousands_of_files_are_read_by_duckdb(tmp_path):
 def test_a_history_that_is_a_file_is_refused_before_anything_runs(lab):
     path = lab.folder / "history.jsonl"
     path.write_text("")
-    result = lab.run("--history", str(path))
+    result = lab.run_apart("--history", str(path))
     assert result.ret == BAD_INPUT
-    assert f"--history {path} is no folder" in said(result)
+    assert f"--history {path} is no folder" in result.stderr.str()
 
 
 def test_a_session_reports_what_falls_out_and_keeps_it(lab):
