@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 import sysconfig
@@ -11,6 +12,8 @@ from pathlib import Path
 
 import pytest
 from waiting import PATIENCE
+
+from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 ROOT = Path(__file__).parents[1]
 
@@ -123,6 +126,19 @@ def test_a_lab_measures_and_keeps_its_own_baselines(lab, tmp_path):
     second = lab("test_ours.py", "--require-baselines")
     assert second.returncode == 0, second.stdout + second.stderr
     assert len(list((tmp_path / "history").rglob("*.json"))) == 2, "as pytest.ini says"
+
+
+def test_the_files_of_the_documents_are_a_lab(lab, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("documented")
+    page = (ROOT / "docs/lab-machine.md").read_text()
+    blocks = dict(re.findall(r"^```\w+\n# (\S+)\n(.*?)^```$", page, re.DOTALL | re.MULTILINE))
+    assert blocks.keys() == {"pytest.ini", "lab.toml", "test_lab.py"}
+    for name, text in blocks.items():
+        (folder / name).write_text(text.replace("/shared", str(folder)))
+    found = lab("--collect-only", "-q", folder=folder)
+    assert found.stdout.splitlines()[0] == "test_lab.py::test_fp8[auto]", found.stdout + found.stderr
+    lost = lab("-q", folder=folder)
+    assert lost.returncode == EXIT_CODES[Verdict.INFRASTRUCTURE], "the ini file requires cards, and there are none"
 
 
 def test_another_project_in_the_same_environment_is_left_alone(lab, tmp_path_factory):

@@ -14,7 +14,7 @@ from liveavatar_core.outputs import check_output, may_write
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
-from suites.harness.records.history import HistoryEntry, check_history, keep, outliers, series_of, unreadable_files
+from suites.harness.records.history import HistoryEntry, keep, outliers, series_of, unreadable_files
 from suites.harness.records.record import RunRecord, read_record
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
@@ -29,6 +29,8 @@ class Result:
 
     record: RunRecord
     judgement: Judgement
+    report_dir: Path | None = None
+    """The folder that the run's session reported to; None: that of this session."""
 
 
 @dataclass(kw_only=True)
@@ -122,25 +124,25 @@ def check_data(settings: Settings) -> None:
     """Read all that later runs rely on, so that a broken file ends the session before anything runs.
 
     Raises:
-        BadData: a baseline, the waivers or the report directory cannot be used.
-        BadInput: the page or the history could not be written.
+        BadData: a baseline, the waivers, the report directory or the history cannot be used.
+        BadInput: the page could not be written.
     """
     for path in sorted(settings.baseline_dir.glob("*/*.toml")):
         read_baseline(path)
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
-    check_folder(settings.report_dir)
+    check_folder(settings.report_dir, "--report-dir")
     if settings.report_html is not None:
         check_output(settings.report_html, "--report-html")
     if settings.history is not None:
-        check_history(settings.history)
+        check_folder(settings.history, "--history")
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a report folder that could not be made or written. Raises BadData."""
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that could not be made or written. `option`: what gave it. Raises BadData."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not may_write(there):
-        raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
+        raise BadData(f"{folder}: no folder can be written there", f"give {option} another folder")
 
 
 def _unused_entries(results: list[Result], tiers: dict[str, Tier], settings: Settings) -> list[str]:

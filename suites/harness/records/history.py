@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core import strict
-from liveavatar_core.errors import BadData, BadInput
+from liveavatar_core.errors import BadData
 from liveavatar_core.files import write_atomically
 from suites.harness.records.machine_identity import machine_identity, machine_profile_name
 from suites.harness.records.record import HardwareName, Outcome, RunRecord
@@ -83,12 +83,6 @@ class HistoryEntry:
         """All that entries must have in common to be of one series: case, recipe, ending, and exactly the machine."""
         identity = json.dumps(self.identity, sort_keys=True)
         return self.tier, self.case, self.recipe, self.outcome, identity
-
-
-def check_history(folder: Path) -> None:
-    """Refuse what can be no history. Raises BadInput."""
-    if folder.exists() and not folder.is_dir():
-        raise BadInput(f"--history {folder} is no folder", "give a folder; it is made where there is none")
 
 
 def keep(folder: Path, entry: HistoryEntry) -> Path:

@@ -52,18 +52,19 @@ def _section(
     tier = tiers.get(name)
     title = f"{name}: {tier.title}, {tier.cards} × {tier.card}" if tier else name
     articles = [
-        run_article(result, _context(result.record, tier, everything, settings), keys[id(result)]) for result in results
+        run_article(result, _context(result, tier, everything, settings), keys[id(result)]) for result in results
     ]
     return tag("section", tag("h2", title, id=section_key(name)), joined(articles))
 
 
 def _context(
-    record: RunRecord,
+    result: Result,
     tier: Tier | None,
     everything: Sequence[Result],
     settings: Settings,
 ) -> Context:
     """All that the page knows of a run beside its record."""
+    record = result.record
     expected = next((case.expect for case in tier.cases if case.name == record.case), None) if tier else None
     baselines = _baselines(record, settings)
     return Context(
@@ -72,7 +73,7 @@ def _context(
         others=everything,
         known=_known(record, tier, everything, baselines) if tier else (),
         history=series_of(settings.history, record) if settings.history else (),
-        folder=folder_of(settings.report_dir, record),
+        folder=folder_of(result.report_dir or settings.report_dir, record),
         full_size={case.name: DeclaredRecipe.of(tier.recipe(case)).declared for case in tier.cases} if tier else {},
     )
 

@@ -15,7 +15,7 @@ from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.history import HistoryEntry
 from suites.harness.records.record import RunRecord, run_name
 from suites.harness.report.answers import speed_text
-from suites.harness.report.figures import fitting, name_of, size_text
+from suites.harness.report.figures import fitting, name_of, place_of, size_text
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
@@ -84,7 +84,7 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
     ]
     return tag(
         "article",
-        tag("h3", record.case, " ", tag("small", record.hardware), id=key),
+        tag("h3", record.case, " ", tag("small", place_of(record)), id=key),
         tag("p", _ending(record), class_=f"ending {record.outcome}"),
         tag("p", MODES[record.hardware], class_="quiet"),
         tag("p", f"Why, at full size: {context.expected.because}.") if context.expected else None,
