@@ -71,6 +71,7 @@ SIMULATION_NAMES = (
     "torch.UntypedStorage._cdata",
     "torch._C._DisableTorchDispatch",
     "torch._C._PreserveDispatchKeyGuard",
+    f"{_ATEN}._fused_rms_norm",
     "torch._C._TorchDispatchModeKey.FAKE",
     "torch._C._get_dispatch_mode",
     "torch._C._set_meta_in_tls_dispatch_include",
@@ -165,6 +166,7 @@ ATTENTION = frozenset(
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
 scaled_mm = torch._scaled_mm
+FUSED_RMS_NORM = "aten::_fused_rms_norm"
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """The schema of an operation's overload."""
 
@@ -349,14 +351,14 @@ def flat_weights(unit: nn.Module) -> Iterator[FlatWeight]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
     """Have `owner` hold under `name` what `by` makes of what is there."""
-    before = getattr(owner, name)
+    before, own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, by(before))
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, before) if own else delattr(owner, name)
 
 
 def shape_inference_in(context: AbstractContextManager) -> AbstractContextManager[None]:
@@ -364,7 +366,7 @@ def shape_inference_in(context: AbstractContextManager) -> AbstractContextManage
 
     `context` is entered once for each kind of operation, so it must be one that can be entered again.
     """
-    return _replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
+    return replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
 
 
 class _Nested:
@@ -386,7 +388,7 @@ class _Nested:
 
 def _told(owner: Any, name: str, listener: Callable[..., None]) -> AbstractContextManager[None]:
     """Have `listener` hear of each call of a function, with its arguments, before it does anything."""
-    return _replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
+    return replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
 
 
 def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> AbstractContextManager[None]:
@@ -395,5 +397,5 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 
 
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
-    """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
-    return _told(_flat_param, "_no_dispatch_record_stream", listener)
+    """Tell `listener`, and no card, of every tensor that flat sharding says another stream works with."""
+    return replaced(_flat_param, "_no_dispatch_record_stream", lambda _: listener)

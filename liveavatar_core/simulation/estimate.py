@@ -15,6 +15,7 @@ from torch import Tensor
 from liveavatar_core.config import Recipe
 from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.model.attention import choose_cuda_kernel
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
@@ -24,7 +25,7 @@ from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.expandable import ExpandableAllocator
-from liveavatar_core.simulation.fake_world import MetaSource, fake_world
+from liveavatar_core.simulation.fake_world import CPU, MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
@@ -76,6 +77,7 @@ def simulate_rank(
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
+    card: torch.device = CPU,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
@@ -83,17 +85,20 @@ def simulate_rank(
     execute_everything: without the shortcut of `repeat`, which gives the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     trace: hears of every allocation and free, those of repeated calls too.
+    card: what computes. CPU: with its kernels, as miniatures do; fake_card.CARD: with those of a card.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)
-    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=trace)
+    on_card = card if card.type == "cuda" else None
+    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=trace, card=on_card)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
     clips, failure = ClipWork(work), None
     built = recipe if execute_everything else shortened(recipe)
     weights = _meta_weights(built)
     load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
-    with fake_world(recipe.deployment, rank) as world:
+    choose_cuda_kernel(recipe.deployment.attention)
+    with fake_world(recipe.deployment, rank, card) as world:
         try:
             with tracker:
                 parts = load_parts(built, world, weights, load_unit)
