@@ -159,7 +159,7 @@ class MemoryAccount:
     def _peak(self, phase: str) -> PhasePeak:
         peak = self.peaks.get(phase)
         if peak is None:
-            peak = self.peaks[phase] = PhasePeak()
+            peak = self.peaks[phase] = PhasePeak(host_allocated=self.allocated["host"])
             self.on_phase(phase)
         return peak
 
