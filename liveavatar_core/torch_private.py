@@ -78,6 +78,7 @@ SIMULATION_NAMES = (
     "torch.UntypedStorage._cdata",
     "torch._C._DisableTorchDispatch",
     "torch._C._PreserveDispatchKeyGuard",
+    f"{_ATEN}._fused_rms_norm",
     "torch._C._TorchDispatchModeKey.FAKE",
     "torch._C._get_dispatch_mode",
     "torch._C._set_meta_in_tls_dispatch_include",
@@ -176,6 +177,7 @@ ATTENTION_KERNELS = {
 """The operations that compute attention, by device, and what people call them."""
 WRITTEN_OUT = {"_softmax": "softmax"}
 """What attention comes to where no kernel takes it: torch's own fallback, or a formula written by hand."""
+FUSED_RMS_NORM = "aten::_fused_rms_norm"
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """The schema of an operation's overload."""
 
@@ -392,14 +394,14 @@ def flat_weights(unit: nn.Module) -> Iterator[FlatWeight]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
     """Have `owner` hold under `name` what `by` makes of what is there."""
-    before = getattr(owner, name)
+    before, own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, by(before))
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, before) if own else delattr(owner, name)
 
 
 def shape_inference_in(context: AbstractContextManager) -> AbstractContextManager[None]:
@@ -407,7 +409,7 @@ def shape_inference_in(context: AbstractContextManager) -> AbstractContextManage
 
     `context` is entered once for each kind of operation, so it must be one that can be entered again.
     """
-    return _replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
+    return replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
 
 
 class _Nested:
@@ -429,7 +431,7 @@ class _Nested:
 
 def _told(owner: Any, name: str, listener: Callable[..., None]) -> AbstractContextManager[None]:
     """Have `listener` hear of each call of a function, with its arguments, before it does anything."""
-    return _replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
+    return replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
 
 
 def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> AbstractContextManager[None]:
@@ -438,8 +440,8 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 
 
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
-    """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
-    return _told(_flat_param, "_no_dispatch_record_stream", listener)
+    """Tell `listener`, and no card, of every tensor that flat sharding says another stream works with."""
+    return replaced(_flat_param, "_no_dispatch_record_stream", lambda _: listener)
 
 
 def compile_seconds() -> float:
