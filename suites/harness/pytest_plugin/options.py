@@ -98,23 +98,23 @@ class Settings:
 
     hardware: tuple[str, ...]
     """Hardware modes; each test runs once in each. `auto`: the most real one that the machine allows."""
-    require_hardware: bool
+    require_hardware: bool = False
     """Missing cards fail a test instead of skipping it, and `auto` means physical."""
-    tiers: tuple[Path, ...]
+    tiers: tuple[Path, ...] = ()
     """More files of tiers."""
     baseline_dir: Path
     """Where baselines and waivers are."""
     require_baselines: bool = False
     """A number without a reviewed baseline, or whose baseline is lost, fails a test."""
-    baseline_update: Literal["no", "new-only", "all"]
+    baseline_update: Literal["no", "new-only", "all"] = "no"
     """What of the baselines is rewritten."""
-    baseline_compare: CompareLevel
+    baseline_compare: CompareLevel = "fail"
     """Whether a difference from a baseline fails a test."""
-    baseline_reason: str | None
+    baseline_reason: str | None = None
     """Why numbers that got worse are accepted."""
     report_dir: Path
     """Where records and reports go."""
-    history: Path | None
+    history: Path | None = None
     """Folder that a small file of every record is added to."""
     report_html: Path | None = None
     """Where a page about the session goes."""

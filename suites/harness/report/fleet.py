@@ -65,12 +65,8 @@ def _judged(folder: Path, tiers: Mapping[str, Tier], settings: Settings) -> Iter
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         hardware=(),
-        require_hardware=False,
         tiers=tuple(options.tiers),
         baseline_dir=options.baseline_dir,
-        baseline_update="no",
-        baseline_compare="fail",
-        baseline_reason=None,
         report_dir=options.html.parent,
         history=options.history,
     )
