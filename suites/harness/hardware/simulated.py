@@ -37,6 +37,10 @@ class SimulatedMode:
         """None: it needs nothing but a CPU."""
         return None
 
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """None: the tier's stated card decides, or none at all."""
+        return None
+
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Simulate each role; logs go to `folder`."""
         plan = RunPlan.full_size(tier, case, "simulated", folder)
@@ -104,6 +108,7 @@ def _timing(told: Sequence[SimulationReport]) -> Timing:
         communication_share=slowest.time.communication_share,
         least_predicted_seconds_per_clip=slowest.time.least_seconds,
         least_communication_share=slowest.time.least_communication_share,
+        predicted_seconds_by_part=slowest.seconds_by_part,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
 

@@ -11,6 +11,7 @@ from suites.harness.messages import RankReport
 from suites.harness.probes.video.quality import Quality
 from suites.harness.processes.failures import GroupError
 from suites.harness.records.measurements import Phase, SimulatedRole, Timing
+from suites.harness.records.nccl import NcclReport
 from suites.harness.records.record import Failure, Outcome
 
 
@@ -36,6 +37,8 @@ class RunResult:
     """The ranks that a simulation executed."""
     longest_voice: VoiceLimit | None = None
     """How long the voice may be, of a simulation that passed."""
+    nccl: NcclReport | None = None
+    """What NCCL wrote down, however the run ended; None where it took no part."""
 
 
 def failed_result(error: GroupError, reports: tuple[RankReport, ...] = ()) -> RunResult:

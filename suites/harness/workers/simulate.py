@@ -9,7 +9,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.parallel.system import System
 from liveavatar_core.recipes import single
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
@@ -41,7 +41,8 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
     card = find_card(request.card)
     observers: list[SettingsObserver] = []
     capacity, trace = Capacity(card=card.usable_bytes_in(request.recipe.deployment)), TimelineBuilder()
-    result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace)
+    show = partial(show_frames, observers)
+    result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace, show=show)
     report = RankReport(
         memory=phase_memory(rank, result.peaks, result.reserved_peaks),
         timeline=memory_timeline(rank, trace.points),
@@ -56,9 +57,19 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
         clips=result.clips,
         time=estimate_time(result.last_clip_work, card, CLIP_PHASES),
         first_clip_time=estimate_time(result.first_clip_work, card, CLIP_PHASES),
+        seconds_by_part=_seconds_by_part(result, card) if result.clips else {},
         units_executed=result.units_executed,
         units_repeated=result.units_repeated,
     )
+
+
+def _seconds_by_part(result: SimulatedRank, card: Card) -> dict[str, float]:
+    """Phases without the collectives in them, which are a part of their own: those of one more clip."""
+    work = dict.fromkeys(("encode", "prefill"), result.work) | dict.fromkeys(CLIP_PHASES, result.last_clip_work)
+    found = {phase: estimate_time(operations, card, (phase,)) for phase, operations in work.items()}
+    parts = {phase: each.seconds - each.communication_seconds for phase, each in found.items()}
+    exchanged = sum(found[phase].communication_seconds for phase in CLIP_PHASES)
+    return {part: seconds for part, seconds in (parts | {"communication": exchanged}).items() if seconds}
 
 
 def _expandable(request: SimulationRequest, result: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
@@ -70,6 +81,11 @@ def observe(observers: list[SettingsObserver], system: System, place_of: Callabl
     """Have an observer hear of every call; repeated ones run no hook."""
     observers.append(SettingsObserver(system, place_of, hooked=False))
     return observers[0].see
+
+
+def show_frames(observers: list[SettingsObserver], frames_JHWC: Tensor) -> None:
+    """Have the observer see what was decoded; there is one by then."""
+    observers[0].see_frames(frames_JHWC)
 
 
 def warm_up() -> None:
