@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dis
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from inspect import isfunction
@@ -155,14 +156,7 @@ flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
 cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
-ATTENTION = frozenset(
-    {
-        flash_attention_cpu,
-        flash_attention_cuda,
-        efficient_attention_cuda,
-        cudnn_attention_cuda,
-    }
-)
+ATTENTION = frozenset({flash_attention_cpu, flash_attention_cuda, efficient_attention_cuda, cudnn_attention_cuda})
 """Operations whose first three arguments are query, key and value."""
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
@@ -410,3 +404,9 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
     """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
     return _told(_flat_param, "_no_dispatch_record_stream", listener)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on making graphs and kernels of code (torch.compile)."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and what compiles has done so
+    return float(dynamo.calculate_time_spent()["total_wall_time"]) if dynamo is not None else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -65,7 +65,7 @@ class System:
 
     @contextmanager
     def on_card(self, part: str) -> Iterator[nn.Module]:
-        """The part, in card memory while inside; a part that rests in host memory goes back there.
+        """The part, in card memory while inside; a part that rests in host memory is lent from there.
 
         Raises InvalidRecipe if it was released.
         """
@@ -75,12 +75,9 @@ class System:
                 "load the model again, or drop free_encoders",
             )
         stays = part == "text_encoder" and self.recipe.deployment.t5_cpu
-        module, moves = self.parts[part], self.rests(part) and not stays
-        if moves:
-            self.world.memory.move_module(module, "card")
-        yield module
-        if moves:
-            self.world.memory.move_module(module, "host")
+        module = self.parts[part]
+        with self.world.memory.lent(module) if self.rests(part) and not stays else nullcontext():
+            yield module
 
 
 def load_system(recipe: Recipe, world: World, weights: Weights) -> System:

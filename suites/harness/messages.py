@@ -28,6 +28,8 @@ class ClipJob:
     """Bytes that a rank may hold on its card; None: the whole card."""
     backend: str = "gloo"
     """The backend between ranks: gloo, or nccl."""
+    group_seconds: float = 1800.0
+    """Seconds that a rank waits for others in a collective before it gives up."""
     card_uuids: tuple[str, ...] = ()
     """The card of each rank, as NVML names it; empty without cards."""
     alone_on_card: bool = True
@@ -40,6 +42,8 @@ class Loaded:
 
     clips: int
     """The number of clips that there will be."""
+    seconds_by_part: dict[str, float]
+    """Seconds of this rank from the command until then, by part: load, and exchanges with other ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,9 +51,13 @@ class ClipTime:
     """The answer to `clip`: how long it took on this rank."""
 
     seconds: float
-    """Seconds from the command to the clip's last block on this rank."""
-    first_frame_seconds: float | None
-    """Seconds from the command to the first decoded frame; None on ranks that decode nothing."""
+    """Seconds that this rank gave the clip: the sum of its parts."""
+    seconds_by_part: dict[str, float]
+    """These seconds by what they went to: a phase, an exchange with other ranks, waiting for them, ..."""
+    block_seconds: tuple[float, ...]
+    """Seconds from the first clip's command to the frames of each block; none where nothing is decoded."""
+    block_frames: tuple[int, ...]
+    """The number of frames of each of these blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,6 +116,8 @@ class SimulationReport:
     """Predicted seconds of denoising and decoding one more clip, the last one."""
     first_clip_time: TimeEstimate
     """The same of the first clip, whose caches are not full."""
+    seconds_by_part: dict[str, float]
+    """Predicted seconds of this rank under the names of measured ones: what a video does once, and its last clip."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int

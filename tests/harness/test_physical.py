@@ -14,7 +14,7 @@ from liveavatar_core.hardware.cards import find_card
 from liveavatar_core.hardware.nvml import read_driver
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.hardware.on_cards import ALLOCATOR, allocator_settings, rank_environment
+from suites.harness.hardware.on_cards import ALLOCATOR, NCCL_SUBSYSTEMS, allocator_settings, rank_environment
 from suites.harness.hardware.partitioned import PartitionedMode as Partitioned
 from suites.harness.hardware.physical import PhysicalMode as Physical
 from suites.harness.hardware.physical import matching, on_cards_of
@@ -209,11 +209,15 @@ def test_the_allocators_settings_are_read_under_both_names(monkeypatch, given, s
 
 @pytest.mark.parametrize("backend", ["nccl", "gloo"])
 def test_nccl_writes_down_what_it_does_beside_the_log(tmp_path, monkeypatch, backend):
-    monkeypatch.delenv("NCCL_DEBUG", raising=False)
+    for name in ("NCCL_DEBUG", "NCCL_DEBUG_SUBSYS"):
+        monkeypatch.delenv(name, raising=False)
     given = ClipJob(
         recipe=Recipe(name="any"), folder=str(tmp_path), video="", backend=backend, card_uuids=("GPU-0", "GPU-1")
     )
     told = rank_environment(given, 1)
     assert (told["CUDA_VISIBLE_DEVICES"], told["LOCAL_RANK"]) == ("GPU-1", "0")
-    nccl = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": str(tmp_path / "rank1.nccl.log")} if backend == "nccl" else {}
-    assert {name: value for name, value in told.items() if name.startswith("NCCL")} == nccl
+    file = str(tmp_path / "rank1.nccl.log")
+    nccl = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": NCCL_SUBSYSTEMS, "NCCL_DEBUG_FILE": file}
+    assert {name: value for name, value in told.items() if name.startswith("NCCL")} == (
+        nccl if backend == "nccl" else {}
+    )

@@ -12,6 +12,8 @@ from liveavatar_core.cli.generate import read_recipe
 from liveavatar_core.cli.main import make_parser
 from liveavatar_core.errors import GIB
 from liveavatar_core.recipes import miniature
+from liveavatar_core.simulation.voice_limit import VoiceLimit
+from liveavatar_core.workload import MANY_CLIPS
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.records.history import append_history
 from suites.harness.records.measurements import MemoryTimeline, Timing
@@ -52,6 +54,14 @@ def test_a_newcomer_finds_why_four_cards_fail_and_what_would_fit(show, tmp_path)
     assert "; storage_dtype = bfloat16" in article
     assert article.count("bf16_sharded:") == 1, "it ran, so it is not said once more that it is known to fit"
     assert "python -m liveavatar_core fit --cards '4xRTX 4090'" in article
+
+
+def test_the_longest_voice_is_said_where_it_is_not_any(tmp_path):
+    limit = VoiceLimit(clips=417, seconds=800.6, why="rank 0, encode: 0.17 GiB asked")
+    page = page_of(tmp_path, fitting(longest_voice=limit))
+    assert "Longest voice: 800.6 s (417 clips); beyond, rank 0, encode: 0.17 GiB asked." in page
+    any_voice = VoiceLimit(clips=MANY_CLIPS, seconds=1920.0)
+    assert "Longest voice" not in page_of(tmp_path, fitting(longest_voice=any_voice))
 
 
 def test_without_a_run_that_fits_the_page_lists_what_is_known_to(show, tmp_path):

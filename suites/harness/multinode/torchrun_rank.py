@@ -67,6 +67,7 @@ class FileLink:
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):
             self._commands += [RankCommand(name="clip")] * message.clips + [RankCommand(name="finish")]
+            told = replace(told, loaded=message)
         elif isinstance(message, ClipTime):
             told = replace(told, clips=(*told.clips, message))
         elif isinstance(message, RankReport):
@@ -98,13 +99,15 @@ def run_rank(plan: RunPlan, environment: Mapping[str, str]) -> None:
     """Do the share of the rank that torchrun's variables name; whatever ends it early stands in its file."""
     rank, local = int(environment["RANK"]), int(environment["LOCAL_RANK"])
     physical = plan.hardware == "physical"
-    given = replace(clip_job(plan), backend="nccl", capacity_bytes=None) if physical else clip_job(plan)
+    given = replace(clip_job(plan), group_seconds=on_cards.TIME_OUTS.group_seconds)
+    given = replace(given, backend="nccl", capacity_bytes=None) if physical else given
     link = FileLink(given, plan.folder / f"rank{rank}.json", environment)
     try:
         if physical:
             driver = read_driver()
             card = _own_card(plan.tier, driver, local)
             os.environ["CUDA_VISIBLE_DEVICES"] = card.uuid
+            os.environ.update(on_cards.nccl_environment(plan.folder, rank))
             link.take_card(card, driver.version)
         module, _, function = (on_cards.TARGET if physical else miniature.TARGET).partition(":")
         getattr(importlib.import_module(module), function)(link)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,8 @@ class Rank:
         """`log`: file with the rank's output."""
         self.index, self.name, self.process, self.log = index, name, process, log
         self.connected, self.started = True, False
-        self.reply: str | None = None
-        """The answer to the last command, as it came."""
+        self.replies: deque[str] = deque()
+        """Answers that nobody has taken yet, as they came."""
         self.error: ErrorReport | None = None
         self.last_report: RankReport | None = None
         self.last_report_at = time.monotonic()
@@ -64,7 +65,7 @@ class Rank:
         elif kind == "failing":
             self.failing = True
         elif kind == "reply":
-            self.reply = text
+            self.replies.append(text)
         elif kind == "report":
             self.last_report, self.last_report_at = decoded(RankReport, text, where), time.monotonic()
         else:
@@ -72,6 +73,6 @@ class Rank:
 
     def send(self, message: RankSpec | RankCommand | None) -> None:
         """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
-        self.reply, self.last_report_at = None, time.monotonic()
+        self.last_report_at = time.monotonic()
         with contextlib.suppress(OSError):
             self.process.connection.send(message)

@@ -12,6 +12,7 @@ import pytest
 from liveavatar_core.errors import BadInput
 from liveavatar_core.weight_files import SEEDED, WeightFiles, given_weights
 from liveavatar_core.workload import Workload
+from suites.harness.cases.clip_rounds import ClipRounds, asked_rounds
 from suites.harness.cases.workloads import given_workload
 from suites.harness.records.record import HARDWARE_MODES
 
@@ -57,6 +58,8 @@ class Settings:
     """Portrait, voice and prompt of every run; None: what ships."""
     host_gib: float | None = None
     """Memory of the machine of every tier, in GiB; None: what each tier says."""
+    rounds: ClipRounds | None = None
+    """The clips of every run that warm up and that are measured; None: what each hardware mode declares."""
     weights: WeightFiles = SEEDED
     """Weights of every run on real cards; without files: seeded values."""
 
@@ -76,6 +79,8 @@ def add_options(parser: pytest.Parser) -> None:
         group.addoption(f"--{name}", default=None, metavar=kind, help=f"{help_text}; also {variable_of(name)}")
         parser.addini(name, f"{help_text}, where neither --{name} nor {variable_of(name)} says", default="")
     group.addoption("--host-gib", type=_gib, default=None, metavar="GIB", help="memory of every tier's machine")
+    group.addoption("--warm-up-clips", type=int, default=None, metavar="N", help="clips before timed ones (cards: 2)")
+    group.addoption("--measured-clips", type=int, default=None, metavar="N", help="clips that are timed (cards: 5)")
     group.addoption("--report-dir", default="report", metavar="DIR", help="records and reports (report)")
     group.addoption("--history", default=None, metavar="FILE", help="JSON lines to add every record to")
     group.addoption("--report-html", default=None, metavar="FILE", help="one page about all that ran, for a browser")
@@ -128,6 +133,7 @@ def read_settings(config: pytest.Config) -> Settings:
         history=Path(history) if history else None,
         report_html=Path(report_html) if report_html else None,
         host_gib=config.getoption("--host-gib"),
+        rounds=asked_rounds(config.getoption("--warm-up-clips"), config.getoption("--measured-clips")),
         workload=given_workload(*(_given(config, name) for name in ("image", "audio", "prompt"))),
         weights=given_weights(*(_given(config, name) for name in ("ckpt_dir", "lora_path_dmd"))),
     )

@@ -14,11 +14,11 @@ from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
 from suites.harness.records.history import append_history, mend_history, outliers, read_history
-from suites.harness.records.record import RunRecord, read_record
+from suites.harness.records.record import RunRecord, read_record, run_name
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
 from suites.harness.verdicts.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
-from suites.harness.verdicts.verdict import Verdict, exit_code
+from suites.harness.verdicts.verdict import Verdict, exit_code, printable
 from suites.harness.verdicts.waivers import applies, excuses, read_waivers
 
 
@@ -99,11 +99,24 @@ class Session:
         """Values out of their history; baseline entries that belong to no case; idle waivers. Two lines each."""
         return (
             self.out_of_trend
+            + _nccl_warnings(self.results, self.settings.report_dir)
             + _unused_entries(self.results, self.tiers, self.settings)
             + _idle_waivers(self.results, self.settings)
             + [f"{what} was taken by auto, as {why}" for what, why in self.refused.items()]
             + [_not_judged(tier, reason, count) for (tier, reason), count in sorted(self.not_judged.items())]
         )
+
+
+def _nccl_warnings(results: Iterable[Result], folder: Path) -> list[str]:
+    """What NCCL warned of, a case at a time: it has a part in seconds, and none in the verdict."""
+    lines = []
+    for record in (each.record for each in results if each.record.nccl and each.record.nccl.warnings):
+        warnings = record.nccl.warnings if record.nccl else ()
+        more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
+        what = f"{record.tier}/{record.case}: NCCL warns on rank {warnings[0].rank}: {warnings[0].text}{more}"
+        logs = folder / "runs" / run_name(record.tier, record.case, record.hardware) / "rank*.nccl.log"
+        lines.append(f"{printable(what)}\nnext: read {logs}")
+    return lines
 
 
 def _not_judged(tier: str, reason: str, count: int) -> str:

@@ -46,6 +46,8 @@ def build_record(plan: RunPlan, result: RunResult, machine: MachineProfile) -> R
         timing=result.timing,
         observed=tuple(sorted(observed, key=lambda settings: settings.rank)),
         simulated_roles=result.simulated_roles,
+        longest_voice=result.longest_voice,
+        nccl=result.nccl,
         card_conditions=_conditions(reports),
         video_format=_video_format(plan.video) if result.outcome == "pass" else None,
         quality=result.quality.values,

@@ -22,6 +22,7 @@ from suites.harness.report.html_memory import memory_charts
 from suites.harness.report.html_quality import quality_table
 from suites.harness.report.html_seconds import MEASURED, PREDICTED, one_number, strip_plot, trend
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
+from suites.harness.report.html_time import nccl_facts, time_tables
 from suites.harness.verdicts.baselines import CaseBaseline
 from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import metric_kind
@@ -96,6 +97,8 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
         quality_table(record, context.baseline, unfolded=result.judgement.failing),
+        time_tables(record),
+        nccl_facts(record),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
         _observed(record),
         tag("details", tag("summary", "Environment"), environment(record)),
@@ -129,7 +132,9 @@ def _ending(record: RunRecord) -> str:
     peak = record.peak_bytes()
     room = f", {size_text(record, record.limit_bytes - peak)} to spare" if record.limit_bytes and peak else ""
     again = f" The allocator gave cached segments back {record.retries} times to make room." if record.retries else ""
-    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}"
+    voice = record.longest_voice
+    length = "" if voice is None or voice.is_any else f" Longest voice: {voice}."
+    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}{length}"
 
 
 def _pieces(record: RunRecord) -> str:
@@ -225,18 +230,27 @@ def _known(failing: RunRecord, known: KnownRemedy, changed: Sequence[str]) -> st
 
 
 def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
-    """Under a simulation: each measurement of the same case and recipe."""
+    """Under a simulation: each measurement of the same inputs, of however many clips and with whichever weights."""
     if record.hardware != "simulated":
         return None
     measured = [
         each.record
         for each in others
         if each.record.hardware in MEASURING
-        and (each.record.tier, each.record.recipe.hash) == (record.tier, record.recipe.hash)
+        and (each.record.tier, _predicted_alike(each.record)) == (record.tier, _predicted_alike(record))
     ]
     tables = [agreement(record, each) for each in measured]
     note = None if tables else tag("p", "Not measured: no card took part in this session.", class_="quiet")
     return tag("div", tag("h4", "Predicted against measured"), *tables, note)
+
+
+def _predicted_alike(record: RunRecord) -> dict[str, Any] | str:
+    """What is declared, but for what no prediction of bytes or of a steady clip depends on."""
+    declared = {name: value for name, value in record.recipe.declared.items() if name != "weights"}
+    clip = declared.get("clip")
+    if not isinstance(clip, dict):
+        return record.recipe.hash
+    return declared | {"clip": {name: value for name, value in clip.items() if name != "num_clip"}}
 
 
 TRENDS = frozenset({"peak_vram_gib", MEASURED, PREDICTED})

@@ -19,32 +19,31 @@ from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.weights.load_work import LoadWork
 from liveavatar_core.weights.shipped import shipped_weights
-from suites.harness.messages import ClipJob, Loaded, RankReport
+from suites.harness.messages import ClipJob, RankReport
 from suites.harness.probes.observed_settings import SettingsObserver
+from suites.harness.probes.phase_clock import PhaseClock
 from suites.harness.probes.phase_peaks import phase_memory
 from suites.harness.probes.timelines import memory_timeline
 from suites.harness.processes.link import Link
 from suites.harness.records.measurements import Phase
-from suites.harness.workers.clips import count_clips, make_video, read_inputs
+from suites.harness.workers.clips import join_group, make_video, read_inputs
 
 
 def run(link: Link) -> None:
     """The commands of a ClipJob: `load`, then `clip` for each clip, then `finish`."""
     job = link.job(ClipJob)
     probe = TrackerProbe(link, job.capacity_bytes)
-    if link.world_size > 1:
-        dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    timeout = join_group(link, job)
     inputs = read_inputs(job.recipe)
     link.next_command()
     try:
-        world = join_world(job.recipe.deployment, Memory(card=torch.device("cpu")))
+        world = join_world(job.recipe.deployment, Memory(card=torch.device("cpu")), timeout)
         weights = small_weights(job.recipe)
-        with probe.tracker:
+        with probe.tracker, PhaseClock() as clock:
             avatar = load_avatar(job.recipe, world, weights)
             probe.load = avatar.system.load
             probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
-            link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
-            make_video(link, job, avatar, inputs, probe.report)
+            make_video(link, job, avatar, inputs, probe.report, clock)
     finally:
         link.report(probe.report())
     if link.world_size > 1:
