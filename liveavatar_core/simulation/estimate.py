@@ -15,6 +15,7 @@ from torch import Tensor
 from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, Recipe
 from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.model.attention import choose_cuda_kernel
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
@@ -25,7 +26,7 @@ from liveavatar_core.simulation.cost.clip_work import ClipWork
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.expandable import ExpandableAllocator
-from liveavatar_core.simulation.fake_world import MetaSource, fake_world
+from liveavatar_core.simulation.fake_world import CPU, MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.simulation.replay.clips import FEWEST_CLIPS, ClipReplayer
@@ -82,18 +83,24 @@ def simulate_rank(
     execute_everything: bool = False,
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
+    show: Callable[[Tensor], None] | None = None,
+    card: torch.device = CPU,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
     execute_everything: without the shortcuts of `replay`, which give the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
-    trace: hears of every allocation and free, those of repeated calls too. Neither hears of clips that are left out.
+    trace: hears of every allocation and free, those of repeated calls too.
+    show: is shown the frames JHWC of each block that the rank decodes.
+    card: what computes. CPU: with its kernels, as miniatures do; fake_card.CARD: with those of a card.
+    No listener hears of clips that are left out.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)
     steady = ClipReplayer(trace) if recipe.clip.num_clip >= FEWEST_CLIPS and not execute_everything else None
-    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=steady or trace)
+    on_card = card if card.type == "cuda" else None
+    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=steady or trace, card=on_card)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
     clips, failure = ClipWork(work), None
@@ -102,7 +109,8 @@ def simulate_rank(
     built = recipe if execute_everything else shortened(recipe)
     weights = _meta_weights(built)
     load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
-    with fake_world(recipe.deployment, rank) as world:
+    choose_cuda_kernel(recipe.deployment.attention)
+    with fake_world(recipe.deployment, rank, card) as world:
         try:
             with tracker:
                 parts = load_parts(built, world, weights, load_unit)
@@ -114,6 +122,8 @@ def simulate_rank(
                     repeater.watch(parts)
                 given = inputs or simulated_inputs(recipe)
                 for block in avatar.generate(given, clips=steady.numbers if steady else range):
+                    if show is not None and block.frames_JHWC is not None:
+                        show(block.frames_JHWC)
                     if block.index == recipe.clip.blocks_per_clip - 1:
                         clips.end()
         except OutOfMemory as error:

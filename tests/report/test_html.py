@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
@@ -15,7 +16,7 @@ from liveavatar_core.recipes import miniature
 from liveavatar_core.simulation.voice_limit import VoiceLimit
 from liveavatar_core.workload import MANY_CLIPS
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.records.history import append_history
+from suites.harness.records.history import HistoryEntry, keep
 from suites.harness.records.measurements import MemoryTimeline, Timing
 from suites.harness.records.record import DeclaredRecipe
 from suites.harness.report.answers import INPUTS, run_command
@@ -269,8 +270,10 @@ def nights(tmp_path):
 
     def page(*seconds: float) -> str:
         runs = [measured(each, each) for each in seconds]
-        append_history(tmp_path / "history.jsonl", ((run, Verdict.PASS) for run in (*runs, ran_out())))
-        return page_of(tmp_path, runs[-1], history=tmp_path / "history.jsonl")
+        start = datetime(2026, 11, 1, tzinfo=UTC)
+        for day, run in enumerate((*runs, ran_out())):
+            keep(tmp_path / "history", HistoryEntry.of(run, Verdict.PASS, start + timedelta(days=day)))
+        return page_of(tmp_path, runs[-1], history=tmp_path / "history")
 
     return page
 

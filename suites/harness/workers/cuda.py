@@ -49,7 +49,7 @@ def run(link: Link) -> None:
         avatar = load_avatar(job.recipe, world, weights, tokenizer)
         probe.load = avatar.system.load
         probe.observer = SettingsObserver(avatar.system, device_place)
-        make_video(link, job, avatar, inputs, probe.report, clock)
+        make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     if link.world_size > 1:
         dist.destroy_process_group()
 

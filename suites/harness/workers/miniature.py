@@ -43,7 +43,7 @@ def run(link: Link) -> None:
             avatar = load_avatar(job.recipe, world, weights)
             probe.load = avatar.system.load
             probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
-            make_video(link, job, avatar, inputs, probe.report, clock)
+            make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     finally:
         link.report(probe.report())
     if link.world_size > 1:
