@@ -112,6 +112,7 @@ class Session:
             + _unused_entries(self.results, self.tiers, self.settings)
             + _idle_waivers(self.results, self.settings)
             + [f"{what} was taken by auto, as {why}" for what, why in self.refused.items()]
+            + _weights_left_out(self.results, self.tiers)
             + [_not_judged(tier, reason, count) for (tier, reason), count in sorted(self.not_judged.items())]
         )
 
@@ -126,6 +127,18 @@ def _nccl_warnings(results: Iterable[Result], folder: Path) -> list[str]:
         logs = folder / "runs" / run_name(record.tier, record.case, record.hardware) / "rank*.nccl.log"
         lines.append(f"{printable(what)}\nnext: read {logs}")
     return lines
+
+
+def _weights_left_out(results: list[Result], tiers: dict[str, Tier]) -> list[str]:
+    """Runs that took none of the weights that somebody gave."""
+    given = any(tier.weights.digest for tier in tiers.values())
+    without = sorted({each.record.hardware for each in results if not each.record.recipe.weights_digest})
+    if not given or not without:
+        return []
+    what = f"weights-not-taken: --ckpt_dir was given, and runs that are {' or '.join(without)} take no checkpoint"
+    return [
+        f"{what}\nnext: run it on cards (--hardware=physical or partitioned) for a video and baselines of these weights"
+    ]
 
 
 def _not_judged(tier: str, reason: str, count: int) -> str:
