@@ -92,6 +92,10 @@ def test_nightly_makes_the_long_videos():
     assert "pytest suites/quality -m nightly" in commands(jobs("nightly.yml")["quality"])
 
 
+def test_nightly_executes_what_a_card_would():
+    assert commands(jobs("nightly.yml")["cuda-dry-run"]).strip() == "make cuda-dry-run"
+
+
 def test_nightly_proposes_and_never_merges():
     text = (ROOT / ".github/workflows/nightly.yml").read_text()
     assert "gh pr create" in text
