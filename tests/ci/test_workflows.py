@@ -157,6 +157,10 @@ def test_the_environment_stays_between_nights():
     assert "git clean -ffdxq --exclude=/.venv" in commands(jobs("tier.yml")["run"])
 
 
+def test_nightly_executes_what_a_card_would():
+    assert commands(jobs("nightly.yml")["cuda-dry-run"]).strip() == "make cuda-dry-run"
+
+
 def test_nightly_proposes_and_never_merges():
     text = "".join(path.read_text() for path in (*WORKFLOWS, *(ROOT / "ci/nightly").iterdir()))
     assert "gh pr create" in text
