@@ -37,6 +37,9 @@ EXPENSIVE = {
     r"\S*pytest tests/harness/test_faults.py": "make test runs them, and they take a minute",
     r"\S*python -m tiny_avatar.training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
     r"\S*python -m suites.harness.report.compare_runs": "needs two sessions; tests/report/test_comparison.py runs it",
+    r"\S*python -m suites.harness.report.(fleet|html_trends)": "needs runs; tests of Slurm and histories make some",
+    r"ci/slurm/fleet.sh": "needs Slurm; tests/ci/test_slurm.py runs the script",
+    r"(pip install|liveavatar|pytest --pyargs)": "is of an installed package; tests/test_packaging.py installs one",
     r"sbatch ": "needs Slurm; tests/ci/test_slurm.py runs the script",
     r"\S*python -m ci.propose_baselines": "rewrites baselines; tests/ci/test_propose_baselines.py runs it",
 }
@@ -203,7 +206,7 @@ MADE = re.compile(r"--(?:history|report-html|junit-xml|save_file|ckpt_dir|html|t
 def test_git_leaves_out_what_the_documents_make():
     """Else the next run is of a tree with changes, or a checkpoint is committed by accident."""
     made = {name for each in FOUND for name in MADE.findall(each.values[0])}
-    assert {"history.jsonl", "report/report.html", "ckpt/Wan2.2-S2V-14B", "talks.mp4"} <= made
+    assert {"history", "report/report.html", "ckpt/Wan2.2-S2V-14B", "talks.mp4"} <= made
     made.add("lab.toml")  # which docs/architecture.md has the reader write
     ignored = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True, check=False)
     assert made - set(ignored.stdout.split()) == set()

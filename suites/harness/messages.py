@@ -8,6 +8,7 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import MemoryShortage
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.roofline import TimeEstimate
+from liveavatar_core.weights.load_work import LoadWork
 from suites.harness.records.measurements import CardConditions, MemoryTimeline, ObservedSettings, Phase, PhaseMemory
 
 
@@ -71,6 +72,8 @@ class RankReport:
     """How full its card was while the run went on."""
     allocator: AllocatorVerdict | None = None
     """What its card's allocator came to; None: it has none."""
+    load: LoadWork | None = None
+    """What loading took; None: its weights are not in place."""
     observed: ObservedSettings | None = None
     """What it was seen to do; None: it ended before there was anything to see."""
     torch: str | None = None

@@ -80,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A number of cards of one model, and the cases that run there."""
+    """A number of cards of one size, and the cases that run there."""
 
     name: str
     """The name of the tier, which is also the pytest marker."""
@@ -89,7 +89,8 @@ class Tier:
     cards: int
     """The number of cards."""
     card: str
-    """The cards' name in cards.toml."""
+    """The card in cards.toml that stands for its size: the one that is simulated and imitated. Real runs take any
+    model of the same memory, under limits of its own."""
     cases: tuple[Case, ...]
     """The cases that run there, in the order of the file."""
     added: bool = False
@@ -107,6 +108,11 @@ class Tier:
     def card_model(self) -> Card:
         """The card as its data sheet has it. Raises BadInput where cards.toml has none of that name."""
         return find_card(self.card)
+
+    @property
+    def size(self) -> str:
+        """What cards it takes, by their memory: `24 GB card`."""
+        return f"{self.card_model.capacity_gib:g} GB card{'s' if self.cards > 1 else ''}"
 
     @property
     def host_limit_bytes(self) -> int | None:

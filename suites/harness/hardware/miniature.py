@@ -51,6 +51,10 @@ class MiniatureMode:
             return f"no case of {tier.name} has a miniature_capacity_mib"
         return None
 
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """None: the tier's stated card decides, or none at all."""
+        return None
+
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank; logs and the mp4 go to `folder`."""
         plan = self.plan(tier, case, folder)

@@ -62,14 +62,9 @@ def _record(plan: RunPlan, options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         hardware=(options.hardware,),
-        require_hardware=False,
         tiers=tuple(options.tiers),
         baseline_dir=options.baseline_dir,
-        baseline_update="no",
-        baseline_compare="fail",
-        baseline_reason=None,
         report_dir=options.report_dir,
-        history=None,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from liveavatar_core.hardware.cards import find_card_by_driver_name
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.hardware.clip_runs import clip_job, passed_result
 from suites.harness.hardware.on_cards import allocator_settings, kernels
@@ -21,15 +22,34 @@ from suites.harness.processes.failures import (
 )
 from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.clip_times import ClipTimes
-from suites.harness.records.record import MachineProfile, RunRecord
+from suites.harness.records.record import Failure, MachineProfile, RunRecord
 from suites.harness.records.run_result import RunResult, failed_result
 
 
 def gather(plan: RunPlan, nodes: int) -> RunRecord:
     """The record of a run over `nodes` machines. A rank that left nothing, or did not finish, is an outcome."""
     told = [read_rank_file(plan.folder / f"rank{rank}.json") for rank in range(plan.tier.cards)]
-    result = replace(_result(plan, told), nccl=read_nccl(plan.folder, range(plan.tier.cards)))
+    plan = _on_their_cards(plan, told)
+    result = replace(_different_cards(told) or _result(plan, told), nccl=read_nccl(plan.folder, range(plan.tier.cards)))
     return build_record(plan, result, _machine(plan, told, result.reports, nodes))
+
+
+def _on_their_cards(plan: RunPlan, told: Sequence[RankFile]) -> RunPlan:
+    """The plan under the limits of the cards that were found, in place of those of the card that the tier states."""
+    name = next((each.card.name for each in told if each.card and each.card.name), None)
+    known = find_card_by_driver_name(name) if name else None
+    if known is None:
+        return plan
+    return RunPlan.full_size(replace(plan.tier, card=known.name), plan.case, plan.hardware, plan.folder)
+
+
+def _different_cards(told: Sequence[RankFile]) -> RunResult | None:
+    """Where nodes have cards of several models: such a run is nobody's baseline."""
+    names = sorted({each.card.name or "a card without a name" for each in told if each.card})
+    if len(names) < 2:
+        return None
+    failure = Failure(message=f"ranks stood on {' and '.join(names)}", next_step="ask for nodes with equal cards")
+    return RunResult(outcome="infrastructure", failure=failure, reports=tuple(each.last_report for each in told))
 
 
 def _result(plan: RunPlan, told: Sequence[RankFile]) -> RunResult:

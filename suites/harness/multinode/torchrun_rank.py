@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -56,6 +57,10 @@ class FileLink:
     def commands(self) -> Iterator[RankCommand]:
         """Every command until there are no more."""
         return iter(self.next_command, None)
+
+    def failing(self) -> None:
+        """Outlast the agent's wish to end every rank as soon as one fails: this one ends by itself, or is killed."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""
@@ -115,7 +120,8 @@ def _own_card(tier: Tier, driver: DriverState, local: int) -> CardState:
     cards = matching(driver, tier)
     if local >= len(cards):
         raise BadInput(
-            f"rank {local} of this machine has no {tier.card_model.driver_name}; visible: {visible(driver)}",
+            f"rank {local} of this machine has no {tier.card_model.capacity_gib:g} GB card of the others' model;"
+            f" visible: {visible(driver)}",
             "ask for nodes with such cards, or give --hardware=miniature",
         )
     return cards[local]

@@ -50,6 +50,8 @@ GRACE_SECONDS = 3.0
 CAUSE_SECONDS = 20.0
 """GRACE_SECONDS where all that is seen are ranks that lost a peer: something else started it. A killed process that
 held much memory takes seconds to end."""
+SNAPSHOT_SECONDS = 300.0
+"""Seconds that a rank that fails may take to write down what it holds; a snapshot of a full card is some hundred MB."""
 TERMINATE_SECONDS = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_SECONDS = 30.0
@@ -250,6 +252,8 @@ class RankGroup:
             without_cause = all(map(lost_a_peer, failed))  # a rank that has answered may still have started it
             awaited = [rank for rank in self._ranks if not rank.failed and (without_cause or not done(rank))]
             patience = CAUSE_SECONDS if without_cause else GRACE_SECONDS
+            if any(rank.failing for rank in awaited):
+                patience = SNAPSHOT_SECONDS
             if not awaited or time.monotonic() >= first + patience:
                 break
             self._pump(first + patience)

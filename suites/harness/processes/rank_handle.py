@@ -27,6 +27,8 @@ class Rank:
         self.last_report: RankReport | None = None
         self.last_report_at = time.monotonic()
         self.failed_at: float | None = None
+        self.failing = False
+        """Whether it told that it fails, and has not yet ended or said why."""
         self.stopping = False
 
     @property
@@ -47,7 +49,7 @@ class Rank:
         if ended:
             self.process.read_status()
         if self.error or (self.process.ended and not (self.stopping and self.process.exit_status == 0)):
-            self.failed_at = self.failed_at or time.monotonic()
+            self.failed_at, self.failing = self.failed_at or time.monotonic(), False
 
     def _read_messages(self) -> None:
         try:
@@ -60,6 +62,8 @@ class Rank:
         where = f"{kind} of rank {self.index}"
         if kind == "started":
             self.started = True
+        elif kind == "failing":
+            self.failing = True
         elif kind == "reply":
             self.replies.append(text)
         elif kind == "report":

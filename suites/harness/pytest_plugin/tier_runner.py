@@ -82,6 +82,8 @@ class TierRunner:
 
     def _run(self, case: Case) -> RunRecord:
         mode = self._mode()
+        if lacks := mode.unsupported(self.tier, case):
+            pytest.skip(f"{self.tier.name}/{case.name} asks for what these cards do not have: {lacks}")
         folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)

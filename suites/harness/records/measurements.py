@@ -105,6 +105,13 @@ class ObservedSettings:
     """Bytes of weights held (shards, where a part is sharded), by part, then by type and place: `bfloat16 card`."""
     kv_caches: tuple[str, ...]
     """Types and places that KV caches were seen in."""
+    latent_sizes: tuple[str, ...] = ()
+    """Sizes of the latents that the transformer took, height by width: `48x88`."""
+    frame_sizes: tuple[str, ...] = ()
+    """Sizes of the frames that it decoded, in pixels, height by width."""
+    attention_kernels: dict[str, int] = field(default_factory=dict)
+    """Times that attention was computed in prefill and denoise, by the kernel that did: flash, cudnn, efficient;
+    `softmax` where none did. None in a simulation, which computes nothing."""
 
     def bytes_of(self, part: str, *, dtype: str | None = None, place: str | None = None) -> int:
         """Bytes of weights of a part of the model, of that type and in that place where they are given."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
+from liveavatar_core.simulation.voice_limit import VoiceLimit
 from suites.harness.messages import RankReport
 from suites.harness.probes.video.quality import Quality
 from suites.harness.processes.failures import GroupError
@@ -34,6 +35,8 @@ class RunResult:
     """The quality of the video; empty where there is none."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed."""
+    longest_voice: VoiceLimit | None = None
+    """How long the voice may be, of a simulation that passed."""
     nccl: NcclReport | None = None
     """What NCCL wrote down, however the run ended; None where it took no part."""
 

@@ -22,9 +22,11 @@ from liveavatar_core.frame_folder import FrameFolder, has_encoder
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
 from liveavatar_core.parallel.ranks import decode_rank
 from liveavatar_core.pipeline import Avatar, Inputs, LatentBlock
+from liveavatar_core.torch_private import attention_told
 from liveavatar_core.video_geometry import num_clips_in, output_size
 from suites.harness.cases.run_plan import frame_folder
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
+from suites.harness.probes.observed_settings import SettingsObserver
 from suites.harness.probes.phase_clock import PhaseClock
 from suites.harness.processes.link import Link
 
@@ -64,7 +66,13 @@ def join_group(link: Link, job: ClipJob) -> timedelta:
 
 
 def make_video(
-    link: Link, job: ClipJob, avatar: Avatar, inputs: Inputs, report: Callable[[], RankReport], clock: PhaseClock
+    link: Link,
+    job: ClipJob,
+    avatar: Avatar,
+    inputs: Inputs,
+    observer: SettingsObserver,
+    report: Callable[[], RankReport],
+    clock: PhaseClock,
 ) -> None:
     """Say that all is loaded, and answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name,
     and `report` is sent.
@@ -72,10 +80,11 @@ def make_video(
     clock.loaded()
     link.reply(Loaded(clips=count_clips(job.recipe, inputs), seconds_by_part=clock.take(None)))
     with ExitStack() as stack:
+        stack.enter_context(attention_told(avatar.system.world.memory.card.type, observer.see_attention))
         output = None
         if link.rank == decode_rank(job.recipe.deployment):
             output = _Output(stack.enter_context(_writer(job, inputs)), job.kept)
-        maker = _ClipMaker(job.recipe, avatar, inputs, output, clock)
+        maker = _ClipMaker(job.recipe, avatar, inputs, output, observer, clock)
         clock.pause()
         while (command := link.next_command()) is not None and command.name == "clip":
             link.reply(maker.make())
@@ -130,9 +139,16 @@ class _ClipMaker:
     """
 
     def __init__(
-        self, recipe: Recipe, avatar: Avatar, inputs: Inputs, output: _Output | None, clock: PhaseClock
+        self,
+        recipe: Recipe,
+        avatar: Avatar,
+        inputs: Inputs,
+        output: _Output | None,
+        observer: SettingsObserver,
+        clock: PhaseClock,
     ) -> None:
         self._last, self._output, self._clock = recipe.clip.blocks_per_clip - 1, output, clock
+        self._observer = observer
         self._blocks = avatar.generate(inputs, watch=self._see)
         self._started: float | None = None
 
@@ -149,6 +165,7 @@ class _ClipMaker:
         for block in self._blocks:
             if block.frames_JHWC is not None:
                 arrived.append((time.monotonic() - self._started, len(block.frames_JHWC)))
+                self._observer.see_frames(block.frames_JHWC)
             if self._output is not None and block.frames_JHWC is not None:
                 self._output.write(block.frames_JHWC.numpy())
             if block.index == self._last:

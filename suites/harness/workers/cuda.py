@@ -20,6 +20,7 @@ from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.weights.given import open_given
+from liveavatar_core.weights.load_work import LoadWork
 from suites.harness.messages import ClipJob, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.observed_settings import SettingsObserver, device_place
@@ -46,8 +47,9 @@ def run(link: Link) -> None:
         world = join_world(job.recipe.deployment, Memory(card=card), timeout)
         weights, tokenizer = open_given(job.recipe)
         avatar = load_avatar(job.recipe, world, weights, tokenizer)
+        probe.load = avatar.system.load
         probe.observer = SettingsObserver(avatar.system, device_place)
-        make_video(link, job, avatar, inputs, probe.report, clock)
+        make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     if link.world_size > 1:
         dist.destroy_process_group()
 
@@ -87,6 +89,8 @@ class CardProbe:
         self._alone = job.alone_on_card
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self.load: LoadWork | None = None
+        """Once weights are in place."""
         self._failure: OutOfMemory | None = None
         self._peaks: dict[str, tuple[int, int]] = {}
         self._visits = PhaseTimeline()
@@ -120,6 +124,7 @@ class CardProbe:
                 torch.cuda.memory_stats().get("num_alloc_retries", 0),
                 self._failure,
             ),
+            load=self.load,
             observed=self.observer.report(self._link.rank) if self.observer else None,
             torch=torch.__version__,
             cuda=torch.version.cuda,
@@ -169,6 +174,10 @@ def _most() -> tuple[int, int]:
 
 
 def _save_snapshot(link: Link, job: ClipJob) -> None:
-    """What the allocator holds, beside the log; that there is no room for it either is not what ended the rank."""
+    """What the allocator holds, whole or not at all beside the log; that there is no room for it ends no rank."""
+    link.failing()
+    path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
     with suppress(RuntimeError, OSError):
-        torch_private.dump_allocator_snapshot(str(Path(job.folder) / f"rank{link.rank}.snapshot.pickle"))
+        partial = path.with_suffix(".part")
+        torch_private.dump_allocator_snapshot(str(partial))
+        partial.replace(path)

@@ -17,6 +17,7 @@ from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.weights.load_work import LoadWork
 from liveavatar_core.weights.shipped import shipped_weights
 from suites.harness.messages import ClipJob, RankReport
 from suites.harness.probes.observed_settings import SettingsObserver
@@ -40,8 +41,9 @@ def run(link: Link) -> None:
         weights = small_weights(job.recipe)
         with probe.tracker, PhaseClock() as clock:
             avatar = load_avatar(job.recipe, world, weights)
+            probe.load = avatar.system.load
             probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
-            make_video(link, job, avatar, inputs, probe.report, clock)
+            make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     finally:
         link.report(probe.report())
     if link.world_size > 1:
@@ -58,6 +60,8 @@ class TrackerProbe:
         self.tracker.on_phase = lambda phase: link.report(self.report(phase))
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self.load: LoadWork | None = None
+        """Once weights are in place."""
 
     def report(self, phase: str | None = None) -> RankReport:
         """Everything known so far, in `phase`; by default in the last one that the tracker saw."""
@@ -65,6 +69,7 @@ class TrackerProbe:
             phase=cast(Phase, phase or next(reversed(self.tracker.peaks), "load")),
             memory=phase_memory(self._rank, self.tracker.peaks),
             timeline=memory_timeline(self._rank, self._timeline.points),
+            load=self.load,
             observed=self.observer.report(self._rank) if self.observer else None,
             torch=torch.__version__,
             cpu_kernels=install_cpu_kernels(),

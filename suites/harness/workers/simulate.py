@@ -41,7 +41,8 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
     card = find_card(request.card)
     observers: list[SettingsObserver] = []
     capacity, trace = Capacity(card=card.usable_bytes_in(request.recipe.deployment)), TimelineBuilder()
-    result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace)
+    show = partial(show_frames, observers)
+    result = simulate_rank(request.recipe, rank, capacity, observe=partial(observe, observers), trace=trace, show=show)
     report = RankReport(
         memory=phase_memory(rank, result.peaks, result.reserved_peaks),
         timeline=memory_timeline(rank, trace.points),
@@ -80,6 +81,11 @@ def observe(observers: list[SettingsObserver], system: System, place_of: Callabl
     """Have an observer hear of every call; repeated ones run no hook."""
     observers.append(SettingsObserver(system, place_of, hooked=False))
     return observers[0].see
+
+
+def show_frames(observers: list[SettingsObserver], frames_JHWC: Tensor) -> None:
+    """Have the observer see what was decoded; there is one by then."""
+    observers[0].see_frames(frames_JHWC)
 
 
 def warm_up() -> None:
