@@ -120,11 +120,19 @@ class Session:
 def _nccl_warnings(results: Iterable[Result], folder: Path) -> list[str]:
     """What NCCL warned of, a case at a time: it has a part in seconds, and none in the verdict."""
     lines = []
-    for record in (each.record for each in results if each.record.nccl and each.record.nccl.warnings):
+    for result in results:
+        record = result.record
         warnings = record.nccl.warnings if record.nccl else ()
+        if not warnings:
+            continue
         more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
         what = f"{record.tier}/{record.case}: NCCL warns on rank {warnings[0].rank}: {warnings[0].text}{more}"
-        logs = folder / "runs" / run_name(record.tier, record.case, record.hardware) / "rank*.nccl.log"
+        logs = (
+            (result.report_dir or folder)
+            / "runs"
+            / run_name(record.tier, record.case, record.hardware)
+            / "rank*.nccl.log"
+        )
         lines.append(f"{printable(what)}\nnext: read {logs}")
     return lines
 
