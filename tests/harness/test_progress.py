@@ -14,6 +14,8 @@ from canned import passed, ran_out
 from lab import said
 from waiting import PATIENCE
 
+from liveavatar_core.simulation.voice_limit import VoiceLimit
+from liveavatar_core.workload import MANY_CLIPS
 from suites.harness.pytest_plugin.progress import bars
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.measurements import Timing
@@ -132,3 +134,11 @@ def test_a_wide_terminal_has_frames_a_second_and_the_real_time_factor(width: int
     record = replace(passed(), recipe=declared, timing=Timing(clip_seconds=(19.2,), comparable=True))
     text = "\n".join(render([Result(record=record, judgement=judgement)], (), width=width))
     assert [each in text.split() for each in ("19.20", "2.50", "10.0")] == [True, shown, shown]
+
+
+@pytest.mark.parametrize(("clips", "shown"), [(417, True), (MANY_CLIPS, False)])
+def test_the_table_says_how_long_the_voice_may_be_where_it_is_not_any(clips: int, shown: bool):
+    limit = VoiceLimit(clips=clips, seconds=clips * 1.92, why="" if clips == MANY_CLIPS else "rank 0, encode: full")
+    record = replace(passed(), longest_voice=limit)
+    text = "\n".join(render([Result(record=record, judgement=Judgement(verdict=Verdict.PASS))], (), width=80))
+    assert ("voice to 801 s" in text) == shown

@@ -57,7 +57,7 @@ def _simulated(plan: RunPlan) -> RunResult:
         with RankGroup.start(job, plan.folder) as group:
             told = group.command("simulate", request, answer=SimulationReport)
             result = _result(plan, told, roles)
-            if result.outcome == "pass":
+            if result.outcome == "pass" and plan.recipe.clip.enable_online_decode:
                 result = replace(result, longest_voice=_longest_voice(plan, group, request, roles))
     except GroupError as error:
         return failed_result(error)

@@ -151,7 +151,8 @@ class RunRecord:
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed, and those that they stand for."""
     longest_voice: VoiceLimit | None = None
-    """How long the voice may be, of a simulation that passed; None: it was not asked."""
+    """How long the voice may be, of a simulation that passed; None: it was not asked, as where all clips are decoded
+    at the end, and what a card holds grows with each."""
     nccl: NcclReport | None = None
     """What NCCL said of itself; None where it took no part, or left nothing."""
     card_conditions: CardConditions = CardConditions()

@@ -36,7 +36,7 @@ class RunResult:
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed."""
     longest_voice: VoiceLimit | None = None
-    """How long the voice may be, of a simulation that passed."""
+    """How long the voice may be, of a simulation that passed; None: it was not asked."""
     nccl: NcclReport | None = None
     """What NCCL wrote down, however the run ended; None where it took no part."""
 
