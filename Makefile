@@ -20,9 +20,10 @@ CUDA_READY := $(CUDA_VENV)/.ready
 
 .DEFAULT_GOAL := help
 .PHONY: help setup conformance quality fuzz test compat cuda-dry-run lint mutants clean
+.PHONY: night-tiers night-quality night-published night-fuzz night-tests
 
 help:  ## What can be made, and with which variables
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nvariables: PYTHON=%s  WORKERS=%s  HARDWARE=%s\n' '$(PYTHON)' '$(WORKERS)' '$(HARDWARE)'
 	@printf '           COMPAT_TORCH="%s"\n' '$(COMPAT_TORCH)'
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
@@ -59,6 +60,21 @@ lint: $(READY)  ## Style and types only
 
 mutants: $(READY)  ## Which small changes of the code that judges does no test notice? For the night
 	OMP_NUM_THREADS=1 $(BIN)/python -m ci.mutants
+
+night-tiers: $(READY)  ## Every tier and remedy that has a baseline, simulated and in miniature. For the night
+	$(BIN)/pytest suites/tiers --hardware=simulated,miniature --require-baselines --report-html=report/report.html
+
+night-quality: $(READY)  ## Videos of a minute, and of several processes. For the night
+	$(BIN)/pytest suites/quality -m nightly --hardware=miniature --require-baselines
+
+night-published: $(READY)  ## What others published, against runs. For the night
+	$(BIN)/pytest suites/published -m published --hardware=simulated
+
+night-fuzz: $(READY)  ## Drawn recipes, for longer. For the night
+	OMP_NUM_THREADS=1 $(BIN)/pytest suites/fuzz --fuzz-profile=nightly -n $(WORKERS)
+
+night-tests: $(READY)  ## Tests that take minutes. For the night
+	$(BIN)/pytest tests -m nightly -n $(WORKERS)
 
 setup: $(READY)  ## The virtual environment only
 

@@ -9,10 +9,14 @@ from __future__ import annotations
 
 import dis
 import importlib
+import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
 from inspect import isfunction
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +34,7 @@ _ATEN = "torch.ops.aten"
 
 RUN_NAMES = (
     "torch._scaled_mm",
+    "torch.UntypedStorage._checkpoint_offset",
     "torch.cuda.memory._dump_snapshot",
     "torch.cuda.memory._set_allocator_settings",
     "torch._subclasses.fake_tensor.FakeTensorMode",
@@ -59,6 +64,8 @@ RUN_NAMES = (
     f"{_ATEN}._scaled_dot_product_flash_attention_for_cpu",
     f"{_ATEN}._to_copy",
     f"{_ATEN}._unsafe_view",
+    f"{_ATEN}._softmax",
+    "torch.library._scoped_library",
     "torch.ops.c10d._allgather_base_",
     "torch.ops.c10d._reduce_scatter_base_",
 )
@@ -154,21 +161,46 @@ flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
 cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
-ATTENTION = frozenset(
-    {
-        flash_attention_cpu,
-        flash_attention_cuda,
-        efficient_attention_cuda,
-        cudnn_attention_cuda,
-    }
-)
+ATTENTION = frozenset({flash_attention_cpu, flash_attention_cuda, efficient_attention_cuda, cudnn_attention_cuda})
 """Operations whose first three arguments are query, key and value."""
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
 scaled_mm = torch._scaled_mm
+ATTENTION_KERNELS = {
+    "cpu": {"_scaled_dot_product_flash_attention_for_cpu": "flash"},
+    "cuda": {
+        "_scaled_dot_product_flash_attention": "flash",
+        "_scaled_dot_product_cudnn_attention": "cudnn",
+        "_scaled_dot_product_efficient_attention": "efficient",
+    },
+}
+"""The operations that compute attention, by device, and what people call them."""
+WRITTEN_OUT = {"_softmax": "softmax"}
+"""What attention comes to where no kernel takes it: torch's own fallback, or a formula written by hand."""
 FUSED_RMS_NORM = "aten::_fused_rms_norm"
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """The schema of an operation's overload."""
+
+
+@contextmanager
+def attention_told(device_type: str, listener: Callable[[str], None]) -> Iterator[None]:
+    """Tell `listener` of each attention that is computed on the CPU or on a card, by its kernel, before it is.
+
+    Heard of is what torch's dispatcher is about to run, whoever asked for it: code that was compiled, and what
+    `scaled_dot_product_attention` chose. Fake tensors compute nothing.
+    """
+    with torch.library._scoped_library("aten", "IMPL") as library, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="(?s).*Overriding a previously registered kernel")
+        for name, kernel in (ATTENTION_KERNELS[device_type] | WRITTEN_OUT).items():
+            before = torch.library.get_kernel(f"aten::{name}", device_type.upper())
+            told = partial(_tell_first, listener, kernel, before.call_boxed)
+            library.impl(f"aten::{name}", told, device_type.upper(), with_keyset=True)
+        yield
+
+
+def _tell_first(listener: Callable[[str], None], kernel: str, call: Callable, *args: Any, **options: Any) -> Any:
+    listener(kernel)
+    return call(*args, **options)
 
 
 def has_onednn_bfloat16() -> bool:
@@ -214,6 +246,17 @@ def dump_allocator_snapshot(path: str) -> None:
 def set_allocator(settings: str) -> None:
     """Set torch's CUDA allocator as PYTORCH_CUDA_ALLOC_CONF would; before anything stands on a card."""
     torch.cuda.memory._set_allocator_settings(settings)
+
+
+def checkpoint_places(path: Path) -> dict[str, int]:
+    """The byte in a zipped .pth file at which each weight's values begin, of those that lie there in their order."""
+    with FakeTensorMode():  # reads no values
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    lies = {name: each for name, each in loaded.items() if each.is_contiguous()}
+    return {
+        name: each.untyped_storage()._checkpoint_offset + each.storage_offset() * each.itemsize
+        for name, each in lies.items()
+    }
 
 
 # Fake tensors and dispatch
@@ -399,3 +442,9 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
     """Tell `listener`, and no card, of every tensor that flat sharding says another stream works with."""
     return replaced(_flat_param, "_no_dispatch_record_stream", lambda _: listener)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on making graphs and kernels of code (torch.compile)."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and what compiles has done so
+    return float(dynamo.calculate_time_spent()["total_wall_time"]) if dynamo is not None else 0.0

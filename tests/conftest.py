@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 # Models of tests are too small to gain from threads, and threads that share their cores with workers of pytest-xdist,
 # or with anything else, wait for each other most of the time. Torch reads this when it is imported.
@@ -21,6 +21,10 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 # How long an example takes, or drawing it, says something about the machine and nothing about what is tested.
 settings.register_profile("any machine", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# For mutants: the same examples each time, and no search for the smallest that fails.
+settings.register_profile(
+    "mutants", settings.get_profile("any machine"), derandomize=True, phases=(Phase.explicit, Phase.generate)
+)
 settings.load_profile("any machine")
 
 GOLDEN = Path(__file__).parent / "golden"

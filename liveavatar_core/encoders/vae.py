@@ -12,13 +12,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from liveavatar_core.config import VIDEO_FRAMES_PER_LATENT
+from liveavatar_core.config import PIXELS_PER_LATENT, VIDEO_FRAMES_PER_LATENT
 from liveavatar_core.encoders.params import VaeParams
 from liveavatar_core.errors import BadInput, InvalidRecipe
 from liveavatar_core.scopes import category
-
-PIXELS_PER_LATENT = 8
-"""Height and width of what one latent stands for."""
 
 
 class VideoVae(nn.Module):

@@ -13,10 +13,10 @@ from PIL import Image
 from torch import Tensor
 
 from liveavatar_core import scopes
-from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, VIDEO_FRAMES_PER_LATENT
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, PIXELS_PER_LATENT, VIDEO_FRAMES_PER_LATENT
 from liveavatar_core.encoders.audio import encode_audio
 from liveavatar_core.encoders.text import Tokenizer, Tokens, encode_text
-from liveavatar_core.encoders.vae import PIXELS_PER_LATENT, encode_video
+from liveavatar_core.encoders.vae import encode_video
 from liveavatar_core.parallel.hooks import exchange
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline.audio_windows import encode_in_windows

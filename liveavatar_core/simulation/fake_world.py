@@ -16,11 +16,12 @@ from liveavatar_core.parallel.world import World, join_world
 from liveavatar_core.simulation.fake_card import fake_card
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 from liveavatar_core.torch_private import FakeStore
+from liveavatar_core.weights.source import WeightSource
 
 CPU = torch.device("cpu")
 
 
-class MetaSource:
+class MetaSource(WeightSource):
     """Weights that have shapes and no values."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:

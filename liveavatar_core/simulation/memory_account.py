@@ -97,6 +97,11 @@ class MemoryAccount:
         self._note_allocation(allocation, self._peak(scope.phase))
         return allocation
 
+    @property
+    def last_number(self) -> int:
+        """The number of the last allocation."""
+        return self._allocations
+
     def free(self, allocation: Allocation, *, lingers: bool = False) -> None:
         """Count an allocation no longer; `lingers`: another stream still works with it."""
         self._drop(allocation)

@@ -42,6 +42,8 @@ SMALLEST = ModelParams(
     ),
     vae=VaeParams(base_dim=4),
 )
+WIDE = replace(SMALLEST, transformer=replace(SMALLEST.transformer, ffn_dim=1024, num_layers=6))
+"""As in the published model, most parameters are in the blocks."""
 SLOW_SECONDS = 2.0
 HAPPENED = "fault_happened_at"
 FAULT = "LIVEAVATAR_FAULT"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from canned import passed
-from fault_targets import SMALLEST
+from fault_targets import WIDE
 
 from liveavatar_core.config import Recipe
 from liveavatar_core.parallel.ranks import distinct_ranks
@@ -23,10 +23,8 @@ from suites.harness.records.record import DeclaredRecipe
 from suites.harness.verdicts.applied_settings import block_parameters, differences, unapplied
 from suites.harness.verdicts.judge import judge
 from suites.harness.verdicts.verdict import Verdict
-from suites.harness.workers.simulate import observe
+from suites.harness.workers.simulate import observe, show_frames
 
-WIDE = replace(SMALLEST, transformer=replace(SMALLEST.transformer, ffn_dim=1024, num_layers=6))
-"""As in the published model, most parameters are in the blocks."""
 RECIPES = {
     "single": 1,
     "published_sharded": 4,
@@ -53,7 +51,8 @@ def small(name: str, **deployment) -> Recipe:
 def seen(recipe: Recipe, rank: int = 0) -> ObservedSettings:
     """What a simulation of that rank really did."""
     observers: list = []
-    simulate_rank(recipe, rank, Capacity(), observe=partial(observe, observers))
+    watch = {"observe": partial(observe, observers), "show": partial(show_frames, observers)}
+    simulate_rank(recipe, rank, Capacity(), **watch)
     return observers[0].report(rank)
 
 
@@ -96,6 +95,17 @@ def test_fewer_or_more_steps_than_declared_are_seen(declared: dict):
     recipe = small("single")
     other = replace(recipe, clip=replace(recipe.clip, **declared))
     assert any("denoising forwards" in text for text in differences(other, 0, seen(recipe)))
+
+
+def test_who_shows_what_is_not_its_work_is_seen():
+    """A rank that only computes the transformer decodes nothing, and one that only decodes denoises nothing."""
+    recipe = small("text_on_decode_rank")
+    first, last = (seen(recipe, rank) for rank in (0, 2))
+    assert (first.latent_sizes, first.frame_sizes) == (last.frame_sizes and ("8x8",), ())
+    [found] = differences(recipe, 0, replace(first, frame_sizes=("64x64",)))
+    assert found.startswith("frames of 64x64 against nothing")
+    [found] = differences(recipe, 2, replace(last, latent_sizes=("8x8",)))
+    assert found.startswith("latents of 8x8 against nothing")
 
 
 def test_the_bound_is_most_of_the_published_transformer():

@@ -284,3 +284,29 @@ def test_a_baseline_moved_to_another_machine_is_refused(tmp_path):
     path.write_text(path.read_text().replace("cards = 5", "cards = 8"))
     with pytest.raises(BadData, match="another machine"):
         find_case(tmp_path, passed())
+
+
+def test_an_update_keeps_the_spread_and_the_number_of_samples_of_the_new_values():
+    before = updated_case(None, physical(clips=(20.0, 20.0, 20.0)), None)
+    after = updated_case(before, physical(clips=(18.0, 18.5, 19.0, 19.5, 20.0)), None)
+    kept = after.metrics["seconds_per_clip"]
+    assert (kept.value, kept.spread, kept.n, kept.best) == (19.0, 1.0, 5, None)
+
+
+def test_what_has_no_number_becomes_no_baseline_and_says_why():
+    with pytest.raises(BadData) as caught:
+        updated_case(None, passed(quality={"psnr_db": float("nan")}), None)
+    assert "psnr_db is nan (as measured)" in caught.value.what
+    with pytest.raises(BadData) as caught:
+        updated_case(None, passed(memory=(memory(0, "load", None),)), None)
+    assert "load_vram_gib is nan (no reading)" in caught.value.what
+    assert caught.value.next_step == "measure it, then update"
+
+
+def test_what_is_new_is_added_to_nothing_as_to_something():
+    record = passed(quality={"psnr_db": 40.0})
+    assert with_new_metrics(None, record) == updated_case(None, record, None)
+    old = updated_case(None, passed(peak=19.0, commit="2f0c2ab"), None)
+    new = with_new_metrics(old, record)
+    assert (new.metrics["peak_vram_gib"].value, new.metrics["psnr_db"].value) == (19.0, 40.0)
+    assert new.measured == old.measured

@@ -8,8 +8,8 @@ from canned import passed, physical, ran_out
 
 from suites.harness.verdicts.baseline_update import updated_case
 from suites.harness.verdicts.baselines import CaseBaseline, MetricBaseline
-from suites.harness.verdicts.compare import RESTORE, compare, judge_change
-from suites.harness.verdicts.reasons import allowed_creep, change_text, next_best, what_got_worse
+from suites.harness.verdicts.compare import RESTORE, compare, judge_change, suspects
+from suites.harness.verdicts.reasons import allowed_creep, change_text, changes_of, next_best, what_got_worse
 from suites.harness.verdicts.stats import Summary, summarise
 from suites.harness.verdicts.verdict import Verdict
 from suites.harness.verdicts.waivers import Waiver, read_waivers
@@ -245,6 +245,35 @@ def test_changes_are_named_as_histories_name_them():
     assert worse == {"outcome": "outcome pass -> oom"}
     assert change_text("peak_vram_gib.limit", 22.15, None) == "peak_vram_gib.limit 22.15 -> none"
     assert change_text("n", 1, 2.5) == "n 1 -> 2.5"
+
+
+def test_every_value_that_an_update_moves_is_named():
+    assert changes_of(None, BASELINE) == [
+        "latent_cosine none -> 0.99",
+        "load_vram_gib none -> 17.2",
+        "peak_vram_gib none -> 20",
+        "predicted_seconds_per_clip none -> 8.125",
+    ]
+    assert changes_of(BASELINE, BASELINE) == []
+    peak, load = (BASELINE.metrics[name] for name in ("peak_vram_gib", "load_vram_gib"))
+    metrics = {"peak_vram_gib": replace(peak, value=21.0), "psnr_db": replace(peak, value=40.0), "load_vram_gib": load}
+    other = changed(outcome="oom", phase="encode", recipe="00000000", metrics=metrics)
+    assert changes_of(BASELINE, other) == [
+        "outcome pass -> oom",
+        "recipe 9c41e07b -> 00000000",
+        "latent_cosine 0.99 -> lost",
+        "peak_vram_gib 20 -> 21",
+        "predicted_seconds_per_clip 8.125 -> lost",
+        "psnr_db none -> 40",
+    ]
+
+
+def test_commits_are_named_without_the_mark_of_changes():
+    base = changed(measured=replace(BASELINE.measured, commit="abcdef0+"))
+    assert suspects(base, passed(commit="bbbbbbb+")).startswith(
+        "find the commit: git log --oneline abcdef0..bbbbbbb -- "
+    )
+    assert suspects(base, passed(commit=None)).startswith("find the commit: git log --oneline abcdef0..HEAD -- ")
 
 
 @pytest.mark.parametrize("changes", [{"verdict": "outcome-changed"}, {"outcome": "crash"}], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.hardware.miniature import MiniatureMode
 from suites.harness.probes.observed_settings import SettingsObserver
 from suites.harness.records.measurements import ObservedSettings
-from suites.harness.workers.simulate import observe
+from suites.harness.workers.simulate import observe, show_frames
 
 PASS = Expectation(outcome="pass", because="a model of this size fits anywhere")
 
@@ -41,6 +42,8 @@ def test_shards_types_places_and_forwards_are_counted(sharded: tuple[ObservedSet
         assert rank.kv_caches == ("bfloat16 host",)
         assert rank.transformer_forwards["denoise"] >= 1
         assert rank.transformer_forwards == sharded[0].transformer_forwards
+        assert (rank.latent_sizes, set(rank.attention_kernels)) == (("8x8",), {"flash"})
+    assert [rank.frame_sizes for rank in sharded] == [("64x64",)] * 2, "both decode"
     assert whole.kv_caches == ("bfloat16 card",)
     kinds = {kind for part in sharded[0].parameter_bytes.values() for kind in part}
     assert "float32 card" in kinds
@@ -56,8 +59,9 @@ def test_a_simulation_counts_what_really_running_counts(sharded: tuple[ObservedS
     recipe = MiniatureMode(shrink=smallest).plan(tier, case, tmp_path).recipe
     for rank in range(2):
         observers: list[SettingsObserver] = []
-        simulate_rank(recipe, rank, Capacity(), observe=partial(observe, observers))
-        assert observers[0].report(rank) == sharded[rank]
+        watch = {"observe": partial(observe, observers), "show": partial(show_frames, observers)}
+        simulate_rank(recipe, rank, Capacity(), **watch)
+        assert observers[0].report(rank) == replace(sharded[rank], attention_kernels={}), "which nothing computes there"
 
 
 def test_a_run_that_ended_before_anything_acted_observed_nothing(tmp_path: Path):

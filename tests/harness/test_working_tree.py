@@ -27,7 +27,7 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("history.jsonl", False),
+        ("history/miniature/gpu5x24.json", False),
         ("lab.toml", False),
         ("ckpt/weights.safetensors", False),
         ("slurm-412.out", False),
@@ -59,3 +59,15 @@ def test_a_file_that_is_gone_counts(tree: Path):
 
 def test_outside_of_git_there_is_no_commit(tmp_path: Path):
     assert commit_of(tmp_path) is None
+
+
+def test_a_commit_is_told_in_ten_digits(tree: Path):
+    whole = subprocess.run(["git", "-C", str(tree), "rev-parse", "HEAD"], capture_output=True, text=True, check=True)
+    assert commit_of(tree) == whole.stdout[:10]
+    (tree / "pyproject.toml").write_text("b\n")
+    assert commit_of(tree) == f"{whole.stdout[:10]}+"
+
+
+def test_a_renamed_file_counts_though_its_new_name_matters_to_nobody(tree: Path):
+    (tree / "suites/harness/a.py").rename(tree / "suites/harness/a.md")
+    assert commit_of(tree).endswith("+")

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from liveavatar_core.simulation.alloc_events import Allocation, Event, MemoryProgram, ReplayedCall
+from liveavatar_core.simulation import allocator as allocator_module
+from liveavatar_core.simulation.alloc_events import LEFTOVER, Allocation, Event, MemoryProgram, ReplayedCall
 from liveavatar_core.simulation.allocator import CachingAllocator, NoRoom, segment_size
 from liveavatar_core.simulation.expandable import ExpandableAllocator
 
@@ -90,8 +91,9 @@ def test_each_time_that_segments_are_given_back_counts():
 
 
 def test_pieces_of_a_segment_in_use_cannot_be_given_back():
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoRoom) as caught:
         replay(40 * MIB, -1, 10 * MIB, 60 * MIB, capacity=80 * MIB)
+    assert (caught.value.number, caught.value.args) == (3, (3,)), "the third allocation"
 
 
 def test_what_one_stream_freed_serves_no_other():
@@ -200,8 +202,122 @@ def test_a_repeated_call_does_what_its_events_do(kind, steps, times, capacity):
                 first, left = first + program.allocations, first
         except NoRoom:
             pass
-    assert repeated.result == executed.result
-    assert _outline(repeated) == _outline(executed)
+    _assert_alike(repeated, executed)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@given(steps=STEPS, small=st.booleans(), times=st.integers(2, 6), capacity=st.sampled_from([None, 300 * MIB]))
+@settings(max_examples=60)
+def test_calls_within_a_call_hand_on_what_they_leave(kind, steps, small, times, capacity):
+    """Each frees what the one before it left, whichever call that was in; host memory has no part in it."""
+    program, last = _nested(steps, 700 if small else 5 * MIB)
+    repeated, executed = kind(capacity), kind(capacity)
+    for allocator in (repeated, executed):
+        first, left = 1, 0
+        allocator.allocate(0, 5 * MIB, "load")
+        try:
+            for _ in range(times):
+                call = ReplayedCall(program, first, left)
+                if allocator is repeated:
+                    allocator.repeat(call, "load")
+                else:
+                    _execute_card(allocator, call)
+                first, left = first + program.allocations, first + last
+            for size in (512, 3 * MIB, 512, 40 * MIB):
+                allocator.allocate(first, size, "load")
+                first += 1
+            allocator.free(left, lingers=True)
+        except NoRoom:
+            pass
+    _assert_alike(repeated, executed)
+
+
+class CountsLearned(CachingAllocator):
+    """Counts the calls that it replays event by event."""
+
+    learned = 0
+
+    def _learn(self, *arguments):
+        self.learned += 1
+        super()._learn(*arguments)
+
+
+def test_what_a_call_does_in_the_same_state_is_worked_out_once():
+    allocation = Allocation(0, 5 * MIB, "card", "activations")
+    program = MemoryProgram(events=(Event(True, allocation), Event(False, allocation)))
+    allocator = CountsLearned()
+    for first in range(1, 6):
+        allocator.repeat(ReplayedCall(program, first, None), "load")
+    assert allocator.learned == 2, "the first call takes a segment, the second is remembered"
+    assert allocator.result.peaks == {"load": 20 * MIB}
+    allocator.repeat(ReplayedCall(program, 7, None), "encode")
+    assert allocator.result.peaks == {"load": 20 * MIB, "encode": 20 * MIB}
+    allocator.repeat(ReplayedCall(program, 8, None), "decode", "host")
+    assert "decode" not in allocator.result.peaks
+
+
+def test_a_remembered_call_that_only_frees_reaches_no_peak():
+    program = MemoryProgram(events=(Event(False, Allocation(LEFTOVER, 5 * MIB, "card", "activations")),))
+    allocator = CountsLearned()
+    for serial in (1, 2, 3):
+        allocator.allocate(serial, 5 * MIB, "load")
+        allocator.repeat(ReplayedCall(program, 9, serial), "encode")
+    assert allocator.learned == 1
+    assert (allocator.allocated, allocator.result.peaks) == (0, {"load": 20 * MIB})
+
+
+def test_what_is_remembered_is_bounded(monkeypatch):
+    monkeypatch.setattr(allocator_module, "MOST_KNOWN_CALLS", 2)
+    allocator = CountsLearned()
+    allocator.allocate(0, 9 * MIB, "load")
+    allocator.free(0)
+    for size in (1, 2, 3):
+        allocation = Allocation(0, size * 2 * MIB, "card", "activations")
+        program = MemoryProgram(events=(Event(True, allocation), Event(False, allocation)))
+        for first in (1, 2):
+            allocator.repeat(ReplayedCall(program, first, None), "load")
+        assert len(allocator._known) == (size if size < 3 else 1)
+    assert allocator.learned == 3
+
+
+def _nested(steps, left):
+    """A program whose inner calls each leave an allocation of `left` bytes; and the number of the last of those."""
+    inner = _handing_on(steps, left)
+    host = Allocation(0, 7 * MIB, "host", "activations")
+    between = Allocation(1 + inner.allocations, 2 * MIB, "card", "activations")
+    last = between.number + 1
+    events = (
+        Event(True, host),
+        ReplayedCall(inner, 1, LEFTOVER),
+        Event(True, between),
+        ReplayedCall(inner, last, 1),
+        Event(False, between),
+        Event(False, host),
+    )
+    return MemoryProgram(events=events), last
+
+
+def _handing_on(steps, left):
+    """Frees what was left to it halfway, and leaves its allocation 0."""
+    events = list(_program(steps).events)
+    events[0] = Event(True, Allocation(0, left, "card", "activations"))
+    leftover = Allocation(LEFTOVER, left, "card", "activations")
+    events.insert(len(events) // 2 + 1, Event(False, leftover, len(steps) % 2 == 1))
+    return MemoryProgram(events=tuple(events))
+
+
+def _execute_card(allocator, call):
+    for event in call.program.flat(call.first, call.leftover):
+        if event.allocation.place == "card" and event.allocates:
+            allocator.allocate(event.allocation.number, event.allocation.size, "load", event.allocation.stream)
+        elif event.allocation.place == "card":
+            allocator.free(event.allocation.number, lingers=event.lingers)
+
+
+def _assert_alike(one, other):
+    assert one.result == other.result
+    assert (one.allocated, one.reserved, one._state) == (other.allocated, other.reserved, other._state)
+    assert _outline(one) == _outline(other)
 
 
 def _program(steps):
@@ -237,4 +353,20 @@ def _execute(allocator, call):
 
 
 def _outline(allocator):
-    return sorted((block.address, block.size, block.stream, block.used) for block in allocator.blocks())
+    """Every block and its neighbours."""
+    return sorted(
+        (
+            block.address,
+            block.size,
+            block.stream,
+            block.small,
+            block.used,
+            _address(block.before),
+            _address(block.after),
+        )
+        for block in allocator.blocks()
+    )
+
+
+def _address(block):
+    return -1 if block is None else block.address

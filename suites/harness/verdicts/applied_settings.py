@@ -9,16 +9,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from liveavatar_core import strict
-from liveavatar_core.config import Recipe
+from liveavatar_core.config import PIXELS_PER_LATENT, Recipe
 from liveavatar_core.deployment import Deployment
 from liveavatar_core.parallel.ranks import role_of
+from liveavatar_core.video_geometry import num_clips_in
 from suites.harness.records.measurements import ObservedSettings
 from suites.harness.records.record import RunRecord
 from suites.harness.verdicts.verdict import Finding, Verdict
 
 BYTES = {"float32": 4, "bfloat16": 2, "float8_e4m3fn": 1, "int8": 1}
+ATTENTION_OF_A_BLOCK = {"prefill": 2, "denoise": 3}
+"""To other tokens and to the text; denoising, to the sink as well. Injectors of audio come beside it."""
+CPU_ATTENTION = "flash"
+"""The kernel of attention where no card computes, whatever the type."""
 SCALES = "float32"
 """The type of the scales beside 8-bit weights and caches."""
+MOST_SCALES = 1 / 8
+"""Of the bytes in 8 bits: a scale for each 32 numbers. No layer of the model is narrower than that."""
 
 
 def unapplied(record: RunRecord) -> list[Finding]:
@@ -32,6 +39,8 @@ def unapplied(record: RunRecord) -> list[Finding]:
     for rank in range(recipe.deployment.num_cards):
         told = observed.get(rank)
         wrong = list(differences(recipe, rank, told)) if told else ["it told nothing of what its settings did"]
+        if told and record.hardware != "simulated":  # which computes nothing
+            wrong += attention_differences(recipe, rank, told, record.machine.attention_backend or CPU_ATTENTION)
         found += [_finding(f"{where}: rank {rank}: {each}") for each in wrong]
     return found
 
@@ -40,6 +49,7 @@ def differences(recipe: Recipe, rank: int, observed: ObservedSettings) -> Iterat
     """Each setting of `recipe` that did not act on `rank`: what was seen against what was declared."""
     yield from _types(recipe.deployment, observed)
     yield from _text_encoder(recipe.deployment, rank, observed)
+    yield from _resolution(recipe, rank, observed)
     if role_of(recipe.deployment, rank) == "decode":
         if observed.transformer_forwards:
             yield f"transformer forwards {observed.transformer_forwards} on a rank that only decodes"
@@ -50,16 +60,49 @@ def differences(recipe: Recipe, rank: int, observed: ObservedSettings) -> Iterat
     yield from _places(recipe, observed)
 
 
+def _resolution(recipe: Recipe, rank: int, observed: ObservedSettings) -> Iterator[str]:
+    """Sizes of latents and frames: the largest of the portrait's shape that the declared area holds."""
+    role, pixels = role_of(recipe.deployment, rank), recipe.workload.output_size(recipe.clip.max_area)
+    latents, frames = (f"{height}x{width}" for height, width in (_latent_size(pixels), pixels))
+    for what, seen, size, idle in (
+        ("latents", set(observed.latent_sizes), latents, "decode"),
+        ("frames", set(observed.frame_sizes), frames, "transformer"),
+    ):
+        wanted = set() if role == idle else {size}
+        if seen != wanted:
+            yield f"{what} of {_words(seen)} against {_words(wanted)} (size {recipe.clip.size})"
+
+
+def _latent_size(pixels: tuple[int, int]) -> tuple[int, int]:
+    height, width = pixels
+    return height // PIXELS_PER_LATENT, width // PIXELS_PER_LATENT
+
+
+def attention_differences(recipe: Recipe, rank: int, observed: ObservedSettings, wanted: str) -> Iterator[str]:
+    """Kernels of attention other than the one that is `wanted`, and blocks that had none."""
+    if role_of(recipe.deployment, rank) == "decode":
+        return
+    seen = observed.attention_kernels
+    calls = seen.get(wanted, 0)
+    if set(seen) != {wanted}:
+        yield f"attention by {_words(set(seen))} against {wanted} (attention, compute_dtype)"
+    forwards = observed.transformer_forwards
+    a_block = sum(forwards.get(kind, 0) * least for kind, least in ATTENTION_OF_A_BLOCK.items())
+    least = a_block * recipe.model.transformer.num_layers
+    if calls < least:
+        yield f"{wanted} attention {calls} times against {least} or more, {a_block} a block of the model"
+
+
 def _forwards(recipe: Recipe, observed: ObservedSettings) -> Iterator[str]:
     """Blocks times steps for each clip; a rank of a timestep pipeline takes one step of each block."""
     clip = recipe.clip
     steps = 1 if recipe.deployment.timestep_pipeline else clip.sample_steps
     a_clip = clip.blocks_per_clip * steps
     forwards, prefills = (observed.transformer_forwards.get(kind, 0) for kind in ("denoise", "prefill"))
-    clips, rest = divmod(forwards, a_clip)
-    if rest or not 1 <= clips <= clip.num_clip:
-        allowed = f"{a_clip} a clip (sample_steps {steps}), for 1 to {clip.num_clip} clips"
-        yield f"{forwards} denoising forwards against {allowed}"
+    voice = recipe.workload.voice_length(clip.num_clip * clip.infer_frames)
+    clips = min(clip.num_clip, num_clips_in(voice, clip.infer_frames))
+    if forwards != a_clip * clips:
+        yield f"{forwards} denoising forwards against {a_clip} a clip (sample_steps {steps}), for {clips} clips"
     if not 1 <= prefills <= 2:
         yield f"{prefills} prefills against 1, or 2 where the reference is renewed"
 
@@ -72,6 +115,15 @@ def _types(deployment: Deployment, observed: ObservedSettings) -> Iterator[str]:
         seen = {kind.split()[0] for kind, size in observed.parameter_bytes[part].items() if size}
         if not seen <= allowed or deployment.storage_dtype not in seen:
             yield f"{part} kept in {_words(seen)} against {_words(allowed)} (storage_dtype, fp8, int8)"
+        if eight and deployment.storage_dtype != SCALES:
+            yield from _scales(observed, part, _eight_bits(deployment))
+
+
+def _scales(observed: ObservedSettings, part: str, eight: str) -> Iterator[str]:
+    """Scales beside 8-bit weights are few: more of that type are weights that fell back to it."""
+    wide, narrow = (observed.bytes_of(part, dtype=dtype) for dtype in (SCALES, eight))
+    if wide > narrow * MOST_SCALES:
+        yield f"{wide} bytes of the {part} in {SCALES} against {narrow * MOST_SCALES:g}, an eighth of its {eight}"
 
 
 def _eight_bits(deployment: Deployment) -> str:

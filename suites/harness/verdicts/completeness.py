@@ -1,22 +1,29 @@
-"""Whether a record has all that it says it must have, and whether its peak is within its own limit."""
+"""Whether a record has all that it says it must have, in numbers, and whether its peak is within its own limit."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 from liveavatar_core.errors import GIB
 from suites.harness.records.record import RunRecord
+from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.verdict import Finding, Verdict
 
 PEAK = "peak_vram_gib"
 """The metric that a card limits."""
+NOT_FINITE = "nan_blocks_count"
+"""The metric of which nobody may review another value than 0."""
 
 
 def own_findings(record: RunRecord) -> list[Finding]:
-    """What is wrong with `record` whatever was reviewed before: readings that lack, or more than a card may hold."""
+    """What is wrong with `record` whatever was reviewed before, or is to be.
+
+    Readings that lack, numbers that are none, latents that are none, and more than a card may hold.
+    """
     where = f"{record.tier}/{record.case} on {record.hardware} cards"
-    return [*_missing(record, where), *_over_limit(record, where)]
+    return [*_missing(record, where), *_invalid(record, where), *_over_limit(record, where)]
 
 
 def missing_readings(record: RunRecord) -> list[str]:
@@ -24,7 +31,7 @@ def missing_readings(record: RunRecord) -> list[str]:
 
     A run that ran out of memory says only when it stopped: all ranks must have loaded, unless it ran out in that.
     """
-    there = {(str(each.rank), each.phase) for each in record.memory}
+    there = {(str(each.rank), each.phase) for each in record.memory if each.allocated_bytes is not None}
     lacking = []
     for rank, phases in _expected(record).items():
         missing = [phase for phase in phases if (rank, phase) not in there]
@@ -50,6 +57,18 @@ def _missing(record: RunRecord, where: str) -> Iterator[Finding]:
         what = f"{where}: no reading of memory of {'; '.join(lacking)}"
         step = "read the ranks' output in the report directory: a rank that told nothing may have held anything"
         yield Finding(verdict=Verdict.MISSING_METRIC, what=what, next_step=step)
+
+
+def _invalid(record: RunRecord, where: str) -> Iterator[Finding]:
+    step = "find out why: no number may be NaN or infinite"
+    for name, metric in metrics(record).items():
+        if metric.samples and not math.isfinite(metric.value):
+            what = f"{where}: {name} is {metric.value}"
+            yield Finding(verdict=Verdict.INVALID_METRIC, what=what, next_step=step, metric=name)
+    blocks = record.quality.get(NOT_FINITE, 0)
+    if blocks > 0:
+        what = f"{where}: {blocks:g} blocks with a latent that is NaN or infinite, against 0"
+        yield Finding(verdict=Verdict.INVALID_METRIC, what=what, next_step=step, metric=NOT_FINITE)
 
 
 def _over_limit(record: RunRecord, where: str) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from suites.harness.cases.tiers import Expectation
-from suites.harness.records.record import RunRecord
+from suites.harness.records.record import Failure, RunRecord
 
 
 class Verdict(StrEnum):
@@ -96,7 +96,9 @@ def judge_outcome(record: RunRecord, expected: Expectation) -> Finding | None:
     Where running out of memory is expected no other failure will do, nor will another phase or category.
     """
     if record.outcome == "infrastructure":
-        return _finding(record, "the machine, not the run, failed", _failure_step(record), Verdict.INFRASTRUCTURE)
+        failure = _failure_of(record)
+        what = f"the machine, not the run, failed: {failure.message}"
+        return _finding(record, what, failure.next_step, Verdict.INFRASTRUCTURE)
     if record.outcome != expected.outcome:
         return _other_outcome(record, expected)
     details = record.out_of_memory
@@ -110,27 +112,24 @@ def _other_outcome(record: RunRecord, expected: Expectation) -> Finding:
     if record.outcome == "pass":
         step = f'promote this tier: set outcome = "pass" for {record.tier}.cases.{record.case} in its tiers file'
         return _finding(record, "it fits now, and was expected to run out of memory", step)
-    if record.outcome == "oom" and record.out_of_memory is not None:
-        details = record.out_of_memory
+    details = record.out_of_memory
+    if details is not None:
         where = f"rank {details.rank} ran out of memory in {details.phase}"
         short = "" if details.shortfall is None else f", {details.shortfall / 2**30:.2f} GiB short"
         what = f"{where}{short}, and was expected to pass"
         better = next((role.expandable_segments for role in record.simulated_roles if role.expandable_segments), None)
         search = "ask for a layout that fits: python -m liveavatar_core fit --cards COUNTxSIZE"
         return _finding(record, what, f"set expandable_segments, and it {better}" if better else search)
-    why = f"ended in {record.outcome} ({_message(record)}), and {expected.outcome} was expected"
-    return _finding(record, why, _failure_step(record))
+    failure = _failure_of(record)
+    why = f"ended in {record.outcome} ({failure.message}), and {expected.outcome} was expected"
+    return _finding(record, why, failure.next_step)
 
 
 def _finding(record: RunRecord, what: str, step: str, verdict: Verdict = Verdict.OUTCOME_CHANGED) -> Finding:
     where = f"{record.tier}/{record.case} on {record.hardware} cards"
-    suffix = f": {_message(record)}" if verdict is Verdict.INFRASTRUCTURE else ""
-    return Finding(verdict=verdict, what=f"{where}: {what}{suffix}", next_step=step)
+    return Finding(verdict=verdict, what=f"{where}: {what}", next_step=step)
 
 
-def _message(record: RunRecord) -> str:
-    return record.failure.message if record.failure else "no message"
-
-
-def _failure_step(record: RunRecord) -> str:
-    return record.failure.next_step if record.failure else "read the record"
+def _failure_of(record: RunRecord) -> Failure:
+    assert record.failure is not None, "a record has one with every outcome but pass and oom"
+    return record.failure
