@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ci.dry_run_differences import Comparison, compare, read_explanations, table
+from ci.dry_run_differences import ExecutionComparison, compare, read_explanations, table
 from ci.dry_run_record import ExecutedRank, read_record
 from liveavatar_core.errors import BadInput, LiveAvatarError
 from liveavatar_core.files import write_atomically
@@ -81,7 +81,9 @@ def _record(path: Path, run: Sequence[str], cases: Sequence[str]) -> list[Execut
     return ranks
 
 
-def judge(found: dict[str, Comparison], *, whole: bool, update: bool = False, document: Path = DOCUMENT) -> int:
+def judge(
+    found: dict[str, ExecutionComparison], *, whole: bool, update: bool = False, document: Path = DOCUMENT
+) -> int:
     """Print what comparisons came to; the exit status is 1 where something is left to explain, or to write down.
 
     whole: of all cases, so that explanations of nothing and tables of other numbers are objections too. update: write
@@ -99,7 +101,7 @@ def judge(found: dict[str, Comparison], *, whole: bool, update: bool = False, do
     return int(failed)
 
 
-def _stale(found: dict[str, Comparison], update: bool, document: Path) -> bool:
+def _stale(found: dict[str, ExecutionComparison], update: bool, document: Path) -> bool:
     """Whether the document lists other differences; with `update` it is written."""
     text = document.read_text(encoding="utf-8")
     stale = [name for name in found if lines_between(text, name) != list(table(found[name]))]

@@ -75,7 +75,7 @@ class Explanations:
 
 
 @dataclass(kw_only=True)
-class Comparison:
+class ExecutionComparison:
     """What comparing some executions two by two came to."""
 
     explained: Explanations
@@ -132,13 +132,15 @@ def _difference(first: Mapping[str, Mapping[str, int]], second: Mapping[str, Map
     return Counter({name: change for name, change in changes.items() if change})
 
 
-def compare(first: Iterable[ExecutedRank], second: Iterable[ExecutedRank], explained: Explanations) -> Comparison:
+def compare(
+    first: Iterable[ExecutedRank], second: Iterable[ExecutedRank], explained: Explanations
+) -> ExecutionComparison:
     """Compare executions of the same ranks. Raises BadData where one of them lacks a rank."""
     before, after = ({each.name: each for each in ranks} for ranks in (first, second))
     if before.keys() != after.keys():
         alone = sorted(before.keys() ^ after.keys())
         raise BadData(f"one record alone has {', '.join(alone)}", "make both anew: make cuda-dry-run")
-    found = Comparison(explained=explained)
+    found = ExecutionComparison(explained=explained)
     for name in before:
         found.add(before[name], after[name])
     return found
@@ -151,7 +153,7 @@ def read_explanations(path: Path = EXPLAINED) -> dict[str, Explanations]:
     }
 
 
-def table(found: Comparison) -> Sequence[str]:
+def table(found: ExecutionComparison) -> Sequence[str]:
     """What differs, as lines of Markdown."""
     lines = []
     for place, rule in enumerate(found.explained.operations):

@@ -12,7 +12,7 @@ from waiting import PATIENCE
 
 from ci import cuda_dry_run, dry_run_record
 from ci.dry_run_differences import (
-    Comparison,
+    ExecutionComparison,
     Explanations,
     KernelDifference,
     MemoryDifference,
@@ -54,7 +54,7 @@ LESS = MemoryDifference(
 EXPLAINED = Explanations(operations=(NORM, MOVE), memory=(LESS,))
 
 
-def compared(explained: Explanations = EXPLAINED, on_card: ExecutedRank = ON_CARD) -> Comparison:
+def compared(explained: Explanations = EXPLAINED, on_card: ExecutedRank = ON_CARD) -> ExecutionComparison:
     return compare([ON_CPU], [on_card], explained)
 
 
