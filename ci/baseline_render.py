@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ci.baseline_changes import Altered, Changes, Moved
 from ci.baseline_lint import Objection
@@ -31,15 +31,38 @@ def as_text(changes: Changes, objections: list[Objection]) -> str:
 
 
 def as_markdown(changes: Changes, objections: list[Objection]) -> str:
-    """The changes for a pull request: tables in Markdown; what stayed is folded."""
+    """The changes for a pull request: tables in Markdown; of what stayed, the number alone."""
     parts = [MARKER, f"### Baselines: {headline(changes, objections)}"]
     if objections:
-        parts.append("\n".join(f"- {_cell(each.where)}: {_cell(each.what)}. {_next(each)}" for each in objections))
-    parts += [f"**{title}**\n\n{_markdown_table(names, rows)}" for title, names, rows in _tables(changes)]
-    if changes.unchanged:
-        lines = "\n".join(f"- {_cell(line)}" for line in changes.unchanged)
-        parts.append(f"<details><summary>unchanged: {len(changes.unchanged)} values</summary>\n\n{lines}\n\n</details>")
+        parts.append("\n".join(f"- {cell(each.where)}: {cell(each.what)}. {_next(each)}" for each in objections))
+    parts += [f"**{title}**\n\n{markdown_table(names, rows)}" for title, names, rows in _tables(changes)]
     return "\n\n".join(parts)
+
+
+def github_annotations(objections: list[Objection], texts: Mapping[str, str]) -> list[str]:
+    """The objections as GitHub shows them beside the lines that they are about. `texts`: baseline files, by path."""
+    return [_annotation(each, texts) for each in objections]
+
+
+def _annotation(objection: Objection, texts: Mapping[str, str]) -> str:
+    path, _, case = objection.where.partition(": ")
+    level = "error" if objection.fails else "warning"
+    place = f"file=baselines/{path},line={_line_of(texts.get(path, ''), case, objection.what)}"
+    message = f"{objection.what}\nnext: {objection.next_step}".replace("%", "%25").replace("\n", "%0A")
+    return f"::{level} {place},title=baseline::{printable(message)}"
+
+
+def _line_of(text: str, case: str, what: str) -> int:
+    """The line of the metric that `what` begins with, else that of the case, else the first."""
+    lines = text.splitlines()
+    start = next((at for at, line in enumerate(lines) if case and line.strip().strip("[]\"'") == case), 0)
+    metric = re.split(r"[ .]", what, maxsplit=1)[0]
+    for at, line in enumerate(lines[start + 1 :], start + 1):
+        if line.startswith("["):
+            break
+        if line.startswith(f"{metric} ="):
+            return at + 1
+    return start + 1
 
 
 def headline(changes: Changes, objections: list[Objection]) -> str:
@@ -108,16 +131,17 @@ def _columns(names: Sequence[str], rows: list[tuple[str, ...]]) -> str:
     return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in table)
 
 
-def _markdown_table(names: Sequence[str], rows: list[tuple[str, ...]]) -> str:
-    lines = [tuple(names), ("---",) * len(names), *(tuple(map(_cell, row)) for row in rows)]
+def markdown_table(names: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    """A table in Markdown; cells are text, whatever they hold."""
+    lines = [tuple(names), ("---",) * len(names), *(tuple(map(cell, row)) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def cell(text: str) -> str:
     """Text that stays text, whatever a name in a file holds."""
     return re.sub(r"([\\`*_\[\]|~])", r"\\\1", html.escape(printable(text), quote=False))
 
 
 def _next(objection: Objection) -> str:
     word = "next" if objection.fails else "note"
-    return f"*{word}:* {_cell(objection.next_step)}"
+    return f"*{word}:* {cell(objection.next_step)}"

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Makes the virtual environment that everything runs in: ci/setup.sh FOLDER
 #   PYTHON       interpreter to make it with, 3.11 or newer (python3)
-#   TORCH        version of torch to install in place of the one in ci/constraints.txt
+#   TORCH        version of torch to install in place of the one in ci/constraints.txt; ===2.13.0 takes the build
+#                that calls itself just so, which on PyPI is the one with CUDA
 #   TORCH_INDEX  package index that torch comes from; the default has no CUDA in it, so that a laptop downloads
 #                200 MB and not 3 GB. On a machine with cards: https://download.pytorch.org/whl/cu130
 set -euo pipefail
@@ -26,10 +27,11 @@ version=$("$python" -c 'import sys; print("%d.%d.%d" % sys.version_info[:3])' 2>
 constraints=ci/constraints.txt
 if [ -n "${TORCH:-}" ]; then
     constraints=$(mktemp)
-    { grep -v '^torch==' ci/constraints.txt; echo "torch==$TORCH"; } >"$constraints"
+    [[ $TORCH == =* ]] || TORCH="==$TORCH"
+    { grep -v '^torch==' ci/constraints.txt; echo "torch$TORCH"; } >"$constraints"
 fi
 
-echo "Setting up $folder with Python $version${TORCH:+ and torch $TORCH}"
+echo "Setting up $folder with Python $version${TORCH:+ and torch$TORCH}"
 "$python" -m venv "$folder"
 log=$(mktemp)
 trap 'rm -f "$log"' EXIT

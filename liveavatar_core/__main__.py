@@ -15,10 +15,15 @@ def stop(signum: int, frame: FrameType | None) -> NoReturn:
     os._exit(128 + signum)
 
 
-if __name__ == "__main__":
+def start() -> NoReturn:
+    """Run a command; what `liveavatar` is, too."""
     for number in (signal.SIGINT, signal.SIGTERM):
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, stop)
     from liveavatar_core.cli.main import main
 
     sys.exit(main())
+
+
+if __name__ == "__main__":
+    start()

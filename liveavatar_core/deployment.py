@@ -83,8 +83,9 @@ class Deployment:
     """torch's allocator grows one segment for each stream and size class, so that less of a card is lost to pieces."""
     compile: bool = False
     """On a card the transformer's blocks are compiled by torch's inductor; without one they run as they are."""
-    attention: Literal["flash", "cudnn"] = "flash"
-    """Kernel of attention in bfloat16 on a card: torch's own flash attention, or cuDNN's."""
+    attention: Literal["flash", "cudnn", "flash3"] = "flash"
+    """Kernel of attention in bfloat16 on a card: torch's own flash attention, cuDNN's, or FlashAttention 3 where it is
+    installed (Hopper)."""
 
     def __post_init__(self) -> None:
         check_types(self)
@@ -193,9 +194,10 @@ class Deployment:
             )
 
     def _check_kernels(self) -> None:
-        if self.attention == "cudnn" and self.compute_dtype == "float32":
+        if self.attention != "flash" and self.compute_dtype == "float32":
             raise InvalidRecipe(
-                "attention cudnn computes bfloat16, not float32", "leave attention out, or compute in bfloat16"
+                f"attention {self.attention} computes bfloat16, not float32",
+                "leave attention out, or compute in bfloat16",
             )
 
     @property

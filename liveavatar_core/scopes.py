@@ -30,7 +30,7 @@ class Scope:
 
 
 _scope: ContextVar[Scope] = ContextVar("scope", default=Scope())  # noqa: B039 - frozen
-_listener: ContextVar[Callable[[str], None] | None] = ContextVar("listener", default=None)
+_listeners: ContextVar[tuple[Callable[[str], None], ...]] = ContextVar("listeners", default=())
 _SCOPE_OF = "liveavatar_scope"
 
 
@@ -81,17 +81,19 @@ def scope_of(error: BaseException) -> Scope:
 
 @contextmanager
 def phases_told(listener: Callable[[str], None]) -> Iterator[None]:
-    """Call `listener` with the phase whenever the calling thread enters one, or comes back to one."""
-    token = _listener.set(listener)
+    """Call `listener` with the phase whenever the calling thread enters one, or comes back to one.
+
+    Those that listen already hear of it first.
+    """
+    token = _listeners.set((*_listeners.get(), listener))
     try:
         yield
     finally:
-        _listener.reset(token)
+        _listeners.reset(token)
 
 
 def _tell(phase: str) -> None:
-    listener = _listener.get()
-    if listener is not None:
+    for listener in _listeners.get():
         listener(phase)
 
 

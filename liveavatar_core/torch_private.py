@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import dis
 import importlib
+import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from inspect import isfunction
 from operator import attrgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -32,6 +34,7 @@ _ATEN = "torch.ops.aten"
 
 RUN_NAMES = (
     "torch._scaled_mm",
+    "torch.UntypedStorage._checkpoint_offset",
     "torch.cuda.memory._dump_snapshot",
     "torch.cuda.memory._set_allocator_settings",
     "torch._subclasses.fake_tensor.FakeTensorMode",
@@ -75,6 +78,7 @@ SIMULATION_NAMES = (
     "torch.UntypedStorage._cdata",
     "torch._C._DisableTorchDispatch",
     "torch._C._PreserveDispatchKeyGuard",
+    f"{_ATEN}._fused_rms_norm",
     "torch._C._TorchDispatchModeKey.FAKE",
     "torch._C._get_dispatch_mode",
     "torch._C._set_meta_in_tls_dispatch_include",
@@ -157,14 +161,7 @@ flash_attention_cpu = aten._scaled_dot_product_flash_attention_for_cpu
 flash_attention_cuda = aten._scaled_dot_product_flash_attention
 cudnn_attention_cuda = aten._scaled_dot_product_cudnn_attention
 efficient_attention_cuda = aten._scaled_dot_product_efficient_attention
-ATTENTION = frozenset(
-    {
-        flash_attention_cpu,
-        flash_attention_cuda,
-        efficient_attention_cuda,
-        cudnn_attention_cuda,
-    }
-)
+ATTENTION = frozenset({flash_attention_cpu, flash_attention_cuda, efficient_attention_cuda, cudnn_attention_cuda})
 """Operations whose first three arguments are query, key and value."""
 to_copy, foreach_copy, unsafe_view = aten._to_copy, aten._foreach_copy_, aten._unsafe_view
 all_gather_base, reduce_scatter_base = c10d._allgather_base_, c10d._reduce_scatter_base_
@@ -180,6 +177,7 @@ ATTENTION_KERNELS = {
 """The operations that compute attention, by device, and what people call them."""
 WRITTEN_OUT = {"_softmax": "softmax"}
 """What attention comes to where no kernel takes it: torch's own fallback, or a formula written by hand."""
+FUSED_RMS_NORM = "aten::_fused_rms_norm"
 schema_of: Callable[[Any], Any] = attrgetter("_schema")
 """The schema of an operation's overload."""
 
@@ -248,6 +246,17 @@ def dump_allocator_snapshot(path: str) -> None:
 def set_allocator(settings: str) -> None:
     """Set torch's CUDA allocator as PYTORCH_CUDA_ALLOC_CONF would; before anything stands on a card."""
     torch.cuda.memory._set_allocator_settings(settings)
+
+
+def checkpoint_places(path: Path) -> dict[str, int]:
+    """The byte in a zipped .pth file at which each weight's values begin, of those that lie there in their order."""
+    with FakeTensorMode():  # reads no values
+        loaded = torch.load(path, map_location="cpu", weights_only=True)
+    lies = {name: each for name, each in loaded.items() if each.is_contiguous()}
+    return {
+        name: each.untyped_storage()._checkpoint_offset + each.storage_offset() * each.itemsize
+        for name, each in lies.items()
+    }
 
 
 # Fake tensors and dispatch
@@ -385,14 +394,14 @@ def flat_weights(unit: nn.Module) -> Iterator[FlatWeight]:
 
 
 @contextmanager
-def _replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
+def replaced(owner: Any, name: str, by: Callable[[Any], Any]) -> Iterator[None]:
     """Have `owner` hold under `name` what `by` makes of what is there."""
-    before = getattr(owner, name)
+    before, own = getattr(owner, name), name in vars(owner)
     setattr(owner, name, by(before))
     try:
         yield
     finally:
-        setattr(owner, name, before)
+        setattr(owner, name, before) if own else delattr(owner, name)
 
 
 def shape_inference_in(context: AbstractContextManager) -> AbstractContextManager[None]:
@@ -400,7 +409,7 @@ def shape_inference_in(context: AbstractContextManager) -> AbstractContextManage
 
     `context` is entered once for each kind of operation, so it must be one that can be entered again.
     """
-    return _replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
+    return replaced(ShardingPropagator, "_fake_mode_lock", lambda before: _Nested(before, context))
 
 
 class _Nested:
@@ -422,7 +431,7 @@ class _Nested:
 
 def _told(owner: Any, name: str, listener: Callable[..., None]) -> AbstractContextManager[None]:
     """Have `listener` hear of each call of a function, with its arguments, before it does anything."""
-    return _replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
+    return replaced(owner, name, lambda before: lambda *args: (listener(*args), before(*args))[-1])  # type: ignore[func-returns-value]
 
 
 def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> AbstractContextManager[None]:
@@ -431,5 +440,11 @@ def resizes_told(listener: Callable[[torch.UntypedStorage, int], None]) -> Abstr
 
 
 def stream_uses_told(listener: Callable[[Tensor, torch.Stream], None]) -> AbstractContextManager[None]:
-    """Tell `listener` of every tensor that flat sharding says another stream works with, before it is freed."""
-    return _told(_flat_param, "_no_dispatch_record_stream", listener)
+    """Tell `listener`, and no card, of every tensor that flat sharding says another stream works with."""
+    return replaced(_flat_param, "_no_dispatch_record_stream", lambda _: listener)
+
+
+def compile_seconds() -> float:
+    """Seconds that this process has spent on making graphs and kernels of code (torch.compile)."""
+    dynamo = sys.modules.get("torch._dynamo.utils")  # importing it takes seconds, and what compiles has done so
+    return float(dynamo.calculate_time_spent()["total_wall_time"]) if dynamo is not None else 0.0

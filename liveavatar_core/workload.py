@@ -11,6 +11,8 @@ from liveavatar_core.errors import InvalidRecipe
 
 LEAST_CLIPS = 3
 """Clips of a run at full size: in the last one the caches are full, and the second prefill lies behind it."""
+MANY_CLIPS = 1000
+"""Clips of a video that stands for one of any length: 32 minutes of voice. What grows with clips shows by then."""
 GRID = 64
 """Sides of videos are multiples of this, in pixels."""
 WIDEST_ASPECT = 21 / 9

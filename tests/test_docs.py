@@ -22,6 +22,7 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 
 EXPENSIVE = {
+    r"make cuda-dry-run\b": "installs 6 GB and executes every tier; tests/ci/test_cuda_dry_run.py runs a part",
     r"make (conformance|test|setup|quality|fuzz|lint)\b": "takes minutes; continuous integration runs just that",
     r"\S*python -m pytest -m gpu1x48example": "is of a tier that the page adds: test_a_newcomer_adds_a_card_and_a_tier",
     r"\S*python -m liveavatar_core fit --cards 'Example": "is of a card that the page adds, and simulates ten layouts",
@@ -33,10 +34,16 @@ EXPENSIVE = {
     r"\S*pytest (suites/fuzz|tests/test_fuzz.py)": "tries recipes for minutes; tests/test_fuzz.py runs a rule so",
     r"\S*pytest -m published": "simulates eleven full-size runs",
     r"\S*python -m suites.published.claims_table$": "simulates eleven full-size runs",
-    r"\S*python -m liveavatar_core generate .*--ckpt_dir": "needs a checkpoint",
+    r"\S*python -m liveavatar_core generate .*--ckpt_dir ckpt": "needs a checkpoint",
+    r"\S*python -m benchmarks.load_rate": "takes a minute; tests/weights/test_loading_files.py runs its parts",
+    r"\S*pytest -m cuda tests/cuda": "needs a card; tests/cuda runs with LIVE_AVATAR_CARD=cpu where there is none",
+    r"git (checkout|add|commit)": "changes the checkout",
     r"\S*pytest tests/harness/test_faults.py": "make test runs them, and they take a minute",
     r"\S*python -m tiny_avatar.training.evaluate": "needs espeak-ng; tests/test_tiny_avatar.py does the same",
     r"\S*python -m suites.harness.report.compare_runs": "needs two sessions; tests/report/test_comparison.py runs it",
+    r"\S*python -m suites.harness.report.(fleet|html_trends)": "needs runs; tests of Slurm and histories make some",
+    r"ci/slurm/fleet.sh": "needs Slurm; tests/ci/test_slurm.py runs the script",
+    r"(pip install|liveavatar|pytest --pyargs)": "is of an installed package; tests/test_packaging.py installs one",
     r"sbatch ": "needs Slurm; tests/ci/test_slurm.py runs the script",
     r"\S*python -m ci.propose_baselines": "rewrites baselines; tests/ci/test_propose_baselines.py runs it",
 }
@@ -94,7 +101,7 @@ def test_options_and_markers_are_known(command, pytest_help, tiers):
     options = [word.split("=")[0] for word in words if word.startswith("--")]
     assert [option for option in options if option not in pytest_help] == []
     markers = [word for flag, word in pairwise(words) if flag == "-m"]
-    assert set(markers) <= {*tiers, "published", "nightly"}
+    assert set(markers) <= {*tiers, "published", "nightly", "cuda"}
 
 
 def added():
@@ -202,8 +209,8 @@ MADE = re.compile(r"--(?:history|report-html|junit-xml|save_file|ckpt_dir|html|t
 
 def test_git_leaves_out_what_the_documents_make():
     """Else the next run is of a tree with changes, or a checkpoint is committed by accident."""
-    made = {name for each in FOUND for name in MADE.findall(each.values[0])}
-    assert {"history.jsonl", "report/report.html", "ckpt/Wan2.2-S2V-14B", "talks.mp4"} <= made
+    made = {name for each in FOUND for name in MADE.findall(each.values[0]) if not name.startswith("assets/")}
+    assert {"history", "report/report.html", "ckpt/Wan2.2-S2V-14B", "talks.mp4"} <= made
     made.add("lab.toml")  # which docs/architecture.md has the reader write
     ignored = subprocess.run(["git", "check-ignore", *made], cwd=ROOT, capture_output=True, text=True, check=False)
     assert made - set(ignored.stdout.split()) == set()

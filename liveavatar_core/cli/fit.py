@@ -8,21 +8,34 @@ import multiprocessing
 import os
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
+from multiprocessing.pool import IMapIterator, Pool
+from typing import TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from liveavatar_core.cli.command import Command
 from liveavatar_core.cli.doctor.host import available_memory
-from liveavatar_core.cli.plan.layouts import Cards, FeasibleLayout, InfeasibleLayout, candidates, judge, parse_cards
+from liveavatar_core.cli.plan.layouts import (
+    Cards,
+    FeasibleLayout,
+    InfeasibleLayout,
+    candidates,
+    judge,
+    longest_voice,
+    parse_cards,
+)
 from liveavatar_core.cli.stop_signals import StopSignals
 from liveavatar_core.config import ClipSpec, Recipe
 from liveavatar_core.errors import GIB, BadInput
 from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import read_driver
+from liveavatar_core.simulation.voice_limit import VoiceLimit
 
 WORKERS = 2
+T = TypeVar("T")
 Feasibility = FeasibleLayout | InfeasibleLayout
 
 
@@ -47,8 +60,12 @@ def run(options: argparse.Namespace, signals: StopSignals) -> int:
     if options.host_gib is not None:
         cards = replace(cards, host_gib=options.host_gib)
     recipes = candidates(cards, ClipSpec(size=options.size), options.portrait)
-    verdicts = list(show_progress(judged(recipes, cards, deadline), len(recipes)))
-    fits = sorted((v for v in verdicts if isinstance(v, FeasibleLayout)), key=lambda fit: fit.seconds_per_clip)
+    with workers(len(recipes)) as pool:
+        verdicts = list(show_progress(judged(pool, recipes, cards, deadline), len(recipes)))
+        fits = sorted((v for v in verdicts if isinstance(v, FeasibleLayout)), key=lambda fit: fit.seconds_per_clip)
+        fitting = [recipe for fit in fits for recipe in recipes if recipe.name == fit.name]
+        voices = dict(longest_voices(pool, fitting, cards, deadline))
+    fits = [replace(fit, longest_voice=voices.get(fit.name)) for fit in fits]
     misfits = [v for v in verdicts if isinstance(v, InfeasibleLayout)]
     known = {verdict.name for verdict in verdicts}
     unknown = [recipe.name for recipe in recipes if recipe.name not in known]
@@ -74,16 +91,33 @@ def cards_here() -> Cards:
     return Cards(count=len(names), card=card, host_gib=available_memory() / GIB)
 
 
-def judged(recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Feasibility]:
-    """Verdicts as they come, over WORKERS processes, until the deadline."""
-    os.environ.setdefault("OMP_NUM_THREADS", "1")  # of the workers: each has a core
-    with multiprocessing.get_context("spawn").Pool(min(WORKERS, len(recipes))) as pool:
-        results = pool.imap_unordered(_judge, [(recipe, cards) for recipe in recipes])
-        for _ in recipes:
-            try:
-                yield results.next(max(0.0, deadline - time.monotonic()))
-            except multiprocessing.TimeoutError:
-                return
+def workers(tasks: int) -> Pool:
+    """Processes that simulate, at most WORKERS; they end with the context."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # each has a core
+    return multiprocessing.get_context("spawn").Pool(min(WORKERS, tasks))
+
+
+def judged(pool: Pool, recipes: Sequence[Recipe], cards: Cards, deadline: float) -> Iterator[Feasibility]:
+    """Verdicts as they come, until the deadline."""
+    return _until(deadline, pool.imap_unordered(_judge, [(recipe, cards) for recipe in recipes]))
+
+
+def longest_voices(
+    pool: Pool, recipes: Sequence[Recipe], cards: Cards, deadline: float
+) -> Iterator[tuple[str, VoiceLimit]]:
+    """Name of each layout and how long a voice it holds, as they come, until the deadline."""
+    return _until(deadline, pool.imap_unordered(_longest_voice, [(recipe, cards) for recipe in recipes]))
+
+
+def _until(deadline: float, results: IMapIterator[T]) -> Iterator[T]:
+    with suppress(multiprocessing.TimeoutError, StopIteration):
+        while True:
+            yield results.next(max(0.0, deadline - time.monotonic()))
+
+
+def _longest_voice(work: tuple[Recipe, Cards]) -> tuple[str, VoiceLimit]:
+    recipe, cards = work
+    return recipe.name, longest_voice(recipe, cards.card, cards.host_gib)
 
 
 def _judge(work: tuple[Recipe, Cards]) -> Feasibility:
@@ -127,6 +161,10 @@ def _paragraph(number: int, fit: FeasibleLayout) -> Iterator[str]:
     yield f"   most that an allocator holds {fit.reserved_gib:.2f}"
     if fit.retries:
         yield f"   fits with retries: its allocator gives cached memory back {fit.retries} times, which stops the card"
+    if fit.longest_voice is None:
+        yield "   longest voice not simulated in time (give more --seconds)"
+    elif not fit.longest_voice.is_any:
+        yield f"   longest voice {fit.longest_voice}"
     if fit.next_step:
         yield f"   next: {fit.next_step}"
     yield f"   cost in precision: {fit.quality}"

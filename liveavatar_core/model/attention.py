@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn.attention import (
+    activate_flash_attention_impl,
+    current_flash_attention_impl,
+    restore_flash_attention_impl,
+)
 
 from liveavatar_core import torch_private
 from liveavatar_core.errors import InvalidRecipe
@@ -18,9 +23,17 @@ _CPU_DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 
 def choose_cuda_kernel(name: str) -> None:
-    """Have attention in 16 bits on this process's card computed by `flash` (torch's own) or `cudnn` from here on."""
+    """Have attention in 16 bits on this process's card computed by that kernel from here on.
+
+    `flash` is torch's own, `cudnn` cuDNN's; `flash3` puts FlashAttention 3 in the place of `flash`. ImportError where
+    that is not installed.
+    """
     global _cuda_kernel
     _cuda_kernel = name
+    if name == "flash3":
+        activate_flash_attention_impl("FA3")
+    elif current_flash_attention_impl():
+        restore_flash_attention_impl()
 
 
 def attention(q_BHLD: Tensor, k_BHTD: Tensor, v_BHTD: Tensor) -> Tensor:

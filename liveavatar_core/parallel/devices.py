@@ -6,6 +6,8 @@ then a copy whose scope says where it stands, so that a tracker counts what a ca
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -42,11 +44,30 @@ class Memory:
             device = self.device(place)
             return tensor.to(device, non_blocking=not wait) if tensor.device != device else tensor.clone()
 
-    def move_module(self, module: nn.Module, place: str) -> None:
-        """Move every parameter and buffer, one at a time, so that no more than one stands in both memories."""
+    def bring(self, module: nn.Module) -> None:
+        """Move every parameter and buffer to the card for good, so that no more than one stands in both memories."""
         with scopes.category("parameters"), torch.no_grad():
-            seen: dict[int, torch.Tensor] = {}
-            for tensor in (*module.parameters(), *module.buffers()):
-                if id(tensor) not in seen:
-                    seen[id(tensor)] = tensor
-                    tensor.data = self.move(tensor, place)
+            for tensor in _tensors(module):
+                tensor.data = self.move(tensor, "card")
+
+    @contextmanager
+    def lent(self, module: nn.Module) -> Iterator[None]:
+        """Have every parameter and buffer on the card while inside.
+
+        What stands in host memory stays there, pinned where it is, and is what the module has again afterwards:
+        nothing is copied back.
+        """
+        resting = [(tensor, tensor.data) for tensor in _tensors(module)]
+        with scopes.category("parameters"), torch.no_grad():
+            for tensor, host in resting:
+                tensor.data = self.move(host, "card", wait=False)
+        try:
+            yield
+        finally:
+            for tensor, host in resting:
+                tensor.data = host
+
+
+def _tensors(module: nn.Module) -> Iterable[torch.Tensor]:
+    """Every parameter and buffer, once."""
+    return dict.fromkeys((*module.parameters(), *module.buffers()))

@@ -1,4 +1,4 @@
-"""Read weights into place: every rank its own shard, row by row from the source, nothing gathered."""
+"""Read weights into place: every rank its own shard, straight from the source, nothing gathered."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.distributed.tensor import DTensor
 
-from liveavatar_core import scopes
 from liveavatar_core.parallel.quantize import QuantizedLinear
 from liveavatar_core.torch_private import WRAPPER, FlatWeight, flat_weights
 from liveavatar_core.weights.source import WeightSource
@@ -28,7 +27,7 @@ def fill(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: st
         elif isinstance(weight, DTensor):
             _fill_rows(weight, source, prefix + name)
         else:
-            weight.copy_(_read(source, prefix + name, None))
+            source.copy_to(prefix + name, 0, weight)
 
 
 def plain_name(name: str) -> str:
@@ -36,18 +35,15 @@ def plain_name(name: str) -> str:
     return name.replace(f"{WRAPPER}.", "")
 
 
-def _read(source: WeightSource, name: str, rows: slice | None) -> Tensor:
-    with scopes.place("host"):
-        return source.read(name, rows)
-
-
 def _fill_rounded(unit: nn.Module, names: Sequence[str], source: WeightSource, prefix: str) -> set[str]:
-    """Fill what is kept in 8 bits, rounded in host memory; returns the names that this took care of."""
+    """Fill what is kept in 8 bits, rounded where it stands; returns the names that this took care of."""
     done: set[str] = set()
     for path, layer in unit.named_modules():
         if isinstance(layer, QuantizedLinear) and f"{path}.weight" in names:
-            with scopes.place("host"):
-                layer.load_(source.read(f"{prefix}{path}.weight"))
+            name = f"{prefix}{path}.weight"
+            whole = torch.empty(source.shape(name), dtype=source.dtype(name), device=layer.weight.device)
+            source.copy_to(name, 0, whole)
+            layer.load_(whole)
             done |= {f"{path}.weight", f"{path}.scale"}
     return done
 
@@ -58,7 +54,7 @@ def _fill_rows(parameter: DTensor, source: WeightSource, name: str) -> None:
     share = -(-parameter.shape[0] // mesh.size())
     first = share * mesh.get_local_rank()
     if local.numel():
-        local.copy_(_read(source, name, slice(first, first + local.shape[0])))
+        source.copy_to(name, first * math.prod(parameter.shape[1:]), local)
 
 
 def _fill_piece(parameter: nn.Parameter, source: WeightSource, name: str, piece: FlatWeight) -> None:
@@ -66,9 +62,5 @@ def _fill_piece(parameter: nn.Parameter, source: WeightSource, name: str, piece:
 
     Of a weight of which this rank holds nothing the parameter is empty; there is nothing to read.
     """
-    if piece.last < piece.first:
-        return
-    width = math.prod(piece.shape[1:])
-    top, bottom = piece.first // width, piece.last // width + 1
-    rows = _read(source, name, slice(top, bottom)).reshape(-1)
-    parameter.view(-1).copy_(rows[piece.first - top * width : piece.last + 1 - top * width])
+    if piece.last >= piece.first:
+        source.copy_to(name, piece.first, parameter)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from contextvars import Token
 from typing import Any
 
@@ -24,18 +25,22 @@ from liveavatar_core.torch_private import wrapped_module
 
 
 class GatherScope:
-    """Tells the scopes that what is born between two hooks is gathered weights."""
+    """Tells scopes and instruments that what happens between two hooks is a gather of weights."""
 
     def __init__(self) -> None:
-        self._tokens: list[Token[scopes.Scope]] = []
+        self._begun: list[tuple[Token[scopes.Scope], AbstractContextManager[None]]] = []
 
     def begin(self, *_: Any) -> None:
         """Hook: the gather begins."""
-        self._tokens.append(scopes.enter(category="unsharded_parameters"))
+        gather = hooks.gather()
+        self._begun.append((scopes.enter(category="unsharded_parameters"), gather))
+        gather.__enter__()
 
     def end(self, *_: Any) -> None:
         """Hook: the gather is done, the unit's own work begins."""
-        scopes.leave(self._tokens.pop())
+        token, gather = self._begun.pop()
+        gather.__exit__(None, None, None)
+        scopes.leave(token)
 
 
 def shard_per_parameter(

@@ -26,7 +26,7 @@ from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.fill import fill, plain_name
 from liveavatar_core.parallel.fsdp import shard_flat, shard_per_parameter
 from liveavatar_core.parallel.fsdp_units import BLOCKS, unit_paths
-from liveavatar_core.parallel.offload import BlockOffload
+from liveavatar_core.parallel.offload import BlockOffload, pin_resting
 from liveavatar_core.parallel.quantize import quantize
 from liveavatar_core.parallel.world import World
 from liveavatar_core.pinned_memory import pinned
@@ -95,9 +95,14 @@ class _Loading:
         if is_sharded(self.name, self.recipe):
             gc.collect()  # sharding leaves what it replaced in reference cycles, and the next part needs the room
         module.eval().requires_grad_(False)
+        if self.name in resting_parts(self.recipe) and not self._computes_on_host():
+            pin_resting(module, self.world.memory)
         if self.name == "transformer" and deployment.offload_blocks:
             BlockOffload(module, list(module.get_submodule("blocks")), self.world.memory)  # type: ignore[call-overload]
         return module
+
+    def _computes_on_host(self) -> bool:
+        return self.name == "text_encoder" and self.recipe.deployment.t5_cpu
 
     def _load_at(self, part: nn.Module, path: str) -> None:
         """Load a unit, or with an empty path what is in no unit."""

@@ -34,6 +34,13 @@ SLOTS = 2
 """Blocks on the card at a time: one that works, one on its way."""
 
 
+def pin_resting(module: nn.Module, memory: Memory) -> None:
+    """Pin all that `module` has in host memory, if there is a card that it will be copied to."""
+    if memory.card.type == "cuda":
+        for tensor in (*module.parameters(), *module.buffers()):
+            tensor.data = pinned(tensor.data)
+
+
 class BlockOffload:
     """Blocks that are called one after the other: each is on its way to the card while the one before it works.
 

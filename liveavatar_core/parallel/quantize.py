@@ -78,7 +78,7 @@ class Int8Linear(QuantizedLinear):
 
     def rounded(self, weight_OI: Tensor) -> tuple[Tensor, Tensor]:
         """The weight in 8 bits and what to multiply that with."""
-        scale_O = weight_OI.float().abs().amax(dim=1).clamp_(min=1e-12) / 127
+        scale_O = weight_OI.abs().amax(dim=1).float().clamp_(min=1e-12) / 127
         return (weight_OI / scale_O[:, None]).round_().clamp_(-127, 127).to(torch.int8), scale_O
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import cast
 
@@ -20,6 +21,8 @@ from liveavatar_core.model.transformer import LiveAvatarTransformer
 from liveavatar_core.parallel.card_support import check_card
 from liveavatar_core.parallel.load import DTYPES, Weights, load_parts, resting_parts
 from liveavatar_core.parallel.world import World
+from liveavatar_core.weights.load_work import LoadWork
+from liveavatar_core.weights.reading import one_reader
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +35,8 @@ class System:
     """Which rank this is."""
     parts: dict[str, nn.Module]
     """What it holds of PARTS; a decode rank has no transformer."""
+    load: LoadWork | None = None
+    """What loading took; None where nothing was loaded (simulations)."""
 
     def rests(self, part: str) -> bool:
         """Whether the part stands in host memory when it does not work."""
@@ -60,7 +65,7 @@ class System:
 
     @contextmanager
     def on_card(self, part: str) -> Iterator[nn.Module]:
-        """The part, in card memory while inside; a part that rests in host memory goes back there.
+        """The part, in card memory while inside; a part that rests in host memory is lent from there.
 
         Raises InvalidRecipe if it was released.
         """
@@ -70,12 +75,9 @@ class System:
                 "load the model again, or drop free_encoders",
             )
         stays = part == "text_encoder" and self.recipe.deployment.t5_cpu
-        module, moves = self.parts[part], self.rests(part) and not stays
-        if moves:
-            self.world.memory.move_module(module, "card")
-        yield module
-        if moves:
-            self.world.memory.move_module(module, "host")
+        module = self.parts[part]
+        with self.world.memory.lent(module) if self.rests(part) and not stays else nullcontext():
+            yield module
 
 
 def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
@@ -85,8 +87,12 @@ def load_system(recipe: Recipe, world: World, weights: Weights) -> System:
     """
     if world.memory.card.type == "cuda":
         check_card(recipe.deployment, torch.cuda.get_device_capability(world.memory.card))
-    parts = load_parts(recipe, world, weights)
+    started = time.monotonic()
+    with one_reader() as reader:
+        parts = load_parts(recipe, world, weights)
+    seconds = time.monotonic() - started
+    work = LoadWork(seconds=seconds, read_seconds=reader.read_seconds, read_bytes=reader.read_bytes)
     choose_cuda_kernel(recipe.deployment.attention)
     if recipe.deployment.compile and "transformer" in parts and world.memory.card.type == "cuda":
         compile_blocks(parts["transformer"])
-    return System(recipe=recipe, world=world, parts=parts)
+    return System(recipe=recipe, world=world, parts=parts, load=work)

@@ -28,9 +28,9 @@ def send(latents: Tensor, rank: int) -> None:
 
 
 def receive(shape: tuple[int, ...], rank: int, memory: Memory) -> Tensor:
-    """Float32 latents of a shape from `rank`, on the card."""
+    """Float32 latents of a shape from `rank`, on the card; waits until that one has made them."""
     latents = torch.empty(shape, device=memory.card)
-    with exchange(latents):
+    with exchange(latents, kind="waiting"):
         buffer = _host_buffer(latents) if _by_host(latents) else latents
         dist.recv(buffer, src=rank)
     return latents if buffer is latents else latents.copy_(buffer)

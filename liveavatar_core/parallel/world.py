@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch.distributed as dist
 from torch.distributed.device_mesh import DeviceMesh
@@ -43,8 +44,11 @@ class World:
         return self.role != "transformer"
 
 
-def join_world(deployment: Deployment, memory: Memory) -> World:
-    """This process among the ranks of `deployment`; torch.distributed must be initialised if there are several."""
+def join_world(deployment: Deployment, memory: Memory, timeout: timedelta | None = None) -> World:
+    """This process among the ranks of `deployment`; torch.distributed must be initialised if there are several.
+
+    timeout: of a group that is made here, which takes none from the one that there is; None: torch's default.
+    """
     if deployment.num_cards == 1:
         return World(rank=0, size=1, role="whole", memory=memory)
     rank, size = dist.get_rank(), dist.get_world_size()
@@ -63,17 +67,19 @@ def join_world(deployment: Deployment, memory: Memory) -> World:
         memory=memory,
         decode_rank=decode_rank(deployment),
         all_ranks=mesh,
-        transformer_ranks=_transformer_mesh(deployment, mesh, rank),
+        transformer_ranks=_transformer_mesh(deployment, mesh, rank, timeout),
     )
 
 
-def _transformer_mesh(deployment: Deployment, everyone: DeviceMesh, rank: int) -> DeviceMesh | None:
+def _transformer_mesh(
+    deployment: Deployment, everyone: DeviceMesh, rank: int, timeout: timedelta | None
+) -> DeviceMesh | None:
     if not deployment.enable_vae_parallel:
         return everyone
     if deployment.num_gpus_dit == 1:
         return None
     ranks = list(range(deployment.num_gpus_dit))
-    group = dist.new_group(ranks)  # collective: the decode rank takes part in making it
+    group = dist.new_group(ranks, timeout=timeout)  # collective: the decode rank takes part in making it
     if rank not in ranks:
         return None
     return DeviceMesh.from_group(group, everyone.device_type, mesh=ranks, mesh_dim_names=("transformer",))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -30,12 +30,18 @@ class Avatar:
 
     @torch.no_grad()
     def generate(
-        self, inputs: Inputs, noise: NoiseSource | None = None, watch: LatentWatch | None = None
+        self,
+        inputs: Inputs,
+        noise: NoiseSource | None = None,
+        watch: LatentWatch | None = None,
+        clips: Callable[[int], Iterable[int]] = range,
     ) -> Iterator[FrameBlock]:
         """The video, block by block; with enable_online_decode as soon as each block is denoised.
 
         noise: where each clip starts; by default what base_seed gives. Every call makes a video of its own.
         watch: sees the latents of each block before they are decoded.
+        clips: of a number of clips those that are made; a simulation leaves out what is like the ones before, where
+        blocks are decoded as they come.
         """
         conditioning, motion = encode(self.system, self.tokenizer, inputs)
         memory, watch = self.system.world.memory, watch or _see_nothing
@@ -49,7 +55,7 @@ class Avatar:
             return
         decoder = open_decoder(self.system, conditioning, motion)
         denoiser = open_denoiser(self.system, conditioning, noise)
-        for number in range(conditioning.num_clip):
+        for number in clips(conditioning.num_clip):
             yield from decode(decoder, _watched(denoiser.clip(number, motion), watch), memory)
             motion = motion if decoder is None else decoder.motion_BCTHW
 

@@ -28,7 +28,7 @@ def prefill(
     sequence = _sequence(recipe, world)
     with scopes.phase("prefill"):
         if "transformer" in resting_parts(recipe):
-            world.memory.move_module(transformer, "card")
+            world.memory.bring(transformer)
         with scopes.category("kv_cache"):
             request = Prefill(
                 reference_BCFHW=conditioning.reference_BCTHW,

@@ -140,6 +140,25 @@ class CachingAllocator:
         yield from self._lingering.values()
         yield from self._idle.values()
 
+    def layout(self, since: int) -> list[tuple]:
+        """All that decides where later requests go, block by block in order of addresses, which have no other meaning.
+
+        Allocations with numbers above `since` are named by how far above: so that two clips can be compared.
+        """
+        owners = {block.address: number for number, block in self._used.items()}
+        owners |= {block.address: LINGERS for block in self._lingering.values()}
+        found = []
+        for block in sorted(self._addressed(), key=lambda block: block.address):
+            owner = owners.get(block.address)
+            recent = owner is not None and owner > since
+            name = (recent, owner - since if recent and owner is not None else owner)
+            found.append((block.before is None, block.size, block.small, block.stream, block.mapped, name))
+        return found
+
+    def _addressed(self) -> Iterator[Block]:
+        """Every block that has addresses."""
+        return self.blocks()
+
     def _note_peak(self, phase: str) -> None:
         if self.reserved > self.result.peaks.get(phase, 0):
             self.result.peaks[phase] = self.reserved

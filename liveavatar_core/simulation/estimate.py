@@ -12,25 +12,30 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from liveavatar_core.config import Recipe
+from liveavatar_core.config import AUDIO_SAMPLES_PER_SECOND, Recipe
 from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import OutOfMemory
+from liveavatar_core.model.attention import choose_cuda_kernel
 from liveavatar_core.parallel.load import PARTS, build_part, load_at_once, load_parts, stored_dtype
 from liveavatar_core.parallel.system import System
 from liveavatar_core.pipeline import Avatar, Inputs, byte_tokenizer
 from liveavatar_core.simulation.alloc_events import EventListener
 from liveavatar_core.simulation.allocator import CachingAllocator
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from liveavatar_core.simulation.cost.clip_work import ClipWork
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.expandable import ExpandableAllocator
-from liveavatar_core.simulation.fake_world import MetaSource, fake_world
+from liveavatar_core.simulation.fake_world import CPU, MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.simulation.replay.clips import FEWEST_CLIPS, ClipReplayer
 from liveavatar_core.simulation.replay.layers import LayerReplay, shortened
 from liveavatar_core.simulation.replay.recorder import CallRecorder
 from liveavatar_core.simulation.replay.repeater import Listener, UnitReplayer
 
+MOST_NOISE = 60 * AUDIO_SAMPLES_PER_SECOND
+"""Samples of a simulated voice; a longer one repeats them."""
 ObserverFactory = Callable[[System, Callable[[Tensor], str]], Listener]
 
 
@@ -50,6 +55,8 @@ class SimulatedRank:
     """Whether it fits, as the allocator lays it."""
     clips: int
     """Clips made."""
+    clips_left_out: int
+    """Clips among them that were like those before, and were counted instead of executed."""
     work: Counter[Operation]
     """Operations that were executed, or that repeated units would have executed."""
     first_clip_work: Counter[Operation]
@@ -77,25 +84,33 @@ def simulate_rank(
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
     show: Callable[[Tensor], None] | None = None,
+    card: torch.device = CPU,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
     inputs: what a person would give; by default something of the size that the recipe asks for.
-    execute_everything: without the shortcut of `repeat`, which gives the same.
+    execute_everything: without the shortcuts of `replay`, which give the same.
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     trace: hears of every allocation and free, those of repeated calls too.
     show: is shown the frames JHWC of each block that the rank decodes.
+    card: what computes. CPU: with its kernels, as miniatures do; fake_card.CARD: with those of a card.
+    No listener hears of clips that are left out.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator
     allocator = kind(capacity.card if capacity.segments else None)
-    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=trace)
+    steady = ClipReplayer(trace) if recipe.clip.num_clip >= FEWEST_CLIPS and not execute_everything else None
+    on_card = card if card.type == "cuda" else None
+    tracker = MemoryTracker(rank=rank, capacity=capacity, allocator=allocator, listener=steady or trace, card=on_card)
     tracker.work = work = WorkCounter(tracker.place_of, rank)
     repeater = UnitReplayer(tracker, work)
     clips, failure = ClipWork(work), None
+    if steady is not None:
+        steady.open(tracker, allocator, repeater, clips)
     built = recipe if execute_everything else shortened(recipe)
     weights = _meta_weights(built)
     load_unit = load_at_once if execute_everything else LayerReplay(recorder=CallRecorder(tracker, work), recipe=recipe)
-    with fake_world(recipe.deployment, rank) as world:
+    choose_cuda_kernel(recipe.deployment.attention)
+    with fake_world(recipe.deployment, rank, card) as world:
         try:
             with tracker:
                 parts = load_parts(built, world, weights, load_unit)
@@ -105,7 +120,8 @@ def simulate_rank(
                     repeater.listener = observe(system, tracker.place_of)
                 if not execute_everything:
                     repeater.watch(parts)
-                for block in avatar.generate(inputs or simulated_inputs(recipe)):
+                given = inputs or simulated_inputs(recipe)
+                for block in avatar.generate(given, clips=steady.numbers if steady else range):
                     if show is not None and block.frames_JHWC is not None:
                         show(block.frames_JHWC)
                     if block.index == recipe.clip.blocks_per_clip - 1:
@@ -119,36 +135,13 @@ def simulate_rank(
         reserved_peaks=allocator.result.peaks,
         allocator=AllocatorVerdict.of(allocator.result.peaks, allocator.result.retries, failure),
         clips=clips.made,
+        clips_left_out=clips.left_out,
         work=work.operations,
         first_clip_work=clips.first,
         last_clip_work=clips.last,
         units_executed=repeater.executed,
         units_repeated=repeater.repeated,
     )
-
-
-class ClipWork:
-    """Tells the work of the first clip and of the last one apart, whatever the number of clips between."""
-
-    def __init__(self, work: WorkCounter) -> None:
-        """`work`: counts operations of the whole run."""
-        self._work = work
-        self._before: Counter[Operation] = Counter()
-        self.first: Counter[Operation] = Counter()
-        """Operations until the first clip ended."""
-        self.last: Counter[Operation] = Counter()
-        """Operations of the last clip that ended."""
-        self.made = 0
-        """Clips that ended."""
-
-    def end(self) -> None:
-        """A clip ends here."""
-        now = self._work.operations
-        self.last = Counter(
-            {kind: count - self._before[kind] for kind, count in now.items() if count != self._before[kind]}
-        )
-        self.first = self.first if self.made else self.last
-        self._before, self.made = Counter(now), self.made + 1
 
 
 def with_expandable_segments(recipe: Recipe, found: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
@@ -180,9 +173,9 @@ def simulated_inputs(recipe: Recipe) -> Inputs:
     """A grey portrait and a voice of the workload's sizes: values do not matter here."""
     workload = recipe.workload
     samples = workload.voice_length(recipe.clip.num_clip * recipe.clip.infer_frames)
-    noise = np.random.default_rng(0).normal(scale=0.1, size=samples)
+    noise = np.random.default_rng(0).normal(scale=0.1, size=min(samples, MOST_NOISE)).astype(np.float32)
     return Inputs(
         image=Image.new("RGB", (workload.portrait_width, workload.portrait_height), (128, 128, 128)),
-        waveform=noise.astype(np.float32),
+        waveform=np.resize(noise, samples),
         prompt=workload.prompt,
     )

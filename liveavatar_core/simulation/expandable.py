@@ -6,6 +6,8 @@ be told apart from it: a segment's addresses never end here, and on a card after
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from liveavatar_core.simulation.allocator import (
     LARGE_SEGMENT,
     SMALL_REQUEST,
@@ -26,6 +28,11 @@ class ExpandableAllocator(CachingAllocator):
         super().__init__(capacity)
         self._unmapped: dict[tuple[int, bool], list[Block]] = {}
         """Blocks of each pool, by address; the last has no end."""
+
+    def _addressed(self) -> Iterator[Block]:
+        yield from self.blocks()
+        for holes in self._unmapped.values():
+            yield from holes
 
     def _segment(self, size: int, stream: int) -> Block | None:
         """Map what a request lacks, at the lowest address where there is room for it."""

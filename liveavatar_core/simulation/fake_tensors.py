@@ -58,6 +58,8 @@ _COPIES = frozenset({foreach_copy.default, torch.ops.fsdp.split_with_sizes_copy.
 """Write into what they are given, and give nothing."""
 WHERE = torch.ops.prim.device.default
 _HERE = torch.device("cpu")
+_DEVICES = (_HERE, torch.device("cuda", 0))
+"""Where a run makes its tensors: in host memory, or on a card."""
 
 
 class _Strange(Exception):
@@ -133,17 +135,17 @@ class QuickFakeMode(PlainFakeMode):
             return args[0]
         if func in _COPIES:
             return None
-        if func is aten.empty.memory_format and _is_here(kwargs):
-            return self._empty(args, kwargs)
+        if func is aten.empty.memory_format and (device := _plain_device(kwargs)) is not None:
+            return self._empty(args, kwargs, device)
         return self._computed(func, types, args, kwargs)
 
     def _view(self, func: Any, args: Any, kwargs: Any) -> FakeTensor | list[FakeTensor]:
         device, made = args[0].fake_device, in_meta_kernel(self, func, args, kwargs)
         return self._fake(made, device) if isinstance(made, Tensor) else [self._fake(each, device) for each in made]
 
-    def _empty(self, args: Any, kwargs: Any) -> FakeTensor:
+    def _empty(self, args: Any, kwargs: Any, device: torch.device) -> FakeTensor:
         made = in_meta_kernel(self, aten.empty.memory_format, args, kwargs | {"device": "meta"})
-        return self._fake(made, _HERE)
+        return self._fake(made, device)
 
     def _computed(self, func: Any, types: Any, args: Any, kwargs: Any) -> Any:
         try:
@@ -216,9 +218,10 @@ def _is_plain(value: Any) -> bool:
     return type(value) is FakeTensor and value.constant is None and not value.requires_grad
 
 
-def _is_here(kwargs: dict[str, Any]) -> bool:
-    device = kwargs.get("device")
-    return (device is None or torch.device(device) == _HERE) and not kwargs.get("pin_memory")
+def _plain_device(kwargs: dict[str, Any]) -> torch.device | None:
+    """Where an empty tensor is asked for; None where it is not plain memory of a device that a run works on."""
+    device = torch.device(kwargs.get("device") or _HERE)
+    return device if device in _DEVICES and not kwargs.get("pin_memory") else None
 
 
 @cache

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -13,11 +13,15 @@ from torch import Tensor, nn
 
 from liveavatar_core.parallel.devices import Memory
 from liveavatar_core.parallel.world import World, join_world
+from liveavatar_core.simulation.fake_card import fake_card
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 from liveavatar_core.torch_private import FakeStore
+from liveavatar_core.weights.source import WeightSource
+
+CPU = torch.device("cpu")
 
 
-class MetaSource:
+class MetaSource(WeightSource):
     """Weights that have shapes and no values."""
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype) -> None:
@@ -49,14 +53,18 @@ class MetaSource:
 
 
 @contextmanager
-def fake_world(deployment: Any, rank: int) -> Iterator[World]:
-    """Be `rank` of a deployment whose other ranks do not exist. Tensors made inside hold no memory."""
+def fake_world(deployment: Any, rank: int, card: torch.device = CPU) -> Iterator[World]:
+    """Be `rank` of a deployment whose other ranks do not exist. Tensors made inside hold no memory.
+
+    card: what tensors on the card say; with the CPU, one device plays card and host.
+    """
     several = deployment.num_cards > 1
     if several:
         dist.init_process_group("fake", store=FakeStore(), rank=rank, world_size=deployment.num_cards)
     try:
-        world = join_world(deployment, Memory(card=torch.device("cpu")))  # meshes need real tensors
-        with warnings.catch_warnings(), QuickFakeMode(), torch.no_grad():
+        world = join_world(deployment, Memory(card=card))  # meshes need real tensors
+        cuda = fake_card() if card.type == "cuda" else nullcontext()
+        with warnings.catch_warnings(), cuda, QuickFakeMode(), torch.no_grad():
             warnings.filterwarnings("ignore", message="Accessing the data pointer of FakeTensor")
             yield world
     finally:

@@ -82,17 +82,25 @@ class MemoryAccount:
         self._log: list[Event | ReplayedCall] = []
         self._recordings = 0
 
-    def allocate(self, nbytes: int, stream: int = 0) -> Allocation:
-        """Count `nbytes`, rounded up, for what `scopes` say, asked for on `stream`. Raises OutOfMemory."""
+    def allocate(self, nbytes: int, stream: int = 0, place: str | None = None) -> Allocation:
+        """Count `nbytes`, rounded up, for what `scopes` say, asked for on `stream`. Raises OutOfMemory.
+
+        place: the memory, where it is known otherwise than from `scopes`.
+        """
         scope = scopes.current()
         size = -(-nbytes // ALLOCATION_UNIT) * ALLOCATION_UNIT
-        allocation = Allocation(self._allocations + 1, size, scope.place, scope.category, stream)
+        allocation = Allocation(self._allocations + 1, size, place or scope.place, scope.category, stream)
         self._check(allocation)
         self._lay(allocation)
         self._allocations += 1
         self.carry(allocation)
         self._note_allocation(allocation, self._peak(scope.phase))
         return allocation
+
+    @property
+    def last_number(self) -> int:
+        """The number of the last allocation."""
+        return self._allocations
 
     def free(self, allocation: Allocation, *, lingers: bool = False) -> None:
         """Count an allocation no longer; `lingers`: another stream still works with it."""
@@ -156,7 +164,7 @@ class MemoryAccount:
     def _peak(self, phase: str) -> PhasePeak:
         peak = self.peaks.get(phase)
         if peak is None:
-            peak = self.peaks[phase] = PhasePeak()
+            peak = self.peaks[phase] = PhasePeak(host_allocated=self.allocated["host"])
             self.on_phase(phase)
         return peak
 

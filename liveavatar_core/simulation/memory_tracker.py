@@ -41,10 +41,14 @@ class MemoryTracker(MemoryAccount):
         allocator: CachingAllocator | None = None,
         work: WorkCounter | None = None,
         listener: EventListener | None = None,
+        card: torch.device | None = None,
     ) -> None:
-        """Keep accounts as MemoryAccount does; `work` counts FLOPs and traffic of the same operations."""
+        """Keep accounts as MemoryAccount does; `work` counts FLOPs and traffic of the same operations.
+
+        card: what tensors on the card say, and all others stand in host memory. None: one device plays both.
+        """
         super().__init__(rank=rank, capacity=capacity, allocator=allocator, listener=listener)
-        self.work = work
+        self.work, self._card = work, card
         self._living: dict[int, tuple[Allocation, weakref.ref]] = {}
         self._streams = {torch.cpu.current_stream(): 0}
         self._worked_with: set[int] = set()
@@ -70,16 +74,22 @@ class MemoryTracker(MemoryAccount):
             return
         storage = tensor.untyped_storage()
         if storage_key(storage) not in self._living:
-            self._enter(storage, storage.nbytes())
+            self._enter(storage, storage.nbytes(), self._said_by(tensor))
 
     def place_of(self, tensor: torch.Tensor) -> str:
         """Where a tensor stands: card or host."""
         entry = self._living.get(storage_key(tensor.untyped_storage()))
-        return entry[0].place if entry else scopes.current().place
+        return entry[0].place if entry else self._said_by(tensor) or scopes.current().place
 
-    def _enter(self, storage: torch.UntypedStorage, nbytes: int) -> None:
+    def _said_by(self, tensor: torch.Tensor) -> str | None:
+        """Where a tensor says that it stands; None: its device plays both memories."""
+        if self._card is None:
+            return None
+        return "card" if tensor.device == self._card else "host"
+
+    def _enter(self, storage: torch.UntypedStorage, nbytes: int, place: str | None) -> None:
         stream = torch.cpu.current_stream()  # code for cards selects one here too; it has no effect but this
-        self._live(storage, self.allocate(nbytes, self._streams.setdefault(stream, len(self._streams))))
+        self._live(storage, self.allocate(nbytes, self._streams.setdefault(stream, len(self._streams)), place))
 
     def _live(self, storage: torch.UntypedStorage, allocation: Allocation) -> None:
         key = storage_key(storage)
@@ -99,8 +109,9 @@ class MemoryTracker(MemoryAccount):
             self._worked_with.add(number)
 
     def _resized(self, storage: torch.UntypedStorage, nbytes: int) -> None:
+        entry = self._living.get(storage_key(storage)) if self._card is not None else None
         self._leave(storage_key(storage))
-        self._enter(storage, nbytes)
+        self._enter(storage, nbytes, entry[0].place if entry else None)
 
     @contextmanager
     def paused(self) -> Iterator[None]:

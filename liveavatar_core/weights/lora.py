@@ -7,17 +7,21 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.errors import CheckpointError
 from liveavatar_core.weights.adapter import ALPHA_PER_RANK, TARGETS
 from liveavatar_core.weights.files import open_weights_file
 from liveavatar_core.weights.source import RenamedSource, WeightSource
 
+SUM_BYTES = 64 * 1024**2
+"""Bytes of a sum in float32 that stand beside a weight while a LoRA is merged into it."""
 _PREFIX = "base_model.model."
 _FACTOR = re.compile(r"(?P<layer>.+)\.lora_(?P<factor>[AB])\.default\.weight")
 
@@ -42,9 +46,28 @@ class Lora:
 
     def delta(self, layer: str, rows: slice | None = None) -> Tensor:
         """What is added to the layer's weight, or to `rows` of it; float32."""
-        a = self.factors.read(f"{layer}.lora_A.default.weight").float()
-        b = self.factors.read(f"{layer}.lora_B.default.weight", rows).float()
-        return (b @ a).mul_(self.scale)
+        a, b = (self._factor(layer, kind) for kind in "AB")
+        return (b[rows or slice(None)] @ a).mul_(self.scale)
+
+    def add_to(self, out: Tensor, layer: str, first: int, dtype: torch.dtype) -> None:
+        """Add it, where `out` stands, to values of the layer's weight from number `first` on; rounded once to `dtype`.
+
+        A few rows of the sum in float32 stand beside them at a time.
+        """
+        a, b = (self._factor(layer, kind, out.device) for kind in "AB")
+        flat, width = out.view(-1), a.shape[1]
+        step, last = max(SUM_BYTES // (4 * width), 1), first + flat.numel()
+        for top in range(first // width, -(-last // width), step):
+            begin, end = max(first, top * width), min(last, (top + step) * width)
+            delta = (b[top : top + step] @ a).mul_(self.scale).view(-1)[begin - top * width : end - top * width]
+            held = flat[begin - first : end - first]
+            held.copy_(delta.add_(held).to(dtype))
+
+    def _factor(self, layer: str, kind: str, device: torch.device | None = None) -> Tensor:
+        name = f"{layer}.lora_{kind}.default.weight"
+        factor = torch.empty(self.factors.shape(name), dtype=torch.float32, device=device)
+        self.factors.copy_to(name, 0, factor)
+        return factor
 
 
 def read_lora(path: Path) -> Lora:
@@ -115,7 +138,7 @@ def check_fits(lora: Lora, base: WeightSource, rank: int | None = None) -> None:
 _OTHER_MODEL = "take the LoRA that was trained for this model"
 
 
-class MergedSource:
+class MergedSource(WeightSource):
     """Weights with a LoRA added: the sum in float32, rounded once to the type that the weight has."""
 
     def __init__(self, base: WeightSource, lora: Lora) -> None:
@@ -137,13 +160,27 @@ class MergedSource:
 
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """The merged values of a weight, or those of `rows` of the first dimension."""
-        weight, layer = self._base.read(name, rows), name.removesuffix(".weight")
-        if layer == name or layer not in self.lora.layers:
-            return weight
-        return self.lora.delta(layer, rows).add_(weight).to(weight.dtype)
+        weight, layer = self._base.read(name, rows), self._adapted(name)
+        return weight if layer is None else self.lora.delta(layer, rows).add_(weight).to(weight.dtype)
+
+    def copy_to(self, name: str, first: int, out: Tensor) -> None:
+        """Copy the weight by its source's way, and merge where it stands; by way of the host into a narrower type."""
+        layer, dtype = self._adapted(name), self.dtype(name)
+        if layer is not None and out.itemsize < dtype.itemsize:
+            super().copy_to(name, first, out)
+            return
+        self._base.copy_to(name, first, out)
+        if layer is not None and out.numel():
+            with scopes.place("host") if out.device.type == "cpu" else nullcontext():
+                self.lora.add_to(out, layer, first, dtype)
+
+    def _adapted(self, name: str) -> str | None:
+        """The layer whose weight that is, if it is adapted."""
+        layer = name.removesuffix(".weight")
+        return layer if layer != name and layer in self.lora.layers else None
 
 
-class AdapterSource:
+class AdapterSource(WeightSource):
     """Weights with a LoRA beside them, named as peft's layers name them.
 
     An adapted layer's own weights are `<layer>.base_layer.*`, its factors
@@ -171,6 +208,10 @@ class AdapterSource:
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """The values of a weight, or those of `rows` of the first dimension."""
         return self._of(name).read(name, rows)
+
+    def copy_to(self, name: str, first: int, out: Tensor) -> None:
+        """Copy values by the way of whose they are."""
+        self._of(name).copy_to(name, first, out)
 
     def _of(self, name: str) -> WeightSource:
         return self._lora.factors if name in self._lora.factors.names() else self._base

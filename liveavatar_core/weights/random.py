@@ -11,6 +11,8 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from liveavatar_core.weights.source import WeightSource
+
 _TABLE_SIZE = 1_048_573
 """A prime just below 2**20, so that rows of the usual widths never repeat in step with the table."""
 _BIAS_DEVIATION = 0.02
@@ -18,7 +20,7 @@ _ONES = ("gamma", "weight_g", "weight.original0")
 """Ends of names of gains, which are not vectors."""
 
 
-class SeededSource:
+class SeededSource(WeightSource):
     """Weights that keep a network's values finite: normal over sqrt(fan-in), gains 1, biases small.
 
     Values are windows of one table of normal numbers, from a place of the name's own: any slice costs no

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from liveavatar_core.config import Recipe
 from liveavatar_core.recipes import TINY
+from liveavatar_core.shipped_files import ASSETS
 from liveavatar_core.weights.checkpoint import open_checkpoint, with_lora
 from liveavatar_core.weights.lora import read_lora
 from liveavatar_core.weights.source import WeightSource
 
-FOLDER = Path(__file__).parents[2] / "assets" / "tiny_avatar"
+FOLDER = ASSETS / "tiny_avatar"
 """The checkpoint, in the published layout."""
 LORA = FOLDER / "liveavatar.safetensors"
 """The LoRA of the tiny avatar, which makes four steps enough."""

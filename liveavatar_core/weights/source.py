@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from liveavatar_core import scopes
 from liveavatar_core.errors import CheckpointError
 
 
@@ -33,8 +35,25 @@ class WeightSource(Protocol):
         """
         ...
 
+    def copy_to(self, name: str, first: int, out: Tensor) -> None:
+        """Copy the values from number `first` on into `out`, as many as it takes, of any type and on any device.
 
-class TensorSource:
+        Unless a source knows a shorter way, the rows that hold them are read into host memory first.
+        """
+        width = math.prod(self.shape(name)[1:])
+        if not out.numel():
+            return
+        if not first and out.numel() == math.prod(self.shape(name)):
+            rows = None
+        else:
+            rows = slice(first // width, -(-(first + out.numel()) // width))
+        with scopes.place("host"):
+            values = self.read(name, rows)
+        skipped = first - rows.start * width if rows else 0
+        out.view(-1).copy_(values.reshape(-1)[skipped : skipped + out.numel()])
+
+
+class TensorSource(WeightSource):
     """Tensors at hand, as a WeightSource."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
@@ -58,7 +77,7 @@ class TensorSource:
         return tensor if rows is None else tensor[rows]
 
 
-class RenamedSource:
+class RenamedSource(WeightSource):
     """Another source under other names; weights without a new name are left out."""
 
     def __init__(self, source: WeightSource, rename: Callable[[str], str | None]) -> None:
@@ -82,6 +101,10 @@ class RenamedSource:
     def read(self, name: str, rows: slice | None = None) -> Tensor:
         """The values of a weight, or those of `rows` of the first dimension."""
         return self._source.read(self._old_name[name], rows)
+
+    def copy_to(self, name: str, first: int, out: Tensor) -> None:
+        """Copy values by the other source's way."""
+        self._source.copy_to(self._old_name[name], first, out)
 
 
 def validate(source: WeightSource, expected: Mapping[str, tuple[int, ...]], where: str) -> None:

@@ -2,11 +2,13 @@
 
 import pytest
 
+from suites.harness.pytest_plugin.options import option
+
 
 @pytest.fixture
 def fuzz_profile(request: pytest.FixtureRequest) -> str:
     """The name of the profile that `--fuzz-profile` gives."""
-    return str(request.config.getoption("--fuzz-profile"))
+    return str(option(request.config, "fuzz-profile"))
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from liveavatar_core.deployment import Deployment
+from liveavatar_core.shipped_files import shipped_folder
 from suites.harness.verdicts.baselines import MetricBaseline, read_baseline
 from suites.harness.verdicts.compare import allowed_change
 from suites.harness.verdicts.metrics import worsening
 
-BASELINES = Path(__file__).parents[2] / "baselines/miniature/quality1.toml"
+BASELINES = shipped_folder(Path(__file__).parents[1], "baselines") / "miniature/quality1.toml"
 """The baselines of videos made by one process, which hold for every layout: all make the same video."""
 
 

@@ -65,13 +65,17 @@ def deployments(draw: DrawFn) -> Deployment:
     shard = draw(st.sampled_from(("none", "flat", "per_parameter")))  # even if not used: what is simple stays short
     in_turn = decode_rank and draw(flags())
     shard = "none" if in_turn or ranks + decode_rank == 1 else shard
+    weights = draw(_shards(shard, decode_rank) if shard != "none" else _whole())
+    kernels = ("flash", "cudnn", "flash3") if weights["compute_dtype"] == "bfloat16" else ("flash",)
     return Deployment(
         num_gpus_dit=ranks,
         ulysses_size=1 if in_turn else ranks,
         timestep_pipeline=in_turn,
         enable_vae_parallel=decode_rank,
         **draw(_text_places(decode_rank)),
-        **draw(_shards(shard, decode_rank) if shard != "none" else _whole()),
+        **weights,
+        attention=draw(st.sampled_from(kernels)),
+        compile=draw(flags()),
         offload_kv_cache=draw(flags()),
         fp8_kv_cache=draw(flags()),
         free_encoders=draw(flags()),
@@ -146,7 +150,15 @@ STARTERS = (
         fp8_kv_cache=True,
         lora="none",
     ),
-    Deployment(offload_model=True, offload_blocks=True, offload_kv_cache=True, int8=True, free_encoders=True),
+    Deployment(
+        offload_model=True,
+        offload_blocks=True,
+        offload_kv_cache=True,
+        int8=True,
+        free_encoders=True,
+        compile=True,
+        attention="cudnn",
+    ),
     Deployment(
         num_gpus_dit=4,
         ulysses_size=4,
@@ -229,6 +241,8 @@ def _broken_fields() -> SearchStrategy[Change]:
         "shard_units": words,
         "storage_dtype": words | st.just("float16"),
         "compute_dtype": words | st.just("float16"),
+        "attention": words,
+        "compile": words,
         "lora": words,
         "lora_rank": below,
         "quirks.relative_dist": below,
@@ -256,6 +270,7 @@ def _broken_rules(recipe: Recipe) -> list[Change]:
         {"offload_shards": True, "reshard_after_forward": False},
         {"offload_model": True, "shard": "per_parameter"},
         {"offload_blocks": True, "shard": "flat"},
+        {"attention": "cudnn", "compute_dtype": "float32", "storage_dtype": "float32"},
         {"fp8": True, "int8": True},
         {"fp8": False, "fp8_multiply": False},
         {"fp8": True, "shard": "per_parameter"},

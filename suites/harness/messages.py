@@ -8,6 +8,7 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import MemoryShortage
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.cost.roofline import TimeEstimate
+from liveavatar_core.weights.load_work import LoadWork
 from suites.harness.records.measurements import CardConditions, MemoryTimeline, ObservedSettings, Phase, PhaseMemory
 
 
@@ -27,6 +28,8 @@ class ClipJob:
     """Bytes that a rank may hold on its card; None: the whole card."""
     backend: str = "gloo"
     """The backend between ranks: gloo, or nccl."""
+    group_seconds: float = 1800.0
+    """Seconds that a rank waits for others in a collective before it gives up."""
     card_uuids: tuple[str, ...] = ()
     """The card of each rank, as NVML names it; empty without cards."""
     alone_on_card: bool = True
@@ -39,6 +42,8 @@ class Loaded:
 
     clips: int
     """The number of clips that there will be."""
+    seconds_by_part: dict[str, float]
+    """Seconds of this rank from the command until then, by part: load, and exchanges with other ranks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,9 +51,13 @@ class ClipTime:
     """The answer to `clip`: how long it took on this rank."""
 
     seconds: float
-    """Seconds from the command to the clip's last block on this rank."""
-    first_frame_seconds: float | None
-    """Seconds from the command to the first decoded frame; None on ranks that decode nothing."""
+    """Seconds that this rank gave the clip: the sum of its parts."""
+    seconds_by_part: dict[str, float]
+    """These seconds by what they went to: a phase, an exchange with other ranks, waiting for them, ..."""
+    block_seconds: tuple[float, ...]
+    """Seconds from the first clip's command to the frames of each block; none where nothing is decoded."""
+    block_frames: tuple[int, ...]
+    """The number of frames of each of these blocks."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +72,8 @@ class RankReport:
     """How full its card was while the run went on."""
     allocator: AllocatorVerdict | None = None
     """What its card's allocator came to; None: it has none."""
+    load: LoadWork | None = None
+    """What loading took; None: its weights are not in place."""
     observed: ObservedSettings | None = None
     """What it was seen to do; None: it ended before there was anything to see."""
     torch: str | None = None
@@ -105,6 +116,8 @@ class SimulationReport:
     """Predicted seconds of denoising and decoding one more clip, the last one."""
     first_clip_time: TimeEstimate
     """The same of the first clip, whose caches are not full."""
+    seconds_by_part: dict[str, float]
+    """Predicted seconds of this rank under the names of measured ones: what a video does once, and its last clip."""
     units_executed: int
     """Calls of blocks, injectors, ... that were executed."""
     units_repeated: int

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
+from liveavatar_core.shipped_files import ASSETS
+
 if TYPE_CHECKING:
     from liveavatar_core.cli.doctor.checks import CheckGroup
-
-ASSETS = Path(__file__).parents[2] / "assets"
 
 
 @pytest.fixture(scope="session")

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image, ImageFilter
 
 from liveavatar_core.media import read_audio
+from liveavatar_core.shipped_files import ASSETS
 from suites.harness.probes.video.lip_sync import Sound
 from suites.harness.probes.video.measured_video import MeasuredVideo
 from suites.harness.probes.video.quality import Quality, quality_of
@@ -23,8 +24,7 @@ from suites.harness.verdicts.metrics import metric_kind
 from tiny_avatar.heads import Face, Motion, draw
 from tiny_avatar.voices import SAMPLES_PER_FRAME, mouth
 
-ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/metrics.md"
+PAGE = Path(__file__).parents[2] / "docs/metrics.md"
 NAME = "distortion-table"
 CLIP_FRAMES, CLIPS = 48, 3
 FRAMES = CLIP_FRAMES * CLIPS
@@ -46,7 +46,7 @@ class Distortion:
 def clean_video(face: int = 0) -> MeasuredVideo:
     """Three clips of a drawn head that says what assets/voice.wav says. `face`: seed of the face and its sway."""
     random = np.random.default_rng(face)
-    voice = read_audio(ROOT / "assets/voice.wav")[: FRAMES * SAMPLES_PER_FRAME]
+    voice = read_audio(ASSETS / "voice.wav")[: FRAMES * SAMPLES_PER_FRAME]
     return MeasuredVideo(frames=draw(Face.drawn_by(random), _motion(voice, random)), sound=voice, nan_blocks=0)
 
 

@@ -158,3 +158,60 @@ def test_options_are_read_back_by_generate_as_the_same_recipe():
             given = tier_options(tier.name, case.name)[1:]
             recipe = read_recipe(make_parser().parse_args(["generate", *needed, *given]))
             assert (recipe.clip, recipe.deployment) == (tier.recipe(case).clip, tier.recipe(case).deployment)
+
+
+SBATCH = """#!/bin/bash
+# Runs each task of an array at once, and what is wrapped; prints the number of the job.
+count=$(ls "$STATE" | wc -l); touch "$STATE/$count"
+export SLURM_ARRAY_JOB_ID=$((100 + count)) SLURM_SUBMIT_DIR=$PWD
+while [ $# -gt 0 ]; do
+    case "$1" in
+        --array=0-*) last=${1#--array=0-} ;;
+        --wrap) exec bash -c "$2" >&2 ;;
+        --*) ;;
+        *) break ;;
+    esac
+    shift
+done
+for SLURM_ARRAY_TASK_ID in $(seq 0 "$last"); do export SLURM_ARRAY_TASK_ID; bash "$@" >&2; done
+echo "$SLURM_ARRAY_JOB_ID;cluster"
+"""
+TWO_TIERS = """
+[{name}]
+title = "one card of {name}"
+cards = 1
+card = "RTX 4090"
+
+[{name}.cases.quick]
+recipe = "single"
+clip = {{ infer_frames = 12, sample_steps = 2, num_clip = 1 }}
+miniature_capacity_mib = 64
+expect = {{ outcome = "pass", because = "it is tiny" }}
+"""
+
+
+def test_a_fleet_runs_every_tier_on_every_kind_of_machine_and_becomes_one_page(tmp_path):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "state").mkdir()
+    (tmp_path / "bin/sbatch").write_text(SBATCH)
+    (tmp_path / "bin/sbatch").chmod(0o755)
+    (tmp_path / "tiers.toml").write_text("".join(TWO_TIERS.format(name=name) for name in ("lab1", "lab2")))
+    ours = {"TIERS": str(tmp_path / "tiers.toml"), "HARDWARE": "miniature", "REPORT": str(tmp_path / "report")}
+    ours |= {"HISTORY": str(tmp_path / "history"), "STATE": str(tmp_path / "state"), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | ours | {"PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}"}
+    kinds = ("--constraint=a --gpus-per-node=1: lab1 lab2", "--constraint=b: lab1")
+    command = ["bash", "ci/slurm/fleet.sh", *kinds]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+    page = tmp_path / "report/fleet.html"
+    assert page.exists(), done.stderr[-3000:]
+    assert len(list((tmp_path / "report").glob("*/records/*.json"))) == 3
+    assert len(list((tmp_path / "history").rglob("*.json"))) == 3
+    assert page.read_text().count("<article") == 3
+    assert done.stderr.count("lab1 miniature") >= 2
+
+
+def test_a_fleet_of_nothing_is_refused(tmp_path, capsys):
+    from suites.harness.report.fleet import main as fleet
+
+    assert fleet([str(tmp_path), "--html", str(tmp_path / "page.html")]) == 2
+    assert "holds no run record\nnext: " in capsys.readouterr().err

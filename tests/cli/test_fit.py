@@ -94,7 +94,7 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
     """The order is that of predicted seconds; what was not simulated in time is named."""
     seconds = {"bf16": 9.0, "bf16, parts in turn": 3.0}
 
-    def verdicts(recipes, cards, deadline):
+    def verdicts(pool, recipes, cards, deadline):
         for name, spent in seconds.items():
             yield FeasibleLayout(
                 name=name,
@@ -112,6 +112,7 @@ def test_best_comes_first_and_the_deadline_is_kept(monkeypatch, capsys) -> None:
             )
 
     monkeypatch.setattr(fit, "judged", verdicts)
+    monkeypatch.setattr(fit, "longest_voices", lambda pool, recipes, cards, deadline: [])
     assert cli.main(["fit", "--cards", "RTX 4090", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [found["name"] for found in document["fits"]] == ["bf16, parts in turn", "bf16"]

@@ -98,6 +98,21 @@ def barrier_with_one_absent(link: Link) -> None:
         link.reply(Done())
 
 
+def barrier_with_a_time_out(link: Link) -> None:
+    """All ranks meet, however long it takes; on `clip` again, in a group that soon gives up, but for the absent one."""
+    _, dist = _join(link)
+    given = link.job(Given)
+    hasty = dist.new_group(timeout=timedelta(seconds=1))
+    for command in link.commands():
+        link.report(RankReport(phase="denoise" if link.rank == given.absent else "decode"))
+        dist.barrier()
+        if command.name == "clip":
+            if link.rank == given.absent:
+                MISHAPS[given.mishap](link)
+            dist.barrier(hasty)
+        link.reply(Done())
+
+
 def _join(link: Link):
     import torch
     import torch.distributed as dist
@@ -175,6 +190,28 @@ def fill_host_memory(_: Link) -> None:
     raise MemoryError
 
 
+def run_out_while_another_writes(link: Link) -> None:
+    wait_until((folder_of(link) / "rank1.writing").exists)
+    out_of_memory(link)
+
+
+def save_a_snapshot(link: Link) -> None:
+    """A snapshot of which half is written once the parent has looked at how another rank failed."""
+    from types import SimpleNamespace
+
+    from suites.harness.workers import cuda
+
+    def dump(path: str) -> None:
+        Path(path).write_text("the first half, ")
+        note(link, "writing")
+        wait_until((folder_of(link) / "seen").exists)
+        Path(path).write_text("the first half, and the second")
+
+    cuda.torch_private.dump_allocator_snapshot = dump
+    cuda._save_snapshot(link, SimpleNamespace(folder=str(folder_of(link))))
+    out_of_memory(link)
+
+
 def kill_itself_late(link: Link) -> None:
     """Once the parent has looked at how another rank failed."""
     wait_until((folder_of(link) / "seen").exists)
@@ -232,6 +269,8 @@ def answer_nonsense(link: Link) -> None:
 
 
 MISHAPS = {
+    "oom beside a snapshot": run_out_while_another_writes,
+    "snapshot": save_a_snapshot,
     "oom": out_of_memory,
     "refused": refuse,
     "peer": lose_a_peer,

@@ -32,6 +32,10 @@ class StandInNvml:
             SimpleNamespace(**vars(card) | {"uuid": f"MIG-{index}{part}", "part": True}) for part in range(parts)
         ]
 
+    def lose(self, index: int) -> None:
+        """Have a card fall off the bus: it still has a name, and nothing can be read of it."""
+        self.cards[index].lost = True
+
     def nvmlDeviceGetMigMode(self, card):  # noqa: N802
         return [int(hasattr(card, "parts"))] * 2
 
@@ -74,7 +78,7 @@ class StandInNvml:
 
     def nvmlDeviceGetMemoryInfo(self, card):  # noqa: N802
         self.reads += 1
-        if self.fail_after is not None and self.reads > self.fail_after:
+        if getattr(card, "lost", False) or (self.fail_after is not None and self.reads > self.fail_after):
             raise self.NVMLError("GPU is lost")
         return SimpleNamespace(total=self.total, free=self.total - card.used, used=card.used)
 

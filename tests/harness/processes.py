@@ -44,14 +44,17 @@ def at_rest(session: int, folder: Path, note: str, ranks: int) -> bool:
     return len(list(folder.glob(f"rank*.{note}"))) == ranks and set(states_of(session).values()) <= {"S", "T"}
 
 
-def hold_the_clock(monkeypatch: pytest.MonkeyPatch, ready: Callable[[], bool]) -> None:
-    """Time stands still for the deadlines of ranks until `ready`: how long they take to get there ends nothing."""
+def hold_the_clock(monkeypatch: pytest.MonkeyPatch, ready: Callable[[], bool], *, leap: float = 0.0) -> None:
+    """Time stands still for the deadlines of ranks until `ready`: how long they take to get there ends nothing.
+
+    leap: seconds by which it goes on at once then; what ranks wait for each other stays as long as it was.
+    """
     begun, stood_still = time.monotonic(), []
 
     def monotonic() -> float:
         if not stood_still and ready():
             stood_still.append(time.monotonic() - begun)
-        return time.monotonic() - stood_still[0] if stood_still else begun
+        return time.monotonic() - stood_still[0] + leap if stood_still else begun
 
     monkeypatch.setattr(
         "suites.harness.processes.rank_group.time", SimpleNamespace(monotonic=monotonic, sleep=time.sleep)

@@ -8,13 +8,15 @@ import pytest
 
 pytest_plugins = ["pytester"]
 TEST = """
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.pytest_plugin.clip_clock import clock_of
 
 def test_clips(request):
     clock, made = clock_of(request), []
     for _ in range(2):
-        assert clock(lambda: made.append(1) or [{"clip": len(made)}], 3)[-1] == [{"clip": len(made)}]
-    assert len(made) == 6
+        replies = clock(lambda: made.append(1) or [{"clip": len(made)}], ClipRounds(warm_up=2, measured=3))
+        assert [clip for [clip] in replies] == [{"clip": number} for number in range(len(made) - 4, len(made) + 1)]
+    assert len(made) == 10
 """
 
 
@@ -32,7 +34,7 @@ def session(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch):
 def test_each_clip_is_a_round(session, pytester: pytest.Pytester):
     session("--benchmark-json=times.json").assert_outcomes(passed=1)
     [timed] = json.loads((pytester.path / "times.json").read_text())["benchmarks"]
-    assert timed["stats"]["rounds"] == 3, "the first series; a second one in the same test is left untimed"
+    assert timed["stats"]["rounds"] == 3, "of the first series what does not warm up; a second one is left untimed"
 
 
 @pytest.mark.parametrize("options", [["--benchmark-disable"], ["-n", "1"], ["-p", "no:benchmark"]])

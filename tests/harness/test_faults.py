@@ -64,8 +64,8 @@ def test_a_rank_that_answers_no_collective_is_a_hang(tmp_path: Path, monkeypatch
         states = states_of(shared_fork_client(PRELOAD).pid or 0)
         return (tmp_path / HAPPENED).exists() and sorted(states.values()) == ["S", "S", "T"]  # the server sleeps, too
 
-    hold_the_clock(monkeypatch, one_stopped_one_waiting)
-    record = run(tmp_path, monkeypatch, "sigstop 0 denoise", seconds=HANG_SECONDS)
+    hold_the_clock(monkeypatch, one_stopped_one_waiting, leap=PATIENCE - HANG_SECONDS)
+    record = run(tmp_path, monkeypatch, "sigstop 0 denoise")
     assert record.outcome == "hang"
     assert (record.failure.rank, record.failure.phase) == (0, "denoise")
 

@@ -168,7 +168,7 @@ def test_two_sessions_do_not_share_a_report_folder(lab: Lab):
 
 def test_a_read_only_report_folder_ends_the_session_before_anything_runs():
     with folder_of_somebody_else() as folder, pytest.raises(BadData, match="no folder can be written there"):
-        check_folder(folder / "report")
+        check_folder(folder / "report", "--report-dir")
 
 
 SMALL_SHM = "mount -t tmpfs -o size=4k none /dev/shm && exec {python} {script}"

@@ -104,6 +104,14 @@ def test_an_option_comes_before_the_environment_and_that_before_the_file(lab, fi
     assert "--ckpt_dir of_the_option holds no config.json" in said(lab.run_apart("--ckpt_dir=of_the_option"))
 
 
+def test_a_session_says_where_given_weights_were_not_taken(lab, files):
+    lab.put(passed())
+    given = (f"--ckpt_dir={files[0]}", f"--lora_path_dmd={files[1]}")
+    words = "weights-not-taken: --ckpt_dir was given, and runs that are simulated take no checkpoint"
+    assert words in said(lab.run_apart(*given))
+    assert words not in said(lab.run_apart())
+
+
 def test_ranks_open_the_files_that_the_recipe_names(tmp_path):
     from liveavatar_core.parallel.load import seeded_weights
     from liveavatar_core.weights.checkpoint import write_checkpoint

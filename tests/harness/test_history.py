@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+import math
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from datetime import UTC, datetime
 
+import duckdb
 import pytest
 from canned import passed, physical
 from lab import said
 
+from suites.harness.pytest_plugin.plugin import BAD_INPUT
 from suites.harness.records.history import (
     POINTS,
-    append_history,
+    HistoryEntry,
     fence,
-    mend_history,
+    keep,
     outliers,
     read_history,
-    same_series,
+    series_of,
+    unreadable_files,
 )
 from suites.harness.records.measurements import CardConditions
-from suites.harness.records.record import SCHEMA, Failure
+from suites.harness.records.record import Failure, RunRecord
+from suites.harness.report import html_trends
+from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
 
 pytest_plugins = ["pytester"]
@@ -26,7 +34,11 @@ SECONDS = (20.0, 20.4, 19.8, 20.2, 20.0, 20.1, 19.9, 20.3, 20.2, 20.0)
 
 
 def nights(count: int):
-    return [physical(clips=(seconds,)) for seconds in SECONDS[:count]]
+    return [entry(physical(clips=(seconds,)), day) for day, seconds in enumerate(SECONDS[:count], 1)]
+
+
+def entry(record: RunRecord, day: int) -> HistoryEntry:
+    return HistoryEntry.of(record, Verdict.PASS, datetime(2026, 11, day, 2, 17, tzinfo=UTC))
 
 
 @pytest.mark.parametrize(("seconds", "reported"), [(20.7, False), (22.0, True), (15.0, False)])
@@ -51,116 +63,99 @@ def test_what_falls_out_is_said_word_for_word():
 
 def test_a_metric_of_too_few_earlier_runs_hides_none_behind_it():
     """Sorted by name, the new metric comes first; runs that lack it do not count for it, nor hide the next one."""
-    first = {"clip_jump_ratio": 1.0}
-    earlier = [replace(each, quality=first if at == 0 else {}) for at, each in enumerate(nights(POINTS))]
+    first, *others = nights(POINTS)
+    earlier = [replace(first, metrics={"clip_jump_ratio": 1.0, **first.metrics}), *others]
     found = list(outliers(physical(clips=(22.0,), quality={"clip_jump_ratio": 9.0}), earlier))
     assert [text.split(": ")[1].split()[0] for text in found] == ["seconds_per_clip"]
-
-
-def test_two_of_one_machine_are_of_one_series_whatever_the_order_of_its_facts():
-    night = physical(clips=(22.0,))
-    assert len(same_series(night, nights(POINTS))) == POINTS
-    assert same_series(replace(night, outcome="crash", failure=Failure(message="x")), nights(POINTS)) == []
-
-
-def test_what_was_set_aside_before_stays_there(tmp_path):
-    path, aside = tmp_path / "history.jsonl", tmp_path / "history.jsonl.torn"
-    for count, line in ((1, "{"), (2, "[]")):
-        path.write_text(f"{line}\n{line}\n" if count == 2 else f"{line}\n")
-        [notice] = mend_history(path)
-        assert notice.startswith(f"{path}: {count} line{'s' if count > 1 else ''} could not be read")
-    assert aside.read_text() == "{\n[]\n[]\n"
 
 
 def test_nine_earlier_values_make_none():
     assert not list(outliers(physical(clips=(99.0,)), nights(POINTS - 1)))
 
 
-def test_runs_of_another_machine_or_recipe_are_another_series():
+def test_runs_of_another_machine_or_recipe_are_another_series(tmp_path):
     night = physical(clips=(99.0,))
+    for each in nights(POINTS):
+        keep(tmp_path, each)
     other_machine = replace(night, machine=replace(night.machine, driver="580.1"))
     other_recipe = replace(night, recipe=replace(night.recipe, hash="00000000"))
-    assert list(outliers(night, nights(POINTS)))
-    assert not list(outliers(other_machine, nights(POINTS)))
-    assert not list(outliers(other_recipe, nights(POINTS)))
+    crashed = replace(night, outcome="crash", failure=Failure(message="x"))
+    assert list(outliers(night, series_of(tmp_path, night)))
+    assert [series_of(tmp_path, each) for each in (other_machine, other_recipe, crashed)] == [[], [], []]
 
 
-def test_a_history_reads_back(tmp_path):
-    path = tmp_path / "history.jsonl"
-    assert read_history(path) == []
-    for record in nights(2):
-        append_history(path, [(record, Verdict.PASS)])
-    assert read_history(path) == nights(2)
+def test_a_history_reads_back_oldest_first(tmp_path):
+    for day, record in ((2, passed(peak=19.0)), (1, passed())):
+        keep(tmp_path, entry(record, day))
+    assert [each.metrics["peak_vram_gib"] for each in series_of(tmp_path, passed())] == [
+        metrics(each)["peak_vram_gib"].value for each in (passed(), passed(peak=19.0))
+    ]
+    assert unreadable_files(tmp_path) == []
 
 
-@pytest.mark.parametrize("line", ["{", "[]", "{}", '{"verdict": "pass"}', "\udcff", "[" * 9999, '{"verdict": 1} x'])
-def test_a_broken_line_is_set_aside_and_the_rest_is_read(tmp_path, line):
-    path = tmp_path / "history.jsonl"
-    append_history(path, [(passed(), Verdict.PASS)])
-    path.write_bytes(path.read_bytes() + line.encode(errors="surrogateescape") + b"\n")
-    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
-    assert read_history(path) == [passed(), passed(peak=19.0)]
-    [notice] = mend_history(path)
-    assert "could not be read and went to history.jsonl.torn\nnext: " in notice
-    assert read_history(path) == [passed(), passed(peak=19.0)]
-    assert mend_history(path) == []
-    assert (tmp_path / "history.jsonl.torn").read_text().strip()
+def test_a_run_takes_a_small_file_of_its_own(tmp_path):
+    """Many machines write at the same moment."""
+    moment = entry(passed(), 1)
+    with ThreadPoolExecutor(8) as threads:
+        paths = set(threads.map(lambda _: keep(tmp_path, moment), range(40)))
+    assert len(paths) == len(read_history(tmp_path)[0]) == 40
+    assert all(path.stat().st_size < 2000 for path in paths)
 
 
-def test_a_missing_last_newline_glues_nothing_together(tmp_path):
-    path = tmp_path / "history.jsonl"
-    append_history(path, [(passed(), Verdict.PASS)])
-    path.write_bytes(path.read_bytes()[:-1])
-    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
-    assert read_history(path) == [passed(), passed(peak=19.0)]
-    assert len(path.read_text().splitlines()) == 2
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"schema": 1}', "\udcff", "[" * 9999, '{"schema": 1} x'])
+def test_a_broken_file_is_named_and_the_rest_is_read(tmp_path, text):
+    path = keep(tmp_path, entry(passed(), 1))
+    path.with_name("gpu5x24.torn.json").write_bytes(text.encode(errors="surrogateescape"))
+    assert len(read_history(tmp_path)[0]) == 1
+    [notice] = unreadable_files(tmp_path)
+    assert "1 file could not be read: gpu5x24.torn.json\nnext: " in notice
 
 
-def test_records_that_were_glued_together_are_told_apart(tmp_path):
-    path = tmp_path / "history.jsonl"
-    append_history(path, [(passed(), Verdict.PASS), (passed(peak=19.0), Verdict.PASS)])
-    path.write_text(path.read_text().replace("\n", ""))
-    assert read_history(path) == [passed(), passed(peak=19.0)]
+def test_entries_of_another_schema_are_not_guessed_at(tmp_path):
+    path = keep(tmp_path, replace(entry(passed(), 1), schema=2))
+    assert read_history(tmp_path) == ([], [path])
 
 
-def test_a_record_cut_in_the_middle_costs_only_itself(tmp_path):
-    path = tmp_path / "history.jsonl"
-    append_history(path, [(passed(), Verdict.PASS)])
-    whole = path.read_bytes()
-    path.write_bytes(whole + whole[: len(whole) // 2])
-    append_history(path, [(passed(peak=19.0), Verdict.PASS)])
-    mend_history(path)
-    assert read_history(path) == [passed(), passed(peak=19.0)]
+def test_numbers_that_are_none_are_not_kept():
+    assert "seconds_per_clip" not in entry(physical(clips=(math.nan,)), 1).metrics
 
 
-def test_records_of_an_earlier_schema_stay_where_they_are(tmp_path):
-    path = tmp_path / "history.jsonl"
-    append_history(path, [(passed(), Verdict.PASS)])
-    earlier = path.read_text().replace(f'"schema": {SCHEMA}', '"schema": 1')
-    path.write_text(earlier)
-    append_history(path, [(passed(), Verdict.PASS)])
-    assert read_history(path) == [passed()]
-    assert mend_history(path) == []
-    assert path.read_text().startswith(earlier)
+def test_thousands_of_files_are_read_by_duckdb(tmp_path):
+    """As docs/lab-machine.md says."""
+    for day, seconds in enumerate(SECONDS, 1):
+        keep(tmp_path, entry(physical(clips=(seconds,)), day))
+    command = "select tier, kept_at, metrics.seconds_per_clip from read_json('{}/*/*.json') order by kept_at"
+    rows = duckdb.sql(command.format(tmp_path)).fetchall()
+    assert [row[2] for row in rows] == list(SECONDS)
 
 
-def test_nights_go_on_after_a_torn_line(lab):
+def test_a_history_that_is_a_file_is_refused_before_anything_runs(lab):
     path = lab.folder / "history.jsonl"
-    append_history(path, [(passed(peak=20.0), Verdict.PASS)] * POINTS)
-    path.write_text(path.read_text()[:-100])
-    lab.put(passed(peak=20.0))
-    result = lab.run("--history", str(path))
-    assert result.ret == 0
-    assert "1 line could not be read and went to history.jsonl.torn" in " ".join(said(result).split())
-    assert len(read_history(path)) == POINTS
+    path.write_text("")
+    result = lab.run_apart("--history", str(path))
+    assert result.ret == BAD_INPUT
+    assert "no folder can be written there\nnext: give --history another folder" in result.stderr.str()
 
 
 def test_a_session_reports_what_falls_out_and_keeps_it(lab):
-    path = lab.folder / "history.jsonl"
-    append_history(path, [(passed(peak=20.0), Verdict.PASS)] * POINTS)
+    folder = lab.folder / "history"
+    for day in range(1, POINTS + 1):
+        keep(folder, entry(passed(peak=20.0), day))
     lab.put(passed(peak=21.0))
-    assert "peak_vram_gib 21 lies outside of 20 to 20" in " ".join(said(lab.run("--history", str(path))).split())
-    assert len(path.read_text().splitlines()) == POINTS + 1
+    result = lab.run("--history", str(folder))
+    assert "peak_vram_gib 21 lies outside of 20 to 20" in " ".join(said(result).split())
+    assert len(read_history(folder)[0]) == POINTS + 1
+
+
+def test_a_history_becomes_a_page(tmp_path, capsys):
+    assert html_trends.main([str(tmp_path), str(tmp_path / "page.html")]) == 2
+    assert "holds no history\nnext: " in capsys.readouterr().err
+    for day, seconds in enumerate((*SECONDS, 30.0), 1):
+        keep(tmp_path, entry(physical(clips=(seconds,)), day))
+    assert html_trends.main([str(tmp_path), str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "11 runs from 2026-11-01 to 2026-11-11" in page
+    assert "OUTSIDE the fence" in page
 
 
 def test_a_number_without_a_baseline_fails_where_hardware_is_required(lab):

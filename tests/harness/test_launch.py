@@ -156,6 +156,21 @@ def test_cause_is_awaited_when_a_rank_only_lost_a_peer(tmp_path: Path, monkeypat
     assert (failure.kind, failure.rank) == ("crash", 1)
 
 
+def test_a_rank_that_writes_down_what_it_holds_is_let_finish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """However little patience there is with other ranks."""
+
+    def seen(rank) -> bool:
+        (tmp_path / "seen").touch()
+        return failures.lost_a_peer(rank)
+
+    monkeypatch.setattr("suites.harness.processes.rank_group.lost_a_peer", seen)
+    monkeypatch.setattr("suites.harness.processes.rank_group.GRACE_SECONDS", 0.0)
+    mishaps = {"0": "oom beside a snapshot", "1": "snapshot"}
+    failed = fail(job("mishap", given=Given(mishaps=mishaps)), tmp_path)
+    assert [(failure.kind, failure.rank) for failure in failed.failures] == [("oom", 0), ("oom", 1)]
+    assert (tmp_path / "rank1.snapshot.pickle").read_text() == "the first half, and the second"
+
+
 def test_error_beside_an_out_of_memory_is_not_hidden(tmp_path: Path):
     failed = fail(job("mishap", world_size=3, given=Given(mishaps={"0": "error", "1": "peer", "2": "oom"})), tmp_path)
     assert [(failure.kind, failure.rank) for failure in failed.failures] == [("oom", 2), ("crash", 0)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -9,10 +10,14 @@ from nvml_stand_in import GIB, StandInNvml
 from waiting import wait_until
 
 from liveavatar_core.config import Recipe
+from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.hardware.nvml import read_driver
+from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.hardware.on_cards import ALLOCATOR, allocator_settings, rank_environment
+from suites.harness.hardware.on_cards import ALLOCATOR, NCCL_SUBSYSTEMS, allocator_settings, rank_environment
 from suites.harness.hardware.partitioned import PartitionedMode as Partitioned
 from suites.harness.hardware.physical import PhysicalMode as Physical
+from suites.harness.hardware.physical import matching, on_cards_of
 from suites.harness.messages import ClipJob
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.verdicts.verdict import Verdict, judge_outcome
@@ -33,12 +38,79 @@ def test_the_tiers_own_cards_are_enough():
 
 def test_missing_cards_are_counted_by_name():
     assert physical(*[RTX_4090] * 3, H200) == (
-        "4 x NVIDIA GeForce RTX 4090 are needed; visible: 3 x NVIDIA GeForce RTX 4090, 1 x NVIDIA H200"
+        "4 x 24 GB cards of one model are needed; visible: 3 x NVIDIA GeForce RTX 4090, 1 x NVIDIA H200"
     )
 
 
-def test_a_name_that_only_begins_alike_is_another_card():
-    assert physical(*[f"{RTX_4090} D"] * 4) is not None
+OF_A_SIZE = {
+    "gpu4x24": ("RTX 3090", "RTX 4090", "RTX A5000", "L4"),
+    "gpu5x24": ("RTX 3090", "L4"),
+    "gpu1x80": ("A100 80GB PCIe", "A100 80GB SXM", "H100 80GB PCIe", "H100 80GB SXM"),
+    "gpu5x80": ("A100 80GB PCIe", "H100 80GB SXM"),
+    "gpu1x48": ("L40S", "RTX 6000 Ada"),
+}
+CARDS = [(tier, card) for tier, names in OF_A_SIZE.items() for card in names]
+
+
+@pytest.mark.parametrize(("size", "card"), CARDS)
+def test_any_model_of_the_size_will_do_and_has_its_own_limit_and_link(size, card):
+    known, tier = find_card(card), TIERS[size]
+    library = StandInNvml(*[known.driver_name] * tier.cards, total_gib=known.visible_gib)
+    assert Physical(library, {}).why_not(tier) is None
+    own = on_cards_of(tier, matching(read_driver(library, {}), tier))
+    case = own.cases[0]
+    limit = RunPlan.full_size(own, case, "physical", Path()).limit_bytes
+    assert limit == known.usable_bytes_in(own.layout(case).deployment)
+    assert own.card_model.link == known.link
+
+
+@pytest.mark.parametrize("card", ["A100 40GB SXM", "H100 NVL", "H20", "RTX 5090", "H200"])
+def test_another_size_will_not(card):
+    library = StandInNvml(*[find_card(card).driver_name] * 5, total_gib=find_card(card).visible_gib)
+    assert all(Physical(library, {}).why_not(TIERS[tier]) for tier in OF_A_SIZE)
+
+
+def test_models_are_not_mixed_and_the_tiers_own_comes_first():
+    a5000 = "NVIDIA RTX A5000"
+    assert "ranks of different models would wait" in (physical(*[RTX_4090] * 2, *[a5000] * 3) or "")
+    chosen = matching(read_driver(StandInNvml(*[a5000] * 5, *[RTX_4090] * 4), {}), FOUR)
+    assert [card.name for card in chosen] == [RTX_4090] * 4
+    chosen = matching(read_driver(StandInNvml(*[RTX_4090] * 3, *[a5000] * 4), {}), FOUR)
+    assert [card.name for card in chosen] == [a5000] * 4
+
+
+def test_a_card_that_nobody_described_is_named_as_such():
+    assert "NVIDIA GeForce RTX 4090 D: not described in cards.toml" in (physical(*[f"{RTX_4090} D"] * 4) or "")
+
+
+def test_a_lost_card_and_one_in_parts_do_not_count():
+    lost = StandInNvml(*[RTX_4090] * 4)
+    lost.lose(2)
+    assert "1 x NVIDIA GeForce RTX 4090 (GPU is lost)" in (Physical(lost, {}).why_not(FOUR) or "")
+    cut = StandInNvml(*[RTX_4090] * 4)
+    cut.cut(0, parts=2)
+    assert "2 x NVIDIA GeForce RTX 4090 MIG" in (Physical(cut, {}).why_not(FOUR) or "")
+
+
+@pytest.mark.parametrize(
+    ("mode", "names", "total_gib", "lacks"),
+    [
+        (Physical, ["NVIDIA GeForce RTX 3090"] * 4, 24, True),
+        (Physical, ["NVIDIA RTX A5000"] * 4, 24, True),
+        (Physical, ["NVIDIA L4"] * 4, 24, False),
+        (Physical, [RTX_4090] * 4, 24, False),
+        (Partitioned, ["NVIDIA A100-SXM4-80GB"], 120, True),
+        (Partitioned, [H200], 139.8, False),
+    ],
+)
+def test_float8_is_refused_to_cards_without_it_and_bfloat16_is_not(mode, names, total_gib, lacks):
+    stands = mode(StandInNvml(*names, total_gib=total_gib), {})
+    refusal = stands.unsupported(FOUR, FOUR.case("fp8_ulysses"))
+    assert bool(refusal) is lacks
+    if refusal:
+        assert f"{names[0]} does not multiply float8" in refusal
+        assert "\nnext: give fp8_multiply False" in refusal
+    assert stands.unsupported(FOUR, FOUR.case("published_sharded")) is None
 
 
 def test_without_a_driver_it_says_so():
@@ -137,11 +209,15 @@ def test_the_allocators_settings_are_read_under_both_names(monkeypatch, given, s
 
 @pytest.mark.parametrize("backend", ["nccl", "gloo"])
 def test_nccl_writes_down_what_it_does_beside_the_log(tmp_path, monkeypatch, backend):
-    monkeypatch.delenv("NCCL_DEBUG", raising=False)
+    for name in ("NCCL_DEBUG", "NCCL_DEBUG_SUBSYS"):
+        monkeypatch.delenv(name, raising=False)
     given = ClipJob(
         recipe=Recipe(name="any"), folder=str(tmp_path), video="", backend=backend, card_uuids=("GPU-0", "GPU-1")
     )
     told = rank_environment(given, 1)
     assert (told["CUDA_VISIBLE_DEVICES"], told["LOCAL_RANK"]) == ("GPU-1", "0")
-    nccl = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_FILE": str(tmp_path / "rank1.nccl.log")} if backend == "nccl" else {}
-    assert {name: value for name, value in told.items() if name.startswith("NCCL")} == nccl
+    file = str(tmp_path / "rank1.nccl.log")
+    nccl = {"NCCL_DEBUG": "INFO", "NCCL_DEBUG_SUBSYS": NCCL_SUBSYSTEMS, "NCCL_DEBUG_FILE": file}
+    assert {name: value for name, value in told.items() if name.startswith("NCCL")} == (
+        nccl if backend == "nccl" else {}
+    )

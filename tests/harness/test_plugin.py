@@ -1,6 +1,5 @@
 """The plugin as a lab meets it: verdicts, exit codes, options, the table."""
 
-import json
 import math
 from dataclasses import replace
 
@@ -8,6 +7,7 @@ import pytest
 from canned import failed, passed, physical, ran_out
 from lab import ROOT, said
 
+from suites.harness.records.history import read_history
 from suites.harness.records.record import read_record
 from suites.harness.verdicts.baselines import read_baseline
 from suites.harness.verdicts.verdict import EXIT_CODES, Verdict
@@ -214,6 +214,20 @@ def test_all_skipped_is_said_and_is_no_success_where_hardware_is_required(lab, o
     assert "not-judged: 1 test of gpu5x24: cards are being moved" in " ".join(said(result).split())
 
 
+@pytest.mark.parametrize("options", [(), ("--require-hardware", "--hardware=physical")])
+def test_a_case_that_cards_cannot_compute_is_refused_and_does_not_fail(lab, options):
+    """Its mode is not asked to run it, and no other mode takes it in its place."""
+    lab.offer("physical")
+    (lab.folder / "physical.lacks").write_text("NVIDIA Old does not multiply float8\nnext: give int8")
+    result = lab.run(*options)
+    assert result.ret == (16 if options else 0)  # as nothing else was judged
+    result.assert_outcomes(skipped=1)
+    assert not list(lab.folder.glob("*.runs"))
+    told = said(result)
+    assert "gpu5x24/published_sharded asks for what these cards do not have: NVIDIA Old does not multiply" in told
+    assert "\nnext: give int8" in told
+
+
 @pytest.mark.parametrize("arguments", ["tier", ""])
 def test_a_test_of_a_tier_that_judges_nothing_fails(lab, arguments):
     text = f"import pytest\n\n@pytest.mark.gpu5x24\ndef test_case({arguments}):\n    pass\n"
@@ -276,18 +290,11 @@ def test_a_test_without_a_tier_is_told_how_to_name_one(lab):
 
 def test_records_and_history_are_kept(lab):
     lab.put(passed())
-    lab.run("--history", "history.jsonl")
-    lab.run("--history", "history.jsonl")
+    lab.run("--history", "history")
+    lab.run("--history", "history")
     assert read_record(lab.folder / "report/records/gpu5x24.published_sharded.simulated.json") == passed()
-    lines = [json.loads(line) for line in (lab.folder / "history.jsonl").read_text().splitlines()]
-    assert [line["verdict"] for line in lines] == ["needs-baseline", "needs-baseline"]
-
-
-def test_a_history_that_cannot_be_written_is_said_in_two_lines(lab):
-    lab.put(passed())
-    result = lab.run_apart("--history", ".")
-    assert result.ret == 2
-    assert "next: give --history" in said(result)
+    entries, _ = read_history(lab.folder / "history")
+    assert [entry.verdict for entry in entries] == ["needs-baseline", "needs-baseline"]
 
 
 def test_hostile_text_cannot_move_the_cursor(lab):
@@ -302,10 +309,10 @@ def test_workers_measure_and_one_process_reports(lab):
     lab.tests("gpu5x24", "published_sharded", "published_replicated")
     lab.put(passed())
     lab.put(replace(ran_out(phase="prefill"), tier="gpu5x24", case="published_replicated"))
-    result = lab.run_apart("-n", "2", "--baseline-update", "--history", "history.jsonl")
+    result = lab.run_apart("-n", "2", "--baseline-update", "--history", "history")
     assert result.ret == 0
     assert set(read_baseline(lab.files[0]).cases) == {"published_sharded", "published_replicated"}
-    assert len((lab.folder / "history.jsonl").read_text().splitlines()) == 2
+    assert len(read_history(lab.folder / "history")[0]) == 2
     lab.put(passed(peak=21.0))
     result = lab.run_apart("-n", "2")
     assert result.ret == EXIT_CODES[Verdict.REGRESSED]

@@ -36,5 +36,5 @@ def test_a_session_with_a_history_and_a_page_shows_earlier_runs(lab):
     lab.offer("physical")
     lab.put(physical(clips=(20.0, 21.0)))
     for _ in range(2):
-        assert lab.run("--history", "history.jsonl", "--report-html", "report.html").ret == 0
+        assert lab.run("--history", "history", "--report-html", "report.html").ret == 0
     assert "Time a clip, s, over time" in (lab.folder / "report.html").read_text()

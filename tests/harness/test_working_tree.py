@@ -27,7 +27,7 @@ def tree(tmp_path: Path) -> Path:
 @pytest.mark.parametrize(
     ("name", "changed"),
     [
-        ("history.jsonl", False),
+        ("history/miniature/gpu5x24.json", False),
         ("lab.toml", False),
         ("ckpt/weights.safetensors", False),
         ("slurm-412.out", False),

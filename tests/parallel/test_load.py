@@ -14,11 +14,12 @@ from liveavatar_core.parallel.load import PARTS, build_part
 from liveavatar_core.parallel.system import load_system
 from liveavatar_core.simulation.fake_world import MetaSource, fake_world
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.weights.source import WeightSource
 
 RANKS = 5
 
 
-class CountingSource:
+class CountingSource(WeightSource):
     """Meta weights that count the bytes read."""
 
     def __init__(self, source: MetaSource) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from report_runs import HOSTILE, fitting, hostile, judged, measured, ran_out, settings
@@ -12,8 +13,10 @@ from liveavatar_core.cli.generate import read_recipe
 from liveavatar_core.cli.main import make_parser
 from liveavatar_core.errors import GIB
 from liveavatar_core.recipes import miniature
+from liveavatar_core.simulation.voice_limit import VoiceLimit
+from liveavatar_core.workload import MANY_CLIPS
 from suites.harness.cases.tiers import read_tiers
-from suites.harness.records.history import append_history
+from suites.harness.records.history import HistoryEntry, keep
 from suites.harness.records.measurements import MemoryTimeline, Timing
 from suites.harness.records.record import DeclaredRecipe
 from suites.harness.report.answers import INPUTS, run_command
@@ -52,6 +55,14 @@ def test_a_newcomer_finds_why_four_cards_fail_and_what_would_fit(show, tmp_path)
     assert "; storage_dtype = bfloat16" in article
     assert article.count("bf16_sharded:") == 1, "it ran, so it is not said once more that it is known to fit"
     assert "python -m liveavatar_core fit --cards '4xRTX 4090'" in article
+
+
+def test_the_longest_voice_is_said_where_it_is_not_any(tmp_path):
+    limit = VoiceLimit(clips=417, seconds=800.6, why="rank 0, encode: 0.17 GiB asked")
+    page = page_of(tmp_path, fitting(longest_voice=limit))
+    assert "Longest voice: 800.6 s (417 clips); beyond, rank 0, encode: 0.17 GiB asked." in page
+    any_voice = VoiceLimit(clips=MANY_CLIPS, seconds=1920.0)
+    assert "Longest voice" not in page_of(tmp_path, fitting(longest_voice=any_voice))
 
 
 def test_without_a_run_that_fits_the_page_lists_what_is_known_to(show, tmp_path):
@@ -259,8 +270,10 @@ def nights(tmp_path):
 
     def page(*seconds: float) -> str:
         runs = [measured(each, each) for each in seconds]
-        append_history(tmp_path / "history.jsonl", ((run, Verdict.PASS) for run in (*runs, ran_out())))
-        return page_of(tmp_path, runs[-1], history=tmp_path / "history.jsonl")
+        start = datetime(2026, 11, 1, tzinfo=UTC)
+        for day, run in enumerate((*runs, ran_out())):
+            keep(tmp_path / "history", HistoryEntry.of(run, Verdict.PASS, start + timedelta(days=day)))
+        return page_of(tmp_path, runs[-1], history=tmp_path / "history")
 
     return page
 

@@ -66,6 +66,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[SimulationReport]:
             clips=1,
             time=TimeEstimate(compute_seconds=1.0),
             first_clip_time=TimeEstimate(compute_seconds=1.0),
+            seconds_by_part={"denoise": 1.0},
             units_executed=1,
             units_repeated=1,
         )

@@ -9,9 +9,10 @@ from dataclasses import MISSING, dataclass, fields, replace
 from typing import Any
 
 from liveavatar_core.config import ClipSpec, Recipe
-from liveavatar_core.deployment import Deployment
+from liveavatar_core.deployment import SHORTEST_AUDIO_WINDOW_SECONDS, Deployment
 from liveavatar_core.errors import GIB, BadInput, InvalidRecipe
 from liveavatar_core.hardware.cards import CARDS_FILE, Card, find_card, read_cards
+from liveavatar_core.simulation.voice_limit import VoiceLimit, voice_limit
 from liveavatar_core.workload import LEAST_CLIPS, Workload
 
 _COUNTED = re.compile(r"(?:(?P<count>\d+)\s*[x*]\s*)?(?P<what>.+)")
@@ -56,6 +57,8 @@ class FeasibleLayout:
     """How often the allocator of one card gives cached segments back to make room; each time stops the card."""
     next_step: str = ""
     """What would spare it retries; empty: nothing does, or there are none."""
+    longest_voice: VoiceLimit | None = None
+    """How long the voice may be; None: there was no time to find out."""
     host_gib: float
     """Most that a rank holds in host memory."""
     machine_host_gib: float
@@ -157,7 +160,8 @@ def _on_several(cards: Cards) -> Iterator[tuple[str, dict[str, Any]]]:
     yield f"{name} whole on each, host caches", {**alike, **eight, **host_text, **caches}
     yield "bf16 whole on each", {**alike, **host_text}
     yield "bf16 shards, text on the decode rank", {**apart, "shard": "flat", "t5_on_decode_rank": True, **caches}
-    yield "bf16 shards, encoders given up", {**apart, "shard": "flat", "free_encoders": True, **caches}
+    short = {"free_encoders": True, "audio_window_seconds": SHORTEST_AUDIO_WINDOW_SECONDS}
+    yield "bf16 shards, encoders given up", {**apart, "shard": "flat", **short, **caches}
     everything = {"shard": "per_parameter", "shard_scope": "everything", "shard_units": "fine"}
     yield "bf16, everything in shards", {**alike, **everything, **caches}
 
@@ -186,6 +190,28 @@ def _changed(declared: ClipSpec | Deployment) -> Iterator[str]:
                 yield str(value)
 
 
+def _host_shortage(recipe: Recipe, machine_gib: float, host_gib: float | None) -> str | None:
+    if host_gib is None or machine_gib <= host_gib:
+        return None
+    return f"host-oom: {recipe.deployment.num_cards} ranks hold {machine_gib:.1f} GiB of {host_gib:.1f} in host memory"
+
+
+def longest_voice(recipe: Recipe, card: Card, host_gib: float | None = None) -> VoiceLimit:
+    """How long a voice the cards and their machine hold. Imports torch; arguments as those of `judge`."""
+    from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
+    from liveavatar_core.simulation.memory_account import Capacity
+
+    capacity = Capacity(card=card.usable_bytes_in(recipe.deployment))
+
+    def why_not(tried: Recipe) -> str | None:
+        simulated = simulate_distinct_ranks(tried, capacity)
+        if simulated.out_of_memory:
+            return simulated.out_of_memory.what
+        return _host_shortage(recipe, simulated.machine_host_bytes / GIB, host_gib)
+
+    return voice_limit(recipe, why_not)
+
+
 def judge(recipe: Recipe, card: Card, host_gib: float | None = None) -> FeasibleLayout | InfeasibleLayout:
     """Simulate each distinct rank of `recipe`; the first that does not fit speaks for all. Imports torch.
 
@@ -205,10 +231,9 @@ def judge(recipe: Recipe, card: Card, host_gib: float | None = None) -> Feasible
     if simulated.out_of_memory:
         return InfeasibleLayout(name=recipe.name, why=simulated.out_of_memory.what, next_step=advice)
     machine_gib = simulated.machine_host_bytes / GIB
-    if host_gib is not None and machine_gib > host_gib:
-        held = f"{recipe.deployment.num_cards} ranks hold {machine_gib:.1f} GiB of {host_gib:.1f} in host memory"
+    if why := _host_shortage(recipe, machine_gib, host_gib):
         step = "add memory, or say how much there is: --host-gib"
-        return InfeasibleLayout(name=recipe.name, why=f"host-oom: {held}", next_step=step)
+        return InfeasibleLayout(name=recipe.name, why=why, next_step=step)
     peaks = {other: round(made.peak_bytes / GIB, 2) for made in simulated.ranks for other in simulated.alike[made.rank]}
     times = (estimate_time(made.last_clip_work, card, ("denoise", "decode")) for made in simulated.ranks)
     slowest = max(times, key=lambda time: time.seconds)

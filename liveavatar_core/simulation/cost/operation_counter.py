@@ -47,12 +47,13 @@ class WorkCounter:
         self.place_of = place_of
         self.operations: Counter[Operation] = Counter()
         self._views: dict[Any, bool] = {}
+        self._names: dict[Any, str] = {}
 
     def count(self, func: Any, args: tuple, out: Any) -> None:
         """Add one executed operation: its overload, what it was given, what it gave."""
         packet = func.overloadpacket
         if func.namespace == "c10d":
-            self._add(_kind_of_collective(packet), "", 0, _sent(packet, args, self._rank))
+            self._add(packet, _kind_of_collective(packet), "", 0, _sent(packet, args, self._rank))
         elif packet not in _NO_WORK and not self._is_view(func):
             self._count_kernel(packet, args, out)
 
@@ -64,16 +65,18 @@ class WorkCounter:
             return
         moved = _moved(packet, args, given, made)
         if packet in _COPIES and self._crosses(given, made):
-            self._add("host", "", 0, _nbytes(made[0]))
+            self._add(packet, "host", "", 0, _nbytes(made[0]))
             return
         flops = _flops(packet, args, out) if packet in flop_registry or packet in ATTENTION else 0
         multiplied = given[min(1, len(given) - 1)] if given else made[0]  # scales and biases come behind it
         dtype = str(multiplied.dtype).removeprefix("torch.")
-        self._add("card" if self.place_of(made[0]) == "card" else "cpu", dtype, flops, moved)
+        self._add(packet, "card" if self.place_of(made[0]) == "card" else "cpu", dtype, flops, moved)
 
-    def _add(self, kind: str, dtype: str, flops: int, nbytes: int) -> None:
-        phase = scopes.current().phase
-        self.operations[Operation(phase=phase, kind=kind, dtype=dtype, flops=flops, nbytes=nbytes)] += 1
+    def _add(self, packet: Any, kind: str, dtype: str, flops: int, nbytes: int) -> None:
+        name = self._names.get(packet)
+        if name is None:
+            name = self._names[packet] = str(packet)
+        self.operations[Operation(scopes.current().phase, kind, dtype, flops, nbytes, name)] += 1
 
     def _crosses(self, given: list[torch.Tensor], made: list[torch.Tensor]) -> bool:
         return len({self.place_of(tensor) for tensor in (*given, *made)}) > 1

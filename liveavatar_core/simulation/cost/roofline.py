@@ -29,6 +29,8 @@ class Operation(NamedTuple):
     """Floating-point operations."""
     nbytes: int
     """Bytes read and written, or sent."""
+    name: str = ""
+    """The operation's own name, as `aten.mm`."""
 
 
 @dataclass(frozen=True, kw_only=True)

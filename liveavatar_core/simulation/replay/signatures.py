@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 
 from liveavatar_core import torch_private
 from liveavatar_core.model.block import NoisyAttend, SinkAttend
-from liveavatar_core.model.cache import KVCache
+from liveavatar_core.model.cache import Float8KVCache, KVCache
 from liveavatar_core.model.state import BlockContext
 from liveavatar_core.model.transformer import Denoise
 from liveavatar_core.simulation.replay.effects import is_ours, parts_of
@@ -130,7 +130,9 @@ def _is_frozen(value: Any) -> bool:
 
 def _extent(value: Any) -> int | None:
     """For a request to denoise: how many tokens of its cache it sees; its frame number says no more than that."""
-    if not isinstance(value, Denoise) or not isinstance(value.cache, KVCache):
-        return value.block.frame if isinstance(value, Denoise) else None
+    if not isinstance(value, Denoise):
+        return None
+    if not isinstance(value.cache, KVCache | Float8KVCache):
+        return value.block.frame
     seen = (value.block.frame + value.latents_BCFHW.shape[2]) * value.state.frame_tokens
     return min(seen, value.cache.tokens)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from liveavatar_core.config import Recipe
+from suites.harness.cases.clip_rounds import ON_CARDS, ClipRounds, check_for_cards
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.records.record import HardwareName
 
@@ -27,6 +28,8 @@ class RunPlan:
     """The hardware mode that runs it."""
     recipe: Recipe
     """The recipe, workload included; in the miniature mode the small twin of the tier's."""
+    rounds: ClipRounds
+    """The clips that warm up, and those that are measured; a simulation reads no clock and has none."""
     limit_bytes: int | None
     """Bytes that a card may hold; None: no limit is imposed."""
     host_limit_bytes: int | None = None
@@ -36,16 +39,23 @@ class RunPlan:
 
     @classmethod
     def full_size(cls, tier: Tier, case: Case, hardware: HardwareName, folder: Path) -> RunPlan:
-        """The tier's own recipe, under what its cards may hold; on real cards with the weights that were given."""
-        recipe = tier.recipe(case)
+        """The tier's own recipe, under what its cards may hold.
+
+        On real cards with the weights that were given, and with as many clips as are declared to be timed. Raises
+        BadInput where those are too few.
+        """
+        recipe, rounds = tier.recipe(case), ClipRounds(warm_up=0, measured=0)
         if hardware in ("physical", "partitioned"):
-            recipe = replace(recipe, weights=tier.weights)
+            rounds = check_for_cards(tier.rounds or ON_CARDS)
+            clip = replace(recipe.clip, num_clip=max(recipe.clip.num_clip, rounds.total))
+            recipe = replace(recipe, weights=tier.weights, clip=clip)
         limit = tier.card_model.usable_bytes_in(recipe.deployment)
         return cls(
             tier=tier,
             case=case,
             hardware=hardware,
             recipe=recipe,
+            rounds=rounds,
             limit_bytes=limit,
             host_limit_bytes=tier.host_limit_bytes,
             folder=folder,

@@ -16,6 +16,7 @@ from liveavatar_core.recipes import named_recipe
 from liveavatar_core.scopes import CATEGORIES, PHASES
 from liveavatar_core.weight_files import SEEDED, WeightFiles
 from liveavatar_core.workload import LEAST_CLIPS, Workload
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.cases.workloads import case_workload
 
 TIERS_FILE = Path(__file__).with_name("tiers.toml")
@@ -79,7 +80,7 @@ class Case:
 
 @dataclass(frozen=True, kw_only=True)
 class Tier:
-    """A number of cards of one model, and the cases that run there."""
+    """A number of cards of one size, and the cases that run there."""
 
     name: str
     """The name of the tier, which is also the pytest marker."""
@@ -88,7 +89,8 @@ class Tier:
     cards: int
     """The number of cards."""
     card: str
-    """The cards' name in cards.toml."""
+    """The card in cards.toml that stands for its size: the one that is simulated and imitated. Real runs take any
+    model of the same memory, under limits of its own."""
     cases: tuple[Case, ...]
     """The cases that run there, in the order of the file."""
     added: bool = False
@@ -97,6 +99,8 @@ class Tier:
     """Memory of the machine that the cards are in, which all ranks share; None: it is no limit."""
     workload: Workload | None = None
     """Portrait, voice and prompt that somebody gave for every run; None: what ships."""
+    rounds: ClipRounds | None = None
+    """The clips that somebody asked to be timed in every run; None: what each hardware mode declares."""
     weights: WeightFiles = SEEDED
     """Weights that somebody gave for every run on real cards; without files: seeded values."""
 
@@ -104,6 +108,11 @@ class Tier:
     def card_model(self) -> Card:
         """The card as its data sheet has it. Raises BadInput where cards.toml has none of that name."""
         return find_card(self.card)
+
+    @property
+    def size(self) -> str:
+        """What cards it takes, by their memory: `24 GB card`."""
+        return f"{self.card_model.capacity_gib:g} GB card{'s' if self.cards > 1 else ''}"
 
     @property
     def host_limit_bytes(self) -> int | None:
@@ -151,15 +160,21 @@ class _TierTable:
 
 
 def read_tiers(
-    *paths: Path, workload: Workload | None = None, weights: WeightFiles = SEEDED, host_gib: float | None = None
+    *paths: Path,
+    workload: Workload | None = None,
+    weights: WeightFiles = SEEDED,
+    host_gib: float | None = None,
+    rounds: ClipRounds | None = None,
 ) -> dict[str, Tier]:
-    """The tiers of tiers.toml and of `paths`, by name; with workload, weights and host memory, where given.
+    """The tiers of tiers.toml and of `paths`, by name; with workload, weights, host memory and rounds, where given.
 
     Raises:
         BadData: a file is broken or names an unknown card, recipe, phase or key; a name is taken.
     """
     tiers: dict[str, Tier] = {}
-    given = {"workload": workload, "weights": weights} | ({} if host_gib is None else {"host_gib": host_gib})
+    given = {"workload": workload, "weights": weights, "rounds": rounds} | (
+        {} if host_gib is None else {"host_gib": host_gib}
+    )
     for path in (TIERS_FILE, *paths):
         for name, table in strict.read_toml(path).items():
             if name in tiers:

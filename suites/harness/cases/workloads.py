@@ -6,9 +6,9 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from liveavatar_core.shipped_files import ASSETS
 from liveavatar_core.workload import Workload
 
-ASSETS = Path(__file__).parents[3] / "assets"
 PORTRAIT, HEAD, VOICE = ASSETS / "portrait.png", ASSETS / "head.png", ASSETS / "voice.wav"
 PROMPT = "A person talks to the camera and smiles."
 

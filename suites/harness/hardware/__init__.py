@@ -21,6 +21,12 @@ class HardwareMode(Protocol):
     def why_not(self, tier: Tier) -> str | None:
         """Why `tier` cannot run in this mode on this machine; None if it can. Cheap, and takes nothing."""
 
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """Why the cards cannot compute `case` though they are there, and the next step, in two lines; None if they can.
+
+        Asked once `why_not` has nothing against the tier.
+        """
+
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run `case` on `tier`; logs and videos go to `folder`, which is there and empty.
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
 from suites.harness.probes.video.measured_video import read_video
@@ -13,7 +14,7 @@ from suites.harness.probes.video.quality import Quality, quality_of
 from suites.harness.processes.failures import GroupError
 from suites.harness.processes.rank_group import Job, RankGroup
 from suites.harness.pytest_plugin.clip_clock import ClipClock
-from suites.harness.records.measurements import Timing
+from suites.harness.records.clip_times import ClipTimes
 from suites.harness.records.run_result import RunResult, failed_result
 
 PRELOAD = ("torch", "suites.harness.workers.simulate", "suites.harness.workers.miniature")
@@ -31,8 +32,11 @@ def clip_job(plan: RunPlan, *, kept: Path | None = None) -> ClipJob:
     )
 
 
-def run_clips(job: Job, given: ClipJob, clock: ClipClock, *, comparable: bool = False) -> RunResult:
-    """Run `job`, whose ranks are given `given`. `comparable`: no card is imitated, so seconds may be compared."""
+def run_clips(job: Job, given: ClipJob, rounds: ClipRounds, clock: ClipClock, *, comparable: bool = False) -> RunResult:
+    """Run `job`, whose ranks are given `given`.
+
+    rounds: what is declared of its clips. comparable: no card is imitated, so seconds may be compared.
+    """
     group: RankGroup | None = None
     started = time.monotonic()
     try:
@@ -40,27 +44,22 @@ def run_clips(job: Job, given: ClipJob, clock: ClipClock, *, comparable: bool = 
         with group:
             loaded = group.command("load", answer=Loaded)
             load_seconds = time.monotonic() - started
-            clips = clock(lambda: group.command("clip", answer=ClipTime), loaded[0].clips)
+            answers = group.commands("clip", loaded[0].clips, answer=ClipTime)
+            clips = clock(lambda: next(answers), rounds.of(loaded[0].clips))
             reports = tuple(group.command("finish", answer=RankReport))
     except GroupError as error:
         told = group.last_reports if group else []
         return failed_result(error, tuple(each for each in told if each is not None))
-    return passed_result(given, clips, reports, load_seconds=load_seconds, comparable=comparable)
+    times = ClipTimes(rounds=rounds, load_seconds=load_seconds, loaded=loaded, clips=clips)
+    return passed_result(given, times, reports, comparable=comparable)
 
 
-def passed_result(
-    given: ClipJob,
-    clips: Sequence[Sequence[ClipTime]],
-    reports: tuple[RankReport, ...],
-    *,
-    load_seconds: float | None,
-    comparable: bool,
-) -> RunResult:
+def passed_result(given: ClipJob, times: ClipTimes, reports: tuple[RankReport, ...], *, comparable: bool) -> RunResult:
     """The result of a run whose ranks all finished; looks through the video that they made."""
     return RunResult(
         outcome="pass",
         reports=reports,
-        timing=_timing(clips, load_seconds, comparable),
+        timing=times.timing(given.recipe.deployment, comparable=comparable),
         quality=video_quality(given, reports),
     )
 
@@ -70,16 +69,3 @@ def video_quality(given: ClipJob, reports: Sequence[RankReport]) -> Quality:
     nan_blocks = next((each.nan_blocks for each in reports if each.nan_blocks is not None), None)
     video = read_video(Path(given.video), nan_blocks)
     return quality_of(video, clip_frames=given.recipe.clip.infer_frames)
-
-
-def _timing(clips: Sequence[Sequence[ClipTime]], load_seconds: float | None, comparable: bool) -> Timing:
-    """A clip takes as long as its slowest rank."""
-    first = [each.first_frame_seconds for each in clips[0] if each.first_frame_seconds is not None]
-    missing = {"predicted_seconds_per_clip": "measured"}
-    return Timing(
-        load_seconds=load_seconds,
-        clip_seconds=tuple(max(each.seconds for each in ranks) for ranks in clips),
-        first_frame_seconds=max(first),
-        comparable=comparable,
-        missing=missing if load_seconds is not None else missing | {"load_seconds": "ranks were started elsewhere"},
-    )

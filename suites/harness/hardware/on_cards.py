@@ -15,7 +15,9 @@ from suites.harness.cases.run_plan import RunPlan
 from suites.harness.hardware.clip_runs import clip_job, run_clips
 from suites.harness.hardware.lease import CardsUnavailable
 from suites.harness.messages import ClipJob
+from suites.harness.probes.nccl_log import nccl_log, read_nccl
 from suites.harness.processes.rank_group import Job
+from suites.harness.processes.time_outs import TimeOuts
 from suites.harness.pytest_plugin.clip_clock import ClipClock
 from suites.harness.records.build import build_record, host_machine
 from suites.harness.records.record import Failure, MachineProfile, RunRecord
@@ -23,10 +25,14 @@ from suites.harness.records.run_result import RunResult
 
 ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
 """Where torch looks for its allocator's settings: the newer name first."""
+HEARTBEAT = "TORCH_NCCL_HEARTBEAT_TIMEOUT_SEC"
+NCCL_SUBSYSTEMS = "INIT,BOOTSTRAP,ENV,GRAPH,NVLS"
+"""What NCCL tells of by default, and which links and multicast it found."""
 TARGET = "suites.harness.workers.cuda:run"
 PRELOAD = ("torch", "suites.harness.workers.cuda")
 CLIP_SECONDS = 600.0
 """Seconds for a command; a clip of the 14B takes some tens of seconds, loading it some minutes at most."""
+TIME_OUTS = TimeOuts(command_seconds=CLIP_SECONDS)
 Lease = AbstractContextManager[tuple[CardState, ...]]
 
 
@@ -58,7 +64,8 @@ def run_on_cards(
                 command_seconds=CLIP_SECONDS,
                 preload=PRELOAD,
             )
-            result = run_clips(job, given, clock, comparable=plan.hardware == "physical")
+            result = run_clips(job, given, plan.rounds, clock, comparable=plan.hardware == "physical")
+            result = replace(result, nccl=read_nccl(plan.folder, range(plan.tier.cards)))
     except CardsUnavailable as error:
         failure = Failure(message=error.what, next_step=error.next_step)
         result = RunResult(outcome="infrastructure", failure=failure)
@@ -71,6 +78,7 @@ def card_job(plan: RunPlan, placement: Placement, cards: Sequence[CardState]) ->
     return replace(
         clip_job(plan),
         capacity_bytes=plan.limit_bytes if placement.capped else None,
+        group_seconds=TIME_OUTS.group_seconds,
         backend=placement.backend,
         card_uuids=uuids,
         alone_on_card=placement.ranks_a_card == 1,
@@ -78,12 +86,23 @@ def card_job(plan: RunPlan, placement: Placement, cards: Sequence[CardState]) ->
 
 
 def rank_environment(given: ClipJob, rank: int) -> dict[str, str]:
-    """What a rank's process is told by variables: its card, and to have NCCL write down what it does beside the log."""
-    told = {"CUDA_VISIBLE_DEVICES": given.card_uuids[rank], "LOCAL_RANK": "0"}
-    if given.backend == "nccl":
-        told |= {"NCCL_DEBUG": os.environ.get("NCCL_DEBUG", "INFO")}
-        told |= {"NCCL_DEBUG_FILE": str(Path(given.folder) / f"rank{rank}.nccl.log")}
-    return told
+    """What a rank's process is told by variables: its card, and what `nccl_environment` says."""
+    card = {"CUDA_VISIBLE_DEVICES": given.card_uuids[rank], "LOCAL_RANK": "0"}
+    return card | (nccl_environment(Path(given.folder), rank) if given.backend == "nccl" else {})
+
+
+def nccl_environment(folder: Path, rank: int, time_outs: TimeOuts = TIME_OUTS) -> dict[str, str]:
+    """NCCL writes down what it does beside the rank's log, and torch ends what is stuck in it in time.
+
+    A heartbeat that somebody set shorter stays; a longer one would outlast the deadline of the command.
+    """
+    allowed = int(time_outs.heartbeat_seconds)
+    return {
+        "NCCL_DEBUG": os.environ.get("NCCL_DEBUG", "INFO"),
+        "NCCL_DEBUG_SUBSYS": os.environ.get("NCCL_DEBUG_SUBSYS", NCCL_SUBSYSTEMS),
+        "NCCL_DEBUG_FILE": str(nccl_log(folder, rank)),
+        HEARTBEAT: str(min(allowed, int(os.environ.get(HEARTBEAT, allowed)))),
+    }
 
 
 def _machine(

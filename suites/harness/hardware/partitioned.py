@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from liveavatar_core.errors import GIB
+from liveavatar_core.hardware.cards import find_card_by_driver_name
 from liveavatar_core.hardware.nvml import CardState, DriverState, read_driver
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.lease import leased
 from suites.harness.hardware.on_cards import Placement, run_on_cards
-from suites.harness.hardware.physical import visible
+from suites.harness.hardware.physical import lacking, visible
 from suites.harness.pytest_plugin.clip_clock import ClipClock, untimed
 from suites.harness.records.record import RunRecord
 
@@ -43,6 +44,11 @@ class PartitionedMode:
             f" {needed_bytes(tier) / GIB:.2f} GiB of one card are needed; visible: {visible(driver)}, the largest of"
             f" {max((card.total_bytes or 0 for card in driver.cards), default=0) / GIB:.2f} GiB"
         )
+
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """What the large card, which computes, lacks of what `case` asks for; None if it has everything."""
+        large = large_enough(self._driver(), tier)[0]
+        return lacking(tier, case, find_card_by_driver_name(large.name or ""))
 
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Run every rank on the same card; seconds are recorded and never compared."""

@@ -6,8 +6,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from liveavatar_core.config import Recipe
 from liveavatar_core.errors import GIB
 from liveavatar_core.parallel.ranks import distinct_ranks
+from liveavatar_core.simulation.voice_limit import VoiceLimit, voice_limit
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware.clip_runs import PRELOAD
@@ -35,6 +37,10 @@ class SimulatedMode:
         """None: it needs nothing but a CPU."""
         return None
 
+    def unsupported(self, tier: Tier, case: Case) -> str | None:
+        """None: the tier's stated card decides, or none at all."""
+        return None
+
     def run(self, tier: Tier, case: Case, folder: Path, clock: ClipClock = untimed) -> RunRecord:
         """Simulate each role; logs go to `folder`."""
         plan = RunPlan.full_size(tier, case, "simulated", folder)
@@ -50,8 +56,25 @@ def _simulated(plan: RunPlan) -> RunResult:
     try:
         with RankGroup.start(job, plan.folder) as group:
             told = group.command("simulate", request, answer=SimulationReport)
+            result = _result(plan, told, roles)
+            if result.outcome == "pass":
+                result = replace(result, longest_voice=_longest_voice(plan, group, request, roles))
     except GroupError as error:
         return failed_result(error)
+    return result
+
+
+def _longest_voice(plan: RunPlan, group: RankGroup, request: SimulationRequest, roles: Roles) -> VoiceLimit:
+    def why_not(recipe: Recipe) -> str | None:
+        told = group.command("simulate", replace(request, recipe=recipe), answer=SimulationReport)
+        result = _result(plan, told, roles)
+        return str(result.shortage) if result.shortage else result.failure.message if result.failure else None
+
+    return voice_limit(plan.recipe, why_not)
+
+
+def _result(plan: RunPlan, told: Sequence[SimulationReport], roles: Roles) -> RunResult:
+    """How it ended, by what each role came to."""
     result = RunResult(
         outcome="pass",
         reports=tuple(_every_rank(told, roles)),
@@ -85,6 +108,7 @@ def _timing(told: Sequence[SimulationReport]) -> Timing:
         communication_share=slowest.time.communication_share,
         least_predicted_seconds_per_clip=slowest.time.least_seconds,
         least_communication_share=slowest.time.least_communication_share,
+        predicted_seconds_by_part=slowest.seconds_by_part,
         missing={"clip_seconds": "simulated: no clock was read"},
     )
 

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from liveavatar_core.errors import BadInput, LiveAvatarError
 from liveavatar_core.weight_files import given_weights
+from suites.harness.cases.clip_rounds import asked_rounds
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.cases.workloads import given_workload
@@ -35,7 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         workload = given_workload(options.image, options.audio, options.prompt)
         weights = given_weights(options.ckpt_dir, options.lora_path_dmd)
-        tiers = read_tiers(*options.tiers, workload=workload, weights=weights)
+        rounds = asked_rounds(options.warm_up_clips, options.measured_clips)
+        tiers = read_tiers(*options.tiers, workload=workload, weights=weights, rounds=rounds)
         if options.tier not in tiers:
             raise BadInput(f"there is no tier {options.tier!r}", f"tiers: {', '.join(tiers)}")
         tier = tiers[options.tier]
@@ -60,14 +62,9 @@ def _record(plan: RunPlan, options: argparse.Namespace) -> int:
 def _settings(options: argparse.Namespace) -> Settings:
     return Settings(
         hardware=(options.hardware,),
-        require_hardware=False,
         tiers=tuple(options.tiers),
         baseline_dir=options.baseline_dir,
-        baseline_update="no",
-        baseline_compare="fail",
-        baseline_reason=None,
         report_dir=options.report_dir,
-        history=None,
     )
 
 
@@ -87,6 +84,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--image", metavar="FILE", help="portrait (a drawn one that ships)")
     parser.add_argument("--audio", metavar="FILE", help="voice (one that ships)")
     parser.add_argument("--prompt", metavar="TEXT")
+    parser.add_argument("--warm-up-clips", type=int, metavar="N", help="clips before timed ones (cards: 2)")
+    parser.add_argument("--measured-clips", type=int, metavar="N", help="clips that are timed (cards: 5)")
     parser.add_argument("--report-dir", type=Path, default=Path("report"), metavar="DIR")
     parser.add_argument("--baseline-dir", type=Path, default=Path("baselines"), metavar="DIR")
     return parser

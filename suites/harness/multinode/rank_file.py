@@ -7,7 +7,7 @@ from pathlib import Path
 
 from liveavatar_core.errors import BadData
 from liveavatar_core.files import write_atomically
-from suites.harness.messages import ClipTime, RankReport
+from suites.harness.messages import ClipTime, Loaded, RankReport
 from suites.harness.processes.link import ErrorReport, decoded, encoded
 
 
@@ -31,6 +31,8 @@ class RankFile:
     """The card that it works on; None without cards, and before one was taken."""
     answered: int = 0
     """The number of commands that were answered."""
+    loaded: Loaded | None = None
+    """What it told when it had loaded."""
     clips: tuple[ClipTime, ...] = ()
     """The times of each clip, in order."""
     last_report: RankReport = RankReport()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -57,11 +58,16 @@ class FileLink:
         """Every command until there are no more."""
         return iter(self.next_command, None)
 
+    def failing(self) -> None:
+        """Outlast the agent's wish to end every rank as soon as one fails: this one ends by itself, or is killed."""
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+
     def reply(self, message: Message) -> None:
         """Take an answer; that to loading says how many clips there will be."""
         told = replace(self._told, answered=self._told.answered + 1)
         if isinstance(message, Loaded):
             self._commands += [RankCommand(name="clip")] * message.clips + [RankCommand(name="finish")]
+            told = replace(told, loaded=message)
         elif isinstance(message, ClipTime):
             told = replace(told, clips=(*told.clips, message))
         elif isinstance(message, RankReport):
@@ -93,13 +99,15 @@ def run_rank(plan: RunPlan, environment: Mapping[str, str]) -> None:
     """Do the share of the rank that torchrun's variables name; whatever ends it early stands in its file."""
     rank, local = int(environment["RANK"]), int(environment["LOCAL_RANK"])
     physical = plan.hardware == "physical"
-    given = replace(clip_job(plan), backend="nccl", capacity_bytes=None) if physical else clip_job(plan)
+    given = replace(clip_job(plan), group_seconds=on_cards.TIME_OUTS.group_seconds)
+    given = replace(given, backend="nccl", capacity_bytes=None) if physical else given
     link = FileLink(given, plan.folder / f"rank{rank}.json", environment)
     try:
         if physical:
             driver = read_driver()
             card = _own_card(plan.tier, driver, local)
             os.environ["CUDA_VISIBLE_DEVICES"] = card.uuid
+            os.environ.update(on_cards.nccl_environment(plan.folder, rank))
             link.take_card(card, driver.version)
         module, _, function = (on_cards.TARGET if physical else miniature.TARGET).partition(":")
         getattr(importlib.import_module(module), function)(link)
@@ -112,7 +120,8 @@ def _own_card(tier: Tier, driver: DriverState, local: int) -> CardState:
     cards = matching(driver, tier)
     if local >= len(cards):
         raise BadInput(
-            f"rank {local} of this machine has no {tier.card_model.driver_name}; visible: {visible(driver)}",
+            f"rank {local} of this machine has no {tier.card_model.capacity_gib:g} GB card of the others' model;"
+            f" visible: {visible(driver)}",
             "ask for nodes with such cards, or give --hardware=miniature",
         )
     return cards[local]

@@ -1,7 +1,8 @@
 """A rank's own end: what it is told, and how it answers its parent. Free of torch.
 
-Up go tuples `(kind, text)`: `started`, `report` (a RankReport), `reply` (what the command answers with), `error` (an
-ErrorReport). Down goes the RankSpec, then Commands, then None. A rank that sees the other end closed ends at once.
+Up go tuples `(kind, text)`: `started`, `report` (a RankReport), `reply` (what the command answers with), `failing`
+(and busy with writing down why), `error` (an ErrorReport). Down goes the RankSpec, then Commands, then None. A rank
+that sees the other end closed ends at once.
 """
 
 from __future__ import annotations
@@ -84,6 +85,10 @@ class ChildLink:
     def report(self, report: RankReport) -> None:
         """Tell how far this rank is; may be called from any thread."""
         self._send("report", encoded(report))
+
+    def failing(self) -> None:
+        """Tell that this rank fails and still writes down what it holds: it is not ended before that is done."""
+        self._send("failing", "")
 
     def started(self) -> None:
         """Tell that the target was found."""

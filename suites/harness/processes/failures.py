@@ -24,6 +24,13 @@ LOST_PEER = re.compile(
     re.IGNORECASE,
 )
 """How gloo, NCCL and torch's stores say that another rank is gone."""
+WAITED_IN_VAIN = re.compile(
+    r"timed out waiting|wait timeout|Watchdog caught collective operation timeout|milliseconds before timing out",
+    re.IGNORECASE,
+)
+"""How gloo and torch's watchdog over NCCL say that a rank never came to where this one waited for it."""
+LONG_TAIL = 65_536
+"""TAIL of the log of a rank that the watchdog ended: stacks follow on what it says."""
 COLLECTIVE = "torch/distributed/"
 INNER_FRAMES = 3
 """Whoever waits in a collective has torch.distributed among the innermost frames. Further out, FSDP's forward
@@ -98,9 +105,16 @@ def group_failed(failed: list[Rank], doing: str, *, oom_killed: bool) -> GroupEr
 
 
 def lost_a_peer(rank: Rank) -> bool:
-    """Whether its error only says that another rank is gone."""
+    """Whether its error only says that another rank is gone, or does not come."""
     error = rank.error
-    return bool(error and not error.typed and LOST_PEER.search(error.message))
+    return bool(error and not error.typed and LOST_PEER.search(error.message)) or waited_in_vain(rank)
+
+
+def waited_in_vain(rank: Rank) -> bool:
+    """Whether it gave up waiting for another rank, or torch's watchdog ended it as NCCL did so."""
+    if rank.error is not None:
+        return not rank.error.typed and bool(WAITED_IN_VAIN.search(rank.error.message))
+    return rank.process.ended and bool(WAITED_IN_VAIN.search(read_tail(rank.log, size=LONG_TAIL)))
 
 
 def only_lost_a_peer(failure: RankFailure) -> bool:
@@ -177,17 +191,25 @@ def hung(silent: list[Rank], stacks: dict[int, str], doing: str, seconds: float)
     return GroupError([_failure(rank, "hang", message) for rank in blamed], f"see its stack in {blamed[0].log}")
 
 
+def absent(silent: list[Rank], waited: list[Rank], stacks: dict[int, str], doing: str) -> GroupError:
+    """The silent ranks for which others `waited` in vain; those that still wait themselves are not to blame."""
+    stuck = [rank for rank in silent if not _waits_in_collective(stacks[rank.index])] or silent
+    names = " and ".join(f"rank {rank.index}" for rank in waited)
+    message = f"did not come to a collective of {doing!r} in which {names} waited until the group's time-out"
+    return GroupError([_failure(rank, "hang", message) for rank in stuck], f"see its stack in {stuck[0].log}")
+
+
 def _waits_in_collective(stacks: str) -> bool:
     """Whether the main thread, the last in faulthandler's dump, is inside torch.distributed."""
     main_thread = re.split(r"^(?:Current thread|Thread) .*$", stacks, flags=re.MULTILINE)[-1]
     return any(COLLECTIVE in line for line in main_thread.strip().splitlines()[:INNER_FRAMES])
 
 
-def read_tail(log: Path, start: int = 0) -> str:
-    """The last TAIL bytes of a log, or what follows `start` if that is less; empty if there is no log."""
+def read_tail(log: Path, start: int = 0, size: int = TAIL) -> str:
+    """The last `size` bytes of a log, or what follows `start` if that is less; empty if there is no log."""
     try:
         with log.open("rb") as file:
-            file.seek(max(start, log.stat().st_size - TAIL))
+            file.seek(max(start, log.stat().st_size - size))
             return file.read().decode(errors="replace")
     except OSError:
         return ""

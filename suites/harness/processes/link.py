@@ -110,3 +110,6 @@ class Link(Protocol):
 
     def report(self, report: RankReport) -> None:
         """Tell how far this rank is; may be called from any thread. The last one outlives a rank that fails."""
+
+    def failing(self) -> None:
+        """Tell that this rank fails and still writes down what it holds: it is not ended before that is done."""

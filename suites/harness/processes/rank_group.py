@@ -28,12 +28,14 @@ from suites.harness.processes.failures import (
     GroupError,
     Kind,
     RankFailure,
+    absent,
     count_oom_kills,
     group_failed,
     hung,
     lost_a_peer,
     not_started,
     read_tail,
+    waited_in_vain,
 )
 from suites.harness.processes.fork_client import ForkClient, ForkError, shared_fork_client
 from suites.harness.processes.interrupts import interrupts_held
@@ -48,6 +50,8 @@ GRACE_SECONDS = 3.0
 CAUSE_SECONDS = 20.0
 """GRACE_SECONDS where all that is seen are ranks that lost a peer: something else started it. A killed process that
 held much memory takes seconds to end."""
+SNAPSHOT_SECONDS = 300.0
+"""Seconds that a rank that fails may take to write down what it holds; a snapshot of a full card is some hundred MB."""
 TERMINATE_SECONDS = 1.0
 """Seconds between SIGTERM and SIGKILL."""
 KILL_SECONDS = 30.0
@@ -146,16 +150,34 @@ class RankGroup:
             GroupError: a rank failed or did not answer; the group has ended.
             BadData: an answer is no `answer`; the group has ended.
         """
+        self._send(name, argument, times=1)
+        return self._answers(name, answer, self._job.command_seconds if seconds is None else seconds)
+
+    def commands(self, name: str, times: int, *, answer: type[T]) -> Iterator[list[T]]:
+        """Send a command several times at once, and give the answers to each in turn, as `command` does.
+
+        No rank waits with the next one until all others have answered: ranks that work one behind the other go on
+        doing so. Each has the job's time from when the one before it was answered.
+        """
+        self._send(name, None, times)
+        for _ in range(times):
+            yield self._answers(name, answer, self._job.command_seconds)
+
+    def _send(self, name: str, argument: Message | None, times: int) -> None:
         if not self._ranks:
             raise BadInput(f"command {name!r} for a group that has ended", "start another group")
         self._doing = name
-        allowed = self._job.command_seconds if seconds is None else seconds
+        command = RankCommand(name=name, argument=encoded(argument) if argument is not None else "")
         with self._ending_on_error():
-            for rank in self._ranks:
-                rank.send(RankCommand(name=name, argument=encoded(argument) if argument is not None else ""))
-            if not self._gather(lambda rank: rank.reply is not None, time.monotonic() + allowed):
-                raise self._hang([rank for rank in self._ranks if rank.reply is None], allowed)
-            return [decoded(answer, rank.reply or "", f"rank {rank.index}, {name!r}") for rank in self._ranks]
+            for rank in self._ranks * times:
+                rank.send(command)
+
+    def _answers(self, name: str, answer: type[T], seconds: float) -> list[T]:
+        """One answer of each rank, in order."""
+        with self._ending_on_error():
+            if not self._gather(_has_answered, time.monotonic() + seconds):
+                raise self._hang([rank for rank in self._ranks if not rank.replies], seconds)
+            return [decoded(answer, rank.replies.popleft(), f"rank {rank.index}, {name!r}") for rank in self._ranks]
 
     def stop(self) -> None:
         """Let every rank end by itself. GroupError if one fails to; nothing if the group has ended."""
@@ -230,20 +252,30 @@ class RankGroup:
             without_cause = all(map(lost_a_peer, failed))  # a rank that has answered may still have started it
             awaited = [rank for rank in self._ranks if not rank.failed and (without_cause or not done(rank))]
             patience = CAUSE_SECONDS if without_cause else GRACE_SECONDS
+            if any(rank.failing for rank in awaited):
+                patience = SNAPSHOT_SECONDS
             if not awaited or time.monotonic() >= first + patience:
                 break
             self._pump(first + patience)
+        silent = [rank for rank in self._ranks if not rank.failed and not done(rank)]
+        waited = [rank for rank in failed if waited_in_vain(rank)]
+        if silent and waited and without_cause:
+            return absent(silent, waited, self._stacks(silent), self._doing)
         oom_killed = (count_oom_kills() or 0) > (self._oom_kills or 0)
         return group_failed(failed, self._doing, oom_killed=oom_killed)
 
     def _hang(self, silent: list[Rank], seconds: float) -> GroupError:
         """The silent ranks that are to blame, with their stacks."""
+        return hung(silent, self._stacks(silent), self._doing, seconds)
+
+    @staticmethod
+    def _stacks(silent: list[Rank]) -> dict[int, str]:
+        """What each writes when it is asked where it is."""
         before = _sizes(silent)
         for rank in silent:
             rank.process.signal(signal.SIGUSR1)
         _await_stacks(silent, before)
-        stacks = {rank.index: read_tail(rank.log, before[rank.index]) for rank in silent}
-        return hung(silent, stacks, self._doing, seconds)
+        return {rank.index: read_tail(rank.log, before[rank.index]) for rank in silent}
 
     @contextmanager
     def _ending_on_error(self) -> Iterator[None]:
@@ -274,6 +306,10 @@ class RankGroup:
             for process in running:
                 if process.status in ready:
                     process.read_status()
+
+
+def _has_answered(rank: Rank) -> bool:
+    return bool(rank.replies)
 
 
 def _sizes(ranks: list[Rank]) -> dict[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,14 @@ class Rank:
         """`log`: file with the rank's output."""
         self.index, self.name, self.process, self.log = index, name, process, log
         self.connected, self.started = True, False
-        self.reply: str | None = None
-        """The answer to the last command, as it came."""
+        self.replies: deque[str] = deque()
+        """Answers that nobody has taken yet, as they came."""
         self.error: ErrorReport | None = None
         self.last_report: RankReport | None = None
         self.last_report_at = time.monotonic()
         self.failed_at: float | None = None
+        self.failing = False
+        """Whether it told that it fails, and has not yet ended or said why."""
         self.stopping = False
 
     @property
@@ -46,7 +49,7 @@ class Rank:
         if ended:
             self.process.read_status()
         if self.error or (self.process.ended and not (self.stopping and self.process.exit_status == 0)):
-            self.failed_at = self.failed_at or time.monotonic()
+            self.failed_at, self.failing = self.failed_at or time.monotonic(), False
 
     def _read_messages(self) -> None:
         try:
@@ -59,8 +62,10 @@ class Rank:
         where = f"{kind} of rank {self.index}"
         if kind == "started":
             self.started = True
+        elif kind == "failing":
+            self.failing = True
         elif kind == "reply":
-            self.reply = text
+            self.replies.append(text)
         elif kind == "report":
             self.last_report, self.last_report_at = decoded(RankReport, text, where), time.monotonic()
         else:
@@ -68,6 +73,6 @@ class Rank:
 
     def send(self, message: RankSpec | RankCommand | None) -> None:
         """Give the spec or a command. A rank that is gone is noticed when its answer is awaited."""
-        self.reply, self.last_report_at = None, time.monotonic()
+        self.last_report_at = time.monotonic()
         with contextlib.suppress(OSError):
             self.process.connection.send(message)

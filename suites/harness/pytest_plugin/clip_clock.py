@@ -7,6 +7,7 @@ from typing import Protocol
 
 import pytest
 
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.messages import ClipTime
 
 Replies = list[ClipTime]
@@ -14,32 +15,33 @@ Replies = list[ClipTime]
 
 
 class ClipClock(Protocol):
-    """Runs a clip a number of times."""
+    """Runs clip after clip."""
 
-    def __call__(self, clip: Callable[[], Replies], count: int) -> list[Replies]:
-        """What each of `count` calls of `clip` gave."""
+    def __call__(self, clip: Callable[[], Replies], rounds: ClipRounds) -> list[Replies]:
+        """What each call of `clip` gave: those that warm up, then those that count."""
 
 
-def untimed(clip: Callable[[], Replies], count: int) -> list[Replies]:
+def untimed(clip: Callable[[], Replies], rounds: ClipRounds) -> list[Replies]:
     """Just run them: ranks time their own clips."""
-    return [clip() for _ in range(count)]
+    return [clip() for _ in range(rounds.total)]
 
 
 class BenchmarkClock:
-    """Each clip is a round of the `benchmark` fixture, which may be used once in a test; untimed after that."""
+    """Each measured clip is a round of the `benchmark` fixture, which may be used once a test; untimed after that."""
 
     def __init__(self, request: pytest.FixtureRequest) -> None:
         """`request`: of the test."""
         self._request: pytest.FixtureRequest | None = request
 
-    def __call__(self, clip: Callable[[], Replies], count: int) -> list[Replies]:
-        """Run `clip` in `count` rounds."""
+    def __call__(self, clip: Callable[[], Replies], rounds: ClipRounds) -> list[Replies]:
+        """Run `clip` in rounds."""
         request, self._request = self._request, None
-        if request is None:
-            return untimed(clip, count)
+        if request is None or not rounds.measured:
+            return untimed(clip, rounds)
         replies: list[Replies] = []
         benchmark = request.getfixturevalue("benchmark")
-        benchmark.pedantic(lambda: replies.append(clip()), rounds=count, iterations=1)
+        counts = {"rounds": rounds.measured, "warmup_rounds": rounds.warm_up, "iterations": 1}
+        benchmark.pedantic(lambda: replies.append(clip()), **counts)
         return replies
 
 

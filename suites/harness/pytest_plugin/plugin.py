@@ -34,7 +34,11 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         settings = read_settings(config)
         tiers = read_tiers(
-            *settings.tiers, workload=settings.workload, weights=settings.weights, host_gib=settings.host_gib
+            *settings.tiers,
+            workload=settings.workload,
+            weights=settings.weights,
+            host_gib=settings.host_gib,
+            rounds=settings.rounds,
         )
         check_data(settings)
     except LiveAvatarError as error:

@@ -6,6 +6,7 @@ import json
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
 from liveavatar_core.errors import BadData
@@ -13,12 +14,12 @@ from liveavatar_core.outputs import check_output, may_write
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.tier_runner import JUDGEMENT, LOST, RECORD, REFUSED, UNWRITTEN
-from suites.harness.records.history import append_history, mend_history, outliers, read_history
-from suites.harness.records.record import RunRecord, read_record
+from suites.harness.records.history import HistoryEntry, keep, outliers, series_of, unreadable_files
+from suites.harness.records.record import RunRecord, read_record, run_name
 from suites.harness.verdicts.baselines import baseline_path, read_baseline
 from suites.harness.verdicts.index import read_index
 from suites.harness.verdicts.judge import WAIVERS_FILE, Judgement, judgement_from_data, write_baseline
-from suites.harness.verdicts.verdict import Verdict, exit_code
+from suites.harness.verdicts.verdict import Verdict, exit_code, printable
 from suites.harness.verdicts.waivers import applies, excuses, read_waivers
 
 
@@ -28,6 +29,8 @@ class Result:
 
     record: RunRecord
     judgement: Judgement
+    report_dir: Path | None = None
+    """The folder that the run's session reported to; None: that of this session."""
 
 
 @dataclass(kw_only=True)
@@ -46,7 +49,7 @@ class Session:
     not_judged: Counter[tuple[str, str]] = field(default_factory=Counter)
     """Tests of a tier that were skipped, by tier and reason."""
     out_of_trend: list[str] = field(default_factory=list)
-    """Values that fall out of their history, and lines of it that cannot be read. Two lines each."""
+    """Values that fall out of their history, and files of it that cannot be read. Two lines each."""
     doing: str = ""
     """What the running test does at this moment."""
 
@@ -77,10 +80,16 @@ class Session:
             if result.judgement.update:
                 write_baseline(result.record, self.settings)
         if self.settings.history is not None:
-            self.out_of_trend = mend_history(self.settings.history)
-            history = read_history(self.settings.history)
-            self.out_of_trend += [text for each in self.results for text in outliers(each.record, history)]
-            append_history(self.settings.history, ((each.record, each.judgement.verdict) for each in self.results))
+            self._keep(self.settings.history)
+
+    def _keep(self, history: Path) -> None:
+        """Say what falls out of its history, then add to it."""
+        self.out_of_trend = unreadable_files(history)
+        for each in self.results:
+            self.out_of_trend += outliers(each.record, series_of(history, each.record))
+        now = datetime.now(UTC)
+        for each in self.results:
+            keep(history, HistoryEntry.of(each.record, each.judgement.verdict, now))
 
     @property
     def has_judged_nothing(self) -> bool:
@@ -99,15 +108,43 @@ class Session:
         """Values out of their history; baseline entries that belong to no case; idle waivers. Two lines each."""
         return (
             self.out_of_trend
+            + _nccl_warnings(self.results, self.settings.report_dir)
             + _unused_entries(self.results, self.tiers, self.settings)
             + _idle_waivers(self.results, self.settings)
             + [f"{what} was taken by auto, as {why}" for what, why in self.refused.items()]
+            + _weights_left_out(self.results, self.tiers)
             + [_not_judged(tier, reason, count) for (tier, reason), count in sorted(self.not_judged.items())]
         )
 
 
+def _nccl_warnings(results: Iterable[Result], folder: Path) -> list[str]:
+    """What NCCL warned of, a case at a time: it has a part in seconds, and none in the verdict."""
+    lines = []
+    for record in (each.record for each in results if each.record.nccl and each.record.nccl.warnings):
+        warnings = record.nccl.warnings if record.nccl else ()
+        more = f" (and {len(warnings) - 1} more)" if len(warnings) > 1 else ""
+        what = f"{record.tier}/{record.case}: NCCL warns on rank {warnings[0].rank}: {warnings[0].text}{more}"
+        logs = folder / "runs" / run_name(record.tier, record.case, record.hardware) / "rank*.nccl.log"
+        lines.append(f"{printable(what)}\nnext: read {logs}")
+    return lines
+
+
+def _weights_left_out(results: list[Result], tiers: dict[str, Tier]) -> list[str]:
+    """Runs that took none of the weights that somebody gave."""
+    given = any(tier.weights.digest for tier in tiers.values())
+    without = sorted({each.record.hardware for each in results if not each.record.recipe.weights_digest})
+    if not given or not without:
+        return []
+    what = f"weights-not-taken: --ckpt_dir was given, and runs that are {' or '.join(without)} take no checkpoint"
+    return [
+        f"{what}\nnext: run it on cards (--hardware=physical or partitioned) for a video and baselines of these weights"
+    ]
+
+
 def _not_judged(tier: str, reason: str, count: int) -> str:
     what = f"not-judged: {count} test{'s' if count > 1 else ''} of {tier}: {reason}"
+    if " next: " in reason:
+        return what.replace(" next: ", "\nnext: ", 1)
     return f"{what}\nnext: run it where that does not hold; --require-hardware makes it a failure"
 
 
@@ -115,24 +152,25 @@ def check_data(settings: Settings) -> None:
     """Read all that later runs rely on, so that a broken file ends the session before anything runs.
 
     Raises:
-        BadData: a baseline, the waivers or the report directory cannot be used.
-        BadInput: the page or the history could not be written.
+        BadData: a baseline, the waivers, the report directory or the history cannot be used.
+        BadInput: the page could not be written.
     """
     for path in sorted(settings.baseline_dir.glob("*/*.toml")):
         read_baseline(path)
     read_index(settings.baseline_dir)
     read_waivers(settings.baseline_dir / WAIVERS_FILE)
-    check_folder(settings.report_dir)
-    for output, option in ((settings.report_html, "--report-html"), (settings.history, "--history")):
-        if output is not None:
-            check_output(output, option)
+    check_folder(settings.report_dir, "--report-dir")
+    if settings.report_html is not None:
+        check_output(settings.report_html, "--report-html")
+    if settings.history is not None:
+        check_folder(settings.history, "--history")
 
 
-def check_folder(folder: Path) -> None:
-    """Refuse a report folder that could not be made or written. Raises BadData."""
+def check_folder(folder: Path, option: str) -> None:
+    """Refuse a folder that could not be made or written. `option`: what gave it. Raises BadData."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
     if not there.is_dir() or not may_write(there):
-        raise BadData(f"{folder}: no folder can be written there", "give --report-dir another folder")
+        raise BadData(f"{folder}: no folder can be written there", f"give {option} another folder")
 
 
 def _unused_entries(results: list[Result], tiers: dict[str, Tier], settings: Settings) -> list[str]:

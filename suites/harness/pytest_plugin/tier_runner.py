@@ -12,6 +12,7 @@ from typing import NoReturn
 import pytest
 
 from liveavatar_core.errors import BadData, BadInput, LiveAvatarError
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.cases.tiers import Case, Tier
 from suites.harness.hardware import HardwareMode, mode_named
 from suites.harness.pytest_plugin.clip_clock import ClipClock, Replies, clock_of
@@ -81,6 +82,8 @@ class TierRunner:
 
     def _run(self, case: Case) -> RunRecord:
         mode = self._mode()
+        if lacks := mode.unsupported(self.tier, case):
+            pytest.skip(f"{self.tier.name}/{case.name} asks for what these cards do not have: {lacks}")
         folder = self._settings.report_dir / "runs" / run_name(self.tier.name, case.name, mode.name)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -91,14 +94,14 @@ class TierRunner:
     def _telling(self, doing: str) -> ClipClock:
         """The clock, which says before each clip that it begins."""
 
-        def clock(clip: Callable[[], Replies], count: int) -> list[Replies]:
+        def clock(clip: Callable[[], Replies], rounds: ClipRounds) -> list[Replies]:
             number = itertools.count(1)
 
             def told() -> Replies:
-                self._tell(f"clip {next(number)} of {count}, {doing}")
+                self._tell(f"clip {next(number)} of {rounds.total}, {doing}")
                 return clip()
 
-            return self._clock(told, count)
+            return self._clock(told, rounds)
 
         return clock
 

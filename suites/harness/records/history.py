@@ -1,91 +1,141 @@
-"""What a case measured night after night: a file of JSON lines, and which new values fall out of it."""
+"""What a case measured night after night: a folder with a small file a run, and which new values fall out of it.
+
+A file is named by machine, case and time, so that any number of machines write to one share or bucket without meeting;
+nothing is ever rewritten. Free of torch.
+"""
 
 from __future__ import annotations
 
 import json
-import os
+import math
+import uuid
 from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from liveavatar_core.errors import BadData, BadInput
+from liveavatar_core import strict
+from liveavatar_core.errors import BadData
 from liveavatar_core.files import write_atomically
-from suites.harness.records.machine_identity import machine_identity
-from suites.harness.records.record import SCHEMA, RunRecord
+from suites.harness.records.machine_identity import machine_identity, machine_profile_name
+from suites.harness.records.record import HardwareName, Outcome, RunRecord
 from suites.harness.verdicts.measured import metrics
 from suites.harness.verdicts.metrics import worsening
 from suites.harness.verdicts.stats import quantile
-from suites.harness.verdicts.verdict import Verdict
 
 POINTS = 10
 """Values before a fence can be drawn."""
 FENCE = 3.0
 """Interquartile ranges beyond the quartiles: of normal values one in 400 000 lies outside on either side."""
+SCHEMA = 1
 
 
-def read_history(path: Path) -> list[RunRecord]:
-    """The records of a history, oldest first; none if there is no file yet.
+@dataclass(frozen=True, kw_only=True)
+class HistoryEntry:
+    """What is kept of one run for as long as there are nights."""
 
-    Lines that are torn, and those of an earlier schema, are left out; `mend_history` sets the torn ones aside.
+    schema: int = SCHEMA
+    kept_at: str
+    """When it was kept: UTC, as 20261121T234758.123456Z, which sorts as time goes."""
+    machine: str
+    """The machine's profile, as its folder of baselines is named."""
+    identity: dict[str, Any]
+    """The facts that two runs must have in common for their numbers to be compared."""
+    tier: str
+    case: str
+    hardware: HardwareName
+    recipe: str
+    """Hash of the declared inputs."""
+    outcome: Outcome
+    verdict: str
+    commit: str | None
+    torch: str | None
+    metrics: dict[str, float]
+    """Median of each gated metric, by name."""
 
-    Raises:
-        BadData: the file cannot be read.
-    """
-    return [record for line in _lines(path) for record in _records(line, str(path)) or ()]
+    @classmethod
+    def of(cls, record: RunRecord, verdict: str, at: datetime) -> HistoryEntry:
+        """The entry of a run."""
+        identity = machine_identity(record)
+        return cls(
+            kept_at=at.astimezone(UTC).strftime("%Y%m%dT%H%M%S.%fZ"),
+            machine=machine_profile_name(identity),
+            identity=identity,
+            tier=record.tier,
+            case=record.case,
+            hardware=record.hardware,
+            recipe=record.recipe.hash,
+            outcome=record.outcome,
+            verdict=verdict,
+            commit=record.commit,
+            torch=record.machine.torch,
+            metrics=_values(record),
+        )
+
+    @property
+    def day(self) -> str:
+        """Its date, as 2026-11-21."""
+        return f"{self.kept_at[:4]}-{self.kept_at[4:6]}-{self.kept_at[6:8]}"
+
+    @property
+    def series(self) -> tuple[Any, ...]:
+        """All that entries must have in common to be of one series: case, recipe, ending, and exactly the machine."""
+        identity = json.dumps(self.identity, sort_keys=True)
+        return self.tier, self.case, self.recipe, self.outcome, identity
 
 
-def mend_history(path: Path) -> list[str]:
-    """Set lines aside that are no records, in a file beside the history; says so, in two lines.
+def keep(folder: Path, entry: HistoryEntry) -> Path:
+    """Write the entry, whole or not at all. Raises BadData where the folder cannot be written."""
+    name = f"{entry.tier}.{entry.case}.{entry.kept_at}-{uuid.uuid4().hex[:8]}.json"
+    path = folder / entry.machine / name
+    write_atomically(path, json.dumps(asdict(entry), allow_nan=False, sort_keys=True) + "\n")
+    return path
 
-    A power cut tears a line, or takes the newline that tells it from the next: what is whole of two records in a line
-    is kept, each on its own.
 
-    Raises:
-        BadData: a file cannot be read or written.
-    """
-    lines = _lines(path)
-    torn = [line for line in lines if _records(line, str(path)) is None]
-    if not torn:
+def read_history(folder: Path, pattern: str = "*/*.json") -> tuple[list[HistoryEntry], list[Path]]:
+    """The entries of a history, oldest first, and the files that are none. `pattern`: which files to read."""
+    found, unreadable = [], []
+    for path in sorted(folder.glob(pattern)):
+        entry = _read(path)
+        if entry is None:
+            unreadable.append(path)
+        else:
+            found.append(entry)
+    return sorted(found, key=lambda entry: entry.kept_at), unreadable
+
+
+def series_of(folder: Path, record: RunRecord) -> list[HistoryEntry]:
+    """Earlier runs of the same case and recipe that ended alike on exactly such a machine, oldest first."""
+    this = HistoryEntry.of(record, "", datetime.now(UTC))
+    entries, _ = read_history(folder, f"{this.machine}/{this.tier}.{this.case}.*.json")
+    return [entry for entry in entries if entry.series == this.series]
+
+
+def unreadable_files(folder: Path) -> list[str]:
+    """Says which files of a history are none, in two lines; nothing where all are."""
+    _, paths = read_history(folder)
+    if not paths:
         return []
-    aside = path.with_name(f"{path.name}.torn")
-    write_atomically(aside, "".join(f"{line}\n" for line in [*_lines(aside), *torn]))
-    write_atomically(path, "".join(f"{line}\n" for line in lines if line not in torn))
-    count = f"{len(torn)} line{'s' if len(torn) > 1 else ''}"
-    return [f"{path}: {count} could not be read and went to {aside.name}\nnext: look at it, or delete it"]
+    names = ", ".join(path.name for path in paths[:3]) + (", ..." if len(paths) > 3 else "")
+    count = f"{len(paths)} file{'s' if len(paths) > 1 else ''}"
+    return [f"{folder}: {count} could not be read: {names}\nnext: look at them, or delete them"]
 
 
-def append_history(path: Path, judged: Iterable[tuple[RunRecord, Verdict]]) -> None:
-    """Add records with their verdicts, one a line. Raises BadInput where the file cannot be written."""
-    text = "".join(_line(record, verdict) for record, verdict in judged)
-    try:
-        with path.open("a+b") as file:
-            file.write((_missing_newline(file) + text).encode())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise BadInput(f"{path}: {error.strerror}", "give --history a file that can be written") from error
-
-
-def outliers(record: RunRecord, history: Iterable[RunRecord]) -> Iterator[str]:
-    """Metrics of `record` that are worse than its fence over comparable earlier runs allows. Two lines each."""
-    earlier = [metrics(each) for each in same_series(record, history)]
-    for name, metric in metrics(record).items():
-        values = [each[name].value for each in earlier if name in each and each[name].samples]
-        if len(values) < POINTS or not metric.samples:
+def outliers(record: RunRecord, series: Iterable[HistoryEntry]) -> Iterator[str]:
+    """Metrics of `record` that are worse than the fence of its earlier runs allows. Two lines each."""
+    earlier = [entry.metrics for entry in series]
+    for name, value in _values(record).items():
+        values = [each[name] for each in earlier if name in each]
+        if len(values) < POINTS:
             continue
         low, high = fence(values)
-        value = metric.value
         if not low <= value <= high and worsening(name, quantile(values, 0.5), value) >= 0:
             yield (
                 f"{record.tier}/{record.case} on {record.hardware} cards: {name} {value:g} lies outside of"
                 f" {low:g} to {high:g}, the fence of {len(values)} earlier runs\n"
                 "next: compare the commits since, and the machine's temperature and neighbours"
             )
-
-
-def same_series(record: RunRecord, history: Iterable[RunRecord]) -> list[RunRecord]:
-    """Runs of the same case and recipe that ended alike on exactly such a machine, in their order."""
-    return [each for each in history if _key(each) == _key(record)]
 
 
 def fence(values: list[float]) -> tuple[float, float]:
@@ -95,53 +145,14 @@ def fence(values: list[float]) -> tuple[float, float]:
     return lower - margin, upper + margin
 
 
-def _key(record: RunRecord) -> tuple[Any, ...]:
-    """All that runs must have in common to be of one series."""
-    identity = json.dumps(machine_identity(record), sort_keys=True)
-    return record.tier, record.case, record.recipe.hash, record.outcome, identity
+def _values(record: RunRecord) -> dict[str, float]:
+    return {name: metric.value for name, metric in metrics(record).items() if math.isfinite(metric.value)}
 
 
-def _line(record: RunRecord, verdict: Verdict) -> str:
-    return json.dumps(json.loads(record.to_json()) | {"verdict": verdict}, allow_nan=False) + "\n"
-
-
-def _lines(path: Path) -> list[str]:
-    """The lines of a file, whatever bytes it holds; those that hold several documents are split."""
+def _read(path: Path) -> HistoryEntry | None:
+    """None: it is no entry, or one of a schema that is not known here."""
     try:
-        text = path.read_bytes().decode("utf-8", errors="backslashreplace") if path.exists() else ""
-    except OSError as error:
-        raise BadData(f"{path}: {error}", "give --history a file of JSON lines") from error
-    return [document for line in text.split("\n") if line.strip() for document in _documents(line)]
-
-
-def _documents(line: str) -> list[str]:
-    """The JSON documents of a line, and at its end what is none."""
-    found, start = [], 0
-    while start < len(line):
-        try:
-            _, end = json.JSONDecoder().raw_decode(line, start)
-        except (ValueError, RecursionError):
-            end = len(line)
-        found.append(line[start:end])
-        start = end
-    return found
-
-
-def _records(line: str, where: str) -> tuple[RunRecord, ...] | None:
-    """The record of a line; none, where it is of an earlier schema; None: it is no record."""
-    try:
-        data = json.loads(line)
-        del data["verdict"]
-        if isinstance(data.get("schema"), int) and data["schema"] < SCHEMA:
-            return ()
-        return (RunRecord.from_json(json.dumps(data), where),)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, BadData):
+        entry = strict.build(HistoryEntry, json.loads(path.read_bytes()), str(path))
+    except (OSError, ValueError, RecursionError, BadData):
         return None
-
-
-def _missing_newline(file: BinaryIO) -> str:
-    """What must come before a new line: a power cut may have taken the end of the last one."""
-    if file.seek(0, os.SEEK_END) == 0:
-        return ""
-    file.seek(-1, os.SEEK_END)
-    return "" if file.read(1) == b"\n" else "\n"
+    return entry if entry.schema == SCHEMA else None

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from liveavatar_core.errors import BadData
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from suites.harness.records.run_times import FrameArrivals, PartSeconds
 
 Phase = Literal["load", "encode", "prefill", "denoise", "decode"]
 
@@ -62,8 +63,20 @@ class Timing:
     """Seconds from starting the first process until every rank has its weights in place."""
     first_frame_seconds: float | None = None
     """Seconds from the request to the first decoded frame, weights in place."""
+    warm_up_clips: int = 0
+    """Clips that were declared to come before those that count."""
+    measured_clips: int = 0
+    """Clips that were declared to count; 0: nothing was declared."""
+    warm_up_seconds: tuple[float, ...] = ()
+    """Seconds of each clip that came before: with what a video does once, and in no median."""
     clip_seconds: tuple[float, ...] = ()
-    """Seconds of each measured clip, end to end: conditioning of that clip, denoising, decoding."""
+    """Seconds of each measured clip, end to end: denoising, exchanges, decoding, the video written."""
+    parts: tuple[PartSeconds, ...] = ()
+    """Where these seconds went on each rank; and those of loading, compiling, encoding and prefilling."""
+    arrivals: FrameArrivals = FrameArrivals()
+    """When the frames of the measured clips came."""
+    predicted_seconds_by_part: dict[str, float] = field(default_factory=dict)
+    """What a simulation says of the slowest rank, under the names of `parts`, nothing overlapping."""
     predicted_seconds_per_clip: float | None = None
     """Seconds of one more clip, once caches are full: from operations, traffic and the data sheet, none overlapping."""
     predicted_first_clip_seconds: float | None = None

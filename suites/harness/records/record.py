@@ -15,6 +15,8 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import BadData, MemoryShortage
 from liveavatar_core.files import write_atomically
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from liveavatar_core.simulation.voice_limit import VoiceLimit
+from liveavatar_core.weights.load_work import LoadWork
 from suites.harness.records.measurements import (
     CardConditions,
     MemoryTimeline,
@@ -24,6 +26,7 @@ from suites.harness.records.measurements import (
     SimulatedRole,
     Timing,
 )
+from suites.harness.records.nccl import NcclReport
 
 SCHEMA = 2
 HARDWARE_MODES = ("physical", "partitioned", "simulated", "miniature")
@@ -138,6 +141,8 @@ class RunRecord:
     memory: tuple[PhaseMemory, ...]
     allocators: dict[str, AllocatorVerdict] = field(default_factory=dict)
     """What the allocator of each rank's card came to, by the rank's number; empty where there is none."""
+    loads: dict[str, LoadWork] = field(default_factory=dict)
+    """What loading took each rank, by the rank's number; empty in simulations, and of ranks that ended before."""
     timelines: tuple[MemoryTimeline, ...] = ()
     """To be drawn; not every run has them."""
     timing: Timing = Timing()
@@ -145,6 +150,10 @@ class RunRecord:
     """The settings that ranks were seen to use; none of those that ended before there was anything to see."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed, and those that they stand for."""
+    longest_voice: VoiceLimit | None = None
+    """How long the voice may be, of a simulation that passed; None: it was not asked."""
+    nccl: NcclReport | None = None
+    """What NCCL said of itself; None where it took no part, or left nothing."""
     card_conditions: CardConditions = CardConditions()
     """The conditions that held cards back; empty where there are no cards."""
     video_format: Literal["mp4", "png"] | None = None

@@ -6,10 +6,12 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from liveavatar_core.errors import MemoryShortage, OutOfMemory
+from liveavatar_core.simulation.voice_limit import VoiceLimit
 from suites.harness.messages import RankReport
 from suites.harness.probes.video.quality import Quality
 from suites.harness.processes.failures import GroupError
 from suites.harness.records.measurements import Phase, SimulatedRole, Timing
+from suites.harness.records.nccl import NcclReport
 from suites.harness.records.record import Failure, Outcome
 
 
@@ -33,6 +35,10 @@ class RunResult:
     """The quality of the video; empty where there is none."""
     simulated_roles: tuple[SimulatedRole, ...] = ()
     """The ranks that a simulation executed."""
+    longest_voice: VoiceLimit | None = None
+    """How long the voice may be, of a simulation that passed."""
+    nccl: NcclReport | None = None
+    """What NCCL wrote down, however the run ended; None where it took no part."""
 
 
 def failed_result(error: GroupError, reports: tuple[RankReport, ...] = ()) -> RunResult:

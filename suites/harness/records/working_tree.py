@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from functools import cache
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 HERE = Path(__file__).parent
+PACKAGE = "liveavatar-conformance"
 MEASURED = (
     *("liveavatar_core", "suites", "tiny_avatar", "assets"),
     *("pyproject.toml", "conftest.py", "ci/constraints.txt"),
@@ -20,11 +23,30 @@ FILES_THAT_MATTER = (".py", ".toml", ".json", ".safetensors", ".png", ".wav", ".
 
 @cache
 def commit_at_start() -> str | None:
-    """The commit of this project as it was when first asked, with `+` where the tree had changes; None outside of git.
+    """The commit of this project as it was when first asked, with `+` where the tree had changes.
 
+    An installed package has the commit that pip took it from, or else its version, as v0.1.0; None: neither is known.
     A session asks when it starts: what it writes itself, and what changes while it runs, is not what it measures.
     """
-    return commit_of(HERE)
+    return commit_of(HERE) if _is_tracked() else _installed_from()
+
+
+def _is_tracked() -> bool:
+    """Whether this is a clone: an environment may lie inside of another project's repository."""
+    try:
+        _git(HERE, "ls-files", "--error-unmatch", Path(__file__).name)
+    except (OSError, subprocess.CalledProcessError):
+        return False
+    return True
+
+
+def _installed_from() -> str | None:
+    try:
+        package = distribution(PACKAGE)
+    except PackageNotFoundError:
+        return None
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
+    return origin.get("vcs_info", {}).get("commit_id", "")[:10] or f"v{package.version}"
 
 
 def commit_of(folder: Path) -> str | None:

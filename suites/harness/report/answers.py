@@ -50,6 +50,8 @@ def answers(records: Sequence[RunRecord], tiers: Mapping[str, Tier]) -> list[Car
 
 def _cards(record: RunRecord, tiers: Mapping[str, Tier]) -> str:
     tier = tiers.get(record.tier)
+    if record.hardware == "physical":
+        return f"{record.machine.cards} × {record.machine.card}"
     return f"{tier.cards} × {tier.card}" if tier else record.tier
 
 

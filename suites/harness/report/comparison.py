@@ -13,6 +13,7 @@ from suites.harness.records.record import RunRecord, read_record
 from suites.harness.report.figures import name_of, ranks_text
 from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.stats import summarise
+from suites.harness.verdicts.timings import part_name, time_samples
 
 Key = tuple[str, str, str]
 """Tier, case and hardware mode: what makes two records runs of one thing."""
@@ -145,7 +146,11 @@ def _machine(record: RunRecord) -> Values:
     values = ((name.replace("_", " "), value) for name, value in asdict(record.machine).items())
     facts = {name: None if value is None else str(value) for name, value in values}
     limit = {} if record.limit_bytes is None else {"limit, GiB": record.limit_bytes / GIB}
-    return {"commit": record.commit, "date": record.date.isoformat(), **facts, **limit}
+    nccl = {}
+    if record.nccl is not None:
+        ways = {f"NCCL, {way}, channels": float(count) for way, count in record.nccl.transports.items()}
+        nccl = {"NCCL": record.nccl.version, **ways, "NCCL, warnings": float(len(record.nccl.warnings))}
+    return {"commit": record.commit, "date": record.date.isoformat(), **facts, **nccl, **limit}
 
 
 def _flat(declared: Mapping[str, Any], prefix: str = "") -> Values:
@@ -198,15 +203,15 @@ def _memory(record: RunRecord) -> dict[Place, dict[int, float]]:
 
 def _seconds(record: RunRecord) -> Values:
     timing = record.timing
-    clips = summarise(timing.clip_seconds).value if timing.clip_seconds else None
-    named = {
-        "load, s": timing.load_seconds,
-        "first frame, s": timing.first_frame_seconds,
-        "a clip, s": clips,
+    named = {metric_kind(name).heading: summarise(samples).value for name, samples in time_samples(timing).items()}
+    predicted = {
         "first clip, predicted, s": timing.predicted_first_clip_seconds,
         "a clip, predicted, s": timing.predicted_seconds_per_clip,
     }
-    found: dict[str, float | str | None] = {name: value for name, value in named.items() if value is not None}
+    named |= {name: value for name, value in predicted.items() if value is not None}
+    for part, seconds in timing.predicted_seconds_by_part.items():
+        named[f"{metric_kind(part_name(part)).heading}, predicted"] = seconds
+    found: dict[str, float | str | None] = dict(named)
     for role in record.simulated_roles:
         parts = role.predicted_seconds_by_kind.items()
         found |= {f"{ranks_text([role.rank])}, predicted, {kind.replace('_', ' ')}, s": value for kind, value in parts}

@@ -107,3 +107,10 @@ def ranks_text(ranks: Sequence[int]) -> str:
     if list(ranks) == list(range(ranks[0], ranks[-1] + 1)):
         return f"ranks {ranks[0]}–{ranks[-1]}"
     return f"ranks {', '.join(map(str, ranks))}"
+
+
+def place_of(record: RunRecord) -> str:
+    """The hardware mode, and the cards where there are some: a page may be about many machines."""
+    machine = record.machine
+    real = record.hardware in ("physical", "partitioned")
+    return f"{record.hardware}, {machine.cards} × {machine.card}" if real else record.hardware

@@ -10,7 +10,7 @@ from liveavatar_core.files import write_atomically
 from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.pytest_plugin.session import Result
-from suites.harness.records.history import read_history, same_series
+from suites.harness.records.history import series_of
 from suites.harness.records.record import DeclaredRecipe, RunRecord
 from suites.harness.report.html_header import header, in_order, section_key
 from suites.harness.report.html_markup import Markup, joined, tag
@@ -33,9 +33,8 @@ def render_html(
     """The page: answers first, then a section for each tier. `notices`: what else needs a decision, two lines each."""
     ordered = in_order(results)
     keys = {id(result): f"run-{number}" for number, result in enumerate(ordered)}
-    history = read_history(settings.history) if settings.history else []
     sections = [
-        _section(name, list(group), tiers, ordered, keys, history, settings)
+        _section(name, list(group), tiers, ordered, keys, settings)
         for name, group in groupby(ordered, key=lambda each: each.record.tier)
     ]
     body = [header(ordered, keys, tiers, map(notice, notices)), tag("main", *sections, reading_help())]
@@ -48,26 +47,24 @@ def _section(
     tiers: Mapping[str, Tier],
     everything: Sequence[Result],
     keys: Mapping[int, str],
-    history: Sequence[RunRecord],
     settings: Settings,
 ) -> Markup:
     tier = tiers.get(name)
     title = f"{name}: {tier.title}, {tier.cards} × {tier.card}" if tier else name
     articles = [
-        run_article(result, _context(result.record, tier, everything, history, settings), keys[id(result)])
-        for result in results
+        run_article(result, _context(result, tier, everything, settings), keys[id(result)]) for result in results
     ]
     return tag("section", tag("h2", title, id=section_key(name)), joined(articles))
 
 
 def _context(
-    record: RunRecord,
+    result: Result,
     tier: Tier | None,
     everything: Sequence[Result],
-    history: Sequence[RunRecord],
     settings: Settings,
 ) -> Context:
     """All that the page knows of a run beside its record."""
+    record = result.record
     expected = next((case.expect for case in tier.cases if case.name == record.case), None) if tier else None
     baselines = _baselines(record, settings)
     return Context(
@@ -75,8 +72,8 @@ def _context(
         baseline=baselines.get(record.case),
         others=everything,
         known=_known(record, tier, everything, baselines) if tier else (),
-        history=same_series(record, history),
-        folder=folder_of(settings.report_dir, record),
+        history=series_of(settings.history, record) if settings.history else (),
+        folder=folder_of(result.report_dir or settings.report_dir, record),
         full_size={case.name: DeclaredRecipe.of(tier.recipe(case)).declared for case in tier.cases} if tier else {},
     )
 

@@ -9,7 +9,7 @@ from suites.harness.cases.tiers import Tier
 from suites.harness.pytest_plugin.session import Result
 from suites.harness.records.record import HARDWARE_MODES, RunRecord
 from suites.harness.report.answers import STATE_WORDS, CardsAnswer, answers
-from suites.harness.report.figures import name_of, number_text, room_text, size_text, speed_of
+from suites.harness.report.figures import name_of, number_text, place_of, room_text, size_text, speed_of
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_tables import pairs, table
 from suites.harness.verdicts.verdict import Verdict, worst
@@ -131,7 +131,7 @@ def _contents(results: Sequence[Result], keys: Mapping[int, str], tiers: Mapping
     items = []
     for name, group in groupby(results, key=lambda each: each.record.tier):
         runs = [
-            tag("li", tag("a", f"{each.record.case}, {each.record.hardware}", href=f"#{keys[id(each)]}"))
+            tag("li", tag("a", f"{each.record.case}, {place_of(each.record)}", href=f"#{keys[id(each)]}"))
             for each in group
         ]
         title = tiers[name].title if name in tiers else name
@@ -154,7 +154,7 @@ def _row(result: Result, key: str) -> tuple[str, ...]:
     return (
         record.tier,
         tag("a", record.case, href=f"#{key}"),
-        record.hardware,
+        place_of(record),
         tag("span", ending + phase, class_=f"badge {record.outcome}"),
         size_text(record, record.peak_bytes()),
         size_text(record, record.limit_bytes) if record.limit_bytes else "none",

@@ -12,19 +12,19 @@ from liveavatar_core.errors import GIB
 from liveavatar_core.strict import plain
 from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.session import Result
-from suites.harness.records.history import POINTS, fence
+from suites.harness.records.history import HistoryEntry
 from suites.harness.records.record import RunRecord, run_name
 from suites.harness.report.answers import speed_text
-from suites.harness.report.figures import fitting, name_of, size_text
+from suites.harness.report.figures import fitting, name_of, place_of, size_text
 from suites.harness.report.html_markup import Markup, tag
 from suites.harness.report.html_media import video_figure
 from suites.harness.report.html_memory import memory_charts
 from suites.harness.report.html_quality import quality_table
-from suites.harness.report.html_seconds import MEASURED, PREDICTED, one_number, strip_plot, trend
+from suites.harness.report.html_seconds import PREDICTED, one_number, strip_plot
 from suites.harness.report.html_tables import agreement, changes, environment, pairs, phase_table
+from suites.harness.report.html_time import nccl_facts, time_tables
+from suites.harness.report.html_trends import trends
 from suites.harness.verdicts.baselines import CaseBaseline
-from suites.harness.verdicts.measured import metrics
-from suites.harness.verdicts.metrics import metric_kind
 
 MEASURING = ("physical", "partitioned")
 """Modes whose numbers a simulation predicts; a miniature is another, smaller model."""
@@ -62,7 +62,7 @@ class Context:
     """Every run of the session."""
     known: Sequence[KnownRemedy]
     """The remedies that are said to fit on the tier's cards and took no part in the session."""
-    history: Sequence[RunRecord]
+    history: Sequence[HistoryEntry]
     """Runs of this series, oldest first, this one last."""
     folder: Path
     """The folder in which the run left its files."""
@@ -81,11 +81,11 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
     charts = [
         memory_charts(record, key),
         strip_plot(record, context.baseline, f"{key}-seconds"),
-        *_trends(context.history, key),
+        *trends(context.history, key),
     ]
     return tag(
         "article",
-        tag("h3", record.case, " ", tag("small", record.hardware), id=key),
+        tag("h3", record.case, " ", tag("small", place_of(record)), id=key),
         tag("p", _ending(record), class_=f"ending {record.outcome}"),
         tag("p", MODES[record.hardware], class_="quiet"),
         tag("p", f"Why, at full size: {context.expected.because}.") if context.expected else None,
@@ -96,6 +96,8 @@ def run_article(result: Result, context: Context, key: str) -> Markup:
         _agreement(record, context.others),
         video_figure(context.folder / "video.mp4"),
         quality_table(record, context.baseline, unfolded=result.judgement.failing),
+        time_tables(record),
+        nccl_facts(record),
         tag("details", tag("summary", "Every reading of memory"), phase_table(record)),
         _observed(record),
         tag("details", tag("summary", "Environment"), environment(record)),
@@ -129,7 +131,9 @@ def _ending(record: RunRecord) -> str:
     peak = record.peak_bytes()
     room = f", {size_text(record, record.limit_bytes - peak)} to spare" if record.limit_bytes and peak else ""
     again = f" The allocator gave cached segments back {record.retries} times to make room." if record.retries else ""
-    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}"
+    voice = record.longest_voice
+    length = "" if voice is None or voice.is_any else f" Longest voice: {voice}."
+    return f"{fitting(record).capitalize()}: at most {size_text(record, peak)} a card{room}.{again}{length}"
 
 
 def _pieces(record: RunRecord) -> str:
@@ -225,34 +229,24 @@ def _known(failing: RunRecord, known: KnownRemedy, changed: Sequence[str]) -> st
 
 
 def _agreement(record: RunRecord, others: Sequence[Result]) -> Markup | None:
-    """Under a simulation: each measurement of the same case and recipe."""
+    """Under a simulation: each measurement of the same inputs, of however many clips and with whichever weights."""
     if record.hardware != "simulated":
         return None
     measured = [
         each.record
         for each in others
         if each.record.hardware in MEASURING
-        and (each.record.tier, each.record.recipe.hash) == (record.tier, record.recipe.hash)
+        and (each.record.tier, _predicted_alike(each.record)) == (record.tier, _predicted_alike(record))
     ]
     tables = [agreement(record, each) for each in measured]
     note = None if tables else tag("p", "Not measured: no card took part in this session.", class_="quiet")
     return tag("div", tag("h4", "Predicted against measured"), *tables, note)
 
 
-TRENDS = frozenset({"peak_vram_gib", MEASURED, PREDICTED})
-"""Metrics that are always drawn over time; others are where they fall out of their fence."""
-
-
-def _trends(history: Sequence[RunRecord], key: str) -> list[Markup]:
-    """Metrics over earlier runs, once there are two, with the fence that is drawn from those before the last."""
-    series = [(each.date.isoformat(), metrics(each)) for each in history]
-    drawn: list[Markup] = []
-    for name in series[-1][1] if len(series) > 1 else ():
-        values = [(day, found[name].value) for day, found in series if name in found and found[name].samples]
-        before = [value for _, value in values[:-1]]
-        limits = fence(before) if len(before) >= POINTS else None
-        outside = limits is not None and not limits[0] <= values[-1][1] <= limits[1]
-        if len(values) > 1 and (name in TRENDS or outside):
-            title = f"{metric_kind(name).heading}, over time"
-            drawn.append(trend(title, values, f"{key}-trend-{len(drawn)}", limits))
-    return drawn
+def _predicted_alike(record: RunRecord) -> dict[str, Any] | str:
+    """What is declared, but for what no prediction of bytes or of a steady clip depends on."""
+    declared = {name: value for name, value in record.recipe.declared.items() if name != "weights"}
+    clip = declared.get("clip")
+    if not isinstance(clip, dict):
+        return record.recipe.hash
+    return declared | {"clip": {name: value for name, value in clip.items() if name != "num_clip"}}

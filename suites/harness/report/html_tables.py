@@ -14,7 +14,9 @@ from liveavatar_core.workload import Workload
 from suites.harness.records.record import RunRecord
 from suites.harness.report.figures import name_of, size_text, unit_of
 from suites.harness.report.html_markup import Markup, tag
+from suites.harness.verdicts.metrics import metric_kind
 from suites.harness.verdicts.stats import summarise
+from suites.harness.verdicts.timings import part_name, part_samples
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]], **attributes: object) -> Markup:
@@ -101,6 +103,11 @@ def _seconds(predicted: RunRecord, measured: RunRecord) -> Iterator[tuple[str, .
     if before is not None and clips:
         after = summarise(clips).value
         yield "seconds a clip", f"{before:.2f} s", f"{after:.2f} s", f"{before / after - 1:+.1%}"
+    parts = {part: summarise(samples).value for part, samples in part_samples(measured.timing).items()}
+    for part, seconds in predicted.timing.predicted_seconds_by_part.items():
+        if parts.get(part):
+            difference = f"{seconds / parts[part] - 1:+.1%}"
+            yield metric_kind(part_name(part)).title, f"{seconds:.2f} s", f"{parts[part]:.2f} s", difference
 
 
 def changes(failing: dict[str, Any], fitting: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from suites.harness.pytest_plugin.session import Result
@@ -62,20 +62,28 @@ def _list(results: Sequence[Result], width: int) -> list[str]:
 
 def _row(result: Result) -> tuple[str, ...]:
     record = result.record
-    below = (
-        record.out_of_memory.phase if record.out_of_memory else f"{record.retries} retries" if record.retries else ""
-    )
     baseline = "waived" if result.judgement.waived else str(result.judgement.verdict)
     emulated = "\n  emulated" if record.hardware == "partitioned" else ""
     name = f"{record.tier} {record.hardware}\n  {printable(record.case)}{emulated}"
     return (
         name,
-        f"{record.outcome}\n{below}".rstrip(),
+        "\n".join((record.outcome, *_below(record))),
         peaks(record),
         _limit(record),
         _seconds(record),
         baseline,
     )
+
+
+def _below(record: RunRecord) -> Iterator[str]:
+    """Below the outcome: where memory ran out, or how it fits."""
+    if record.out_of_memory:
+        yield record.out_of_memory.phase
+    elif record.retries:
+        yield f"{record.retries} retries"
+    voice = record.longest_voice
+    if voice is not None and not voice.is_any:
+        yield f"voice to {voice.seconds:.0f} s"
 
 
 def peaks(record: RunRecord) -> str:

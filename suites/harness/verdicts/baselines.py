@@ -74,8 +74,8 @@ class Provenance:
     """Who ran it."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{7,40}\+?", self.commit):
-            raise ValueError(f"commit {self.commit!r} is no commit")
+        if not re.fullmatch(r"[0-9a-f]{7,40}\+?|v\d+(\.\w+)*", self.commit):
+            raise ValueError(f"commit {self.commit!r} is no commit, nor a version of the package such as v0.1.0")
 
 
 @dataclass(frozen=True, kw_only=True)

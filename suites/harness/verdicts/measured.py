@@ -36,9 +36,9 @@ class Metric:
 def metrics(record: RunRecord) -> dict[str, Metric]:
     """What of `record` is gated, by name. A run that neither passed nor ran out of memory has none.
 
-    Gated are bytes allocated (never reserved or used on the device), measured seconds where they can be
-    compared, predicted seconds, the request that ran out of memory, and quality; of a video of random weights only
-    whether its latents are numbers.
+    Gated are bytes allocated (never reserved or used on the device), measured seconds of loading, of the first frame
+    and of a clip where they can be compared, predicted seconds, the request that ran out of memory, and quality; of a
+    video of random weights only whether its latents are numbers.
     """
     if record.outcome not in ("pass", "oom"):
         return {}
@@ -83,12 +83,25 @@ def _size_asked(name: str, size: int | None) -> Metric:
 def _seconds(record: RunRecord) -> list[Metric]:
     timing, found = record.timing, []
     if timing.comparable:
-        found.append(_timed("seconds_per_clip", timing.clip_seconds, timing.missing.get("clip_seconds")))
-        first = () if timing.first_frame_seconds is None else (timing.first_frame_seconds,)
-        found.append(_timed("first_frame_seconds", first, timing.missing.get("first_frame_seconds")))
+        found += [_clips(record), *_once("first_frame_seconds", timing.first_frame_seconds, record, required=True)]
+        found += _once("load_seconds", timing.load_seconds, record, required=False)
     if timing.predicted_seconds_per_clip is not None:
         found.append(_timed("predicted_seconds_per_clip", (timing.predicted_seconds_per_clip,), None))
     return found
+
+
+def _clips(record: RunRecord) -> Metric:
+    """The median of the measured clips; of fewer than are declared there is none."""
+    timing = record.timing
+    enough = len(timing.clip_seconds) >= timing.measured_clips
+    return _timed("seconds_per_clip", timing.clip_seconds if enough else (), timing.missing.get("clip_seconds"))
+
+
+def _once(name: str, value: float | None, record: RunRecord, *, required: bool) -> list[Metric]:
+    """What a run has once. `required`: it is missed where it is not there."""
+    if value is None and not required:
+        return []
+    return [_timed(name, () if value is None else (value,), record.timing.missing.get(name))]
 
 
 def _timed(name: str, samples: tuple[float, ...], reason: str | None) -> Metric:

@@ -88,6 +88,8 @@ _BYTES = Tolerance(rel=0.02, abs=0.25)
 """Real allocators repeat to within 2 % and a quarter of a GiB."""
 _CLOCK = Tolerance(rel=0.05, abs=0.25)
 """Clocks and clock rates."""
+_ONCE_A_RUN = Tolerance(rel=0.25, abs=5.0)
+"""What a run has once has no spread of its own, and loading depends on what the host has read before."""
 _ARITHMETIC = Tolerance(rel=0.005, abs=0.01)
 """Predicted seconds move with the operations only."""
 
@@ -98,9 +100,15 @@ def _gib(name: str, title: str) -> MetricKind:
     return MetricKind(name=name, title=title, unit="GiB", **amount)  # type: ignore[arg-type]
 
 
-def _seconds(name: str, title: str, tolerance: Tolerance = _CLOCK) -> MetricKind:
+def _seconds(name: str, title: str, tolerance: Tolerance = _CLOCK, *, gated: bool = True) -> MetricKind:
     """Time, kept to a millisecond; a day is the most that a number of seconds may be."""
-    return MetricKind(name=name, title=title, unit="s", decimals=3, tolerance=tolerance, is_amount=True, most=86_400.0)
+    amount = {"decimals": 3, "is_amount": True, "most": 86_400.0}
+    return MetricKind(name=name, title=title, unit="s", tolerance=tolerance, gated=gated, **amount)  # type: ignore[arg-type]
+
+
+def _cadence(name: str, title: str, unit: str, better: Direction = "lower") -> MetricKind:
+    """How frames come: advice, as it follows from the seconds of clips, and on a busy host from the host."""
+    return MetricKind(name=name, title=title, unit=unit, better=better, decimals=3, gated=False)
 
 
 def _quality(
@@ -119,6 +127,22 @@ METRICS: tuple[MetricKind, ...] = (
     _gib("oom_shortfall_gib", "memory that was lacking"),
     _seconds("seconds_per_clip", "time a clip"),
     _seconds("first_frame_seconds", "time to the first frame"),
+    _seconds("load_seconds", "time to load the model", _ONCE_A_RUN),
+    _seconds("compile_seconds", "making graphs and kernels", gated=False),
+    _seconds("encode_seconds", "prompt, voice and portrait", gated=False),
+    _seconds("prefill_seconds", "prefill", gated=False),
+    _seconds("denoise_seconds_per_clip", "transformer, a clip", gated=False),
+    _seconds("decode_seconds_per_clip", "VAE, a clip", gated=False),
+    _seconds("communication_seconds_per_clip", "communication, a clip", gated=False),
+    _seconds("waiting_seconds_per_clip", "waiting for other ranks, a clip", gated=False),
+    _seconds("other_seconds_per_clip", "all else, a clip", gated=False),
+    _cadence("block_interval_p50_ms", "block to block, median", "ms"),
+    _cadence("block_interval_p95_ms", "block to block, 95 of 100 are quicker", "ms"),
+    _cadence("block_interval_p99_ms", "block to block, 99 of 100 are quicker", "ms"),
+    _cadence("frames_per_second", "frames made each second", "frames/s", "higher"),
+    _cadence("real_time_factor", "work for a second of video at 25 frames a second", "s"),
+    _cadence("underruns_count", "a viewer with a buffer of 1 s runs dry", "times"),
+    _cadence("stalled_seconds", "that viewer's picture stands still", "s"),
     _seconds("predicted_seconds_per_clip", "predicted time a clip", _ARITHMETIC),
     _quality("nan_blocks_count", "blocks with a latent that is not finite", "blocks", 0.0, 0.5),
     _quality("black_frames_share", "frames that show nothing", "", 0.0, 0.005),

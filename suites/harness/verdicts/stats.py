@@ -14,9 +14,14 @@ class Summary:
     value: float
     """Their median."""
     spread: float
-    """Their interquartile range; 0 for one sample."""
+    """Their interquartile range; 0 for one sample, of which nobody knows how far others lie from it (`spread_text`)."""
     n: int
     """How many."""
+
+    @property
+    def spread_text(self) -> str:
+        """The spread for people: none of a single sample."""
+        return f"{self.spread:.3g}" if self.n > 1 else "–"
 
     def interval(self) -> tuple[float, float]:
         """The middle half, taken as even about the median."""

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+import torch.distributed as dist
 from PIL import ImageOps
 from safetensors.numpy import save_file
 
@@ -19,12 +21,13 @@ from liveavatar_core.errors import BadInput
 from liveavatar_core.frame_folder import FrameFolder, has_encoder
 from liveavatar_core.media import Samples, VideoWriter, read_audio, read_image
 from liveavatar_core.parallel.ranks import decode_rank
-from liveavatar_core.pipeline import Avatar, FrameBlock, Inputs, LatentBlock
+from liveavatar_core.pipeline import Avatar, Inputs, LatentBlock
 from liveavatar_core.torch_private import attention_told
 from liveavatar_core.video_geometry import num_clips_in, output_size
 from suites.harness.cases.run_plan import frame_folder
-from suites.harness.messages import ClipJob, ClipTime, RankReport
+from suites.harness.messages import ClipJob, ClipTime, Loaded, RankReport
 from suites.harness.probes.observed_settings import SettingsObserver
+from suites.harness.probes.phase_clock import PhaseClock
 from suites.harness.processes.link import Link
 
 
@@ -48,6 +51,20 @@ def count_clips(recipe: Recipe, inputs: Inputs) -> int:
     return min(recipe.clip.num_clip, num_clips_in(len(inputs.waveform), recipe.clip.infer_frames))
 
 
+def join_group(link: Link, job: ClipJob) -> timedelta:
+    """Make a process group of the ranks, if there are several. Returns how long one waits for others in it."""
+    timeout = timedelta(seconds=job.group_seconds)
+    if link.world_size > 1:
+        dist.init_process_group(
+            job.backend,
+            timeout=timeout,
+            init_method=link.rendezvous,
+            rank=link.rank,
+            world_size=link.world_size,
+        )
+    return timeout
+
+
 def make_video(
     link: Link,
     job: ClipJob,
@@ -55,16 +72,23 @@ def make_video(
     inputs: Inputs,
     observer: SettingsObserver,
     report: Callable[[], RankReport],
+    clock: PhaseClock,
 ) -> None:
-    """Answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name, and `report` is sent."""
+    """Say that all is loaded, and answer each `clip` with its seconds; at `finish` the mp4 lies whole under its name,
+    and `report` is sent.
+    """
+    clock.loaded()
+    link.reply(Loaded(clips=count_clips(job.recipe, inputs), seconds_by_part=clock.take(None)))
     with ExitStack() as stack:
         stack.enter_context(attention_told(avatar.system.world.memory.card.type, observer.see_attention))
         output = None
         if link.rank == decode_rank(job.recipe.deployment):
             output = _Output(stack.enter_context(_writer(job, inputs)), job.kept)
-        blocks = avatar.generate(inputs, watch=output.see if output else None)
+        maker = _ClipMaker(job.recipe, avatar, inputs, output, observer, clock)
+        clock.pause()
         while (command := link.next_command()) is not None and command.name == "clip":
-            link.reply(_make_clip(job.recipe, blocks, output, observer))
+            link.reply(maker.make())
+            clock.pause()
     told = report()
     link.reply(replace(told, nan_blocks=output.close()) if output else told)
     link.next_command()  # a rank that ends before it is asked to has failed
@@ -108,20 +132,54 @@ class _Output:
         return self._nan_blocks
 
 
-def _make_clip(
-    recipe: Recipe, blocks: Iterator[FrameBlock], output: _Output | None, observer: SettingsObserver
-) -> ClipTime:
-    """Seconds of the next clip and of its first frame. Raises BadInput if there are no more."""
-    started, first_frame = time.monotonic(), None
-    for block in blocks:
-        if block.frames_JHWC is not None:
-            first_frame = first_frame or time.monotonic() - started
-            observer.see_frames(block.frames_JHWC)
-        if output is not None and block.frames_JHWC is not None:
-            output.write(block.frames_JHWC.numpy())
-        if block.index == recipe.clip.blocks_per_clip - 1:
-            return ClipTime(seconds=time.monotonic() - started, first_frame_seconds=first_frame)
-    raise BadInput("another clip was asked for than there are", "ask for as many as the answer to `load` says")
+class _ClipMaker:
+    """Makes clip after clip of one video, and says where the time of each went.
+
+    Where a video is denoised whole before any of it is decoded, a clip has its share of both.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        avatar: Avatar,
+        inputs: Inputs,
+        output: _Output | None,
+        observer: SettingsObserver,
+        clock: PhaseClock,
+    ) -> None:
+        self._last, self._output, self._clock = recipe.clip.blocks_per_clip - 1, output, clock
+        self._observer = observer
+        self._blocks = avatar.generate(inputs, watch=self._see)
+        self._started: float | None = None
+
+    def _see(self, block: LatentBlock) -> None:
+        if self._output is not None:
+            self._output.see(block)
+        self._clock.give(block.clip)
+
+    def make(self) -> ClipTime:
+        """The time of the next clip. Raises BadInput if there are no more."""
+        self._clock.resume()
+        self._started = self._started or time.monotonic()
+        arrived: list[tuple[float, int]] = []
+        for block in self._blocks:
+            if block.frames_JHWC is not None:
+                arrived.append((time.monotonic() - self._started, len(block.frames_JHWC)))
+                self._observer.see_frames(block.frames_JHWC)
+            if self._output is not None and block.frames_JHWC is not None:
+                self._output.write(block.frames_JHWC.numpy())
+            if block.index == self._last:
+                return self._time(block.clip, arrived)
+        raise BadInput("another clip was asked for than there are", "ask for as many as the answer to `load` says")
+
+    def _time(self, clip: int, arrived: list[tuple[float, int]]) -> ClipTime:
+        parts = self._clock.take(clip)
+        return ClipTime(
+            seconds=sum(parts.values()),
+            seconds_by_part=parts,
+            block_seconds=tuple(seconds for seconds, _ in arrived),
+            block_frames=tuple(frames for _, frames in arrived),
+        )
 
 
 def _writer(job: ClipJob, inputs: Inputs) -> AbstractContextManager[FrameSink]:

@@ -20,13 +20,15 @@ from liveavatar_core.parallel.world import join_world
 from liveavatar_core.pipeline import load_avatar
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.weights.given import open_given
-from suites.harness.messages import ClipJob, Loaded, RankReport
+from liveavatar_core.weights.load_work import LoadWork
+from suites.harness.messages import ClipJob, RankReport
 from suites.harness.probes.device import DeviceSampler, HostMemory
 from suites.harness.probes.observed_settings import SettingsObserver, device_place
+from suites.harness.probes.phase_clock import PhaseClock
 from suites.harness.probes.phase_timeline import PhaseTimeline
 from suites.harness.processes.link import Link
 from suites.harness.records.measurements import CardConditions, Phase, PhaseMemory
-from suites.harness.workers.clips import count_clips, make_video, read_inputs
+from suites.harness.workers.clips import join_group, make_video, read_inputs
 
 NO_CATEGORIES = "an allocator does not know what bytes are for"
 
@@ -37,20 +39,37 @@ def run(link: Link) -> None:
     card = torch.device("cuda", 0)
     prepare_card(card, job.recipe.deployment)
     capacity = _cap(job.capacity_bytes)
-    if link.world_size > 1:
-        dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    timeout = join_group(link, job)
     inputs = read_inputs(job.recipe)
     link.next_command()
     typed = typed_out_of_memory(link.rank, partial(read_card, capacity), partial(_save_snapshot, link, job))
-    with CardProbe(link, job) as probe, typed:
-        world = join_world(job.recipe.deployment, Memory(card=card))
+    with CardProbe(link, job) as probe, typed, PhaseClock(CardStopwatch(), torch_private.compile_seconds) as clock:
+        world = join_world(job.recipe.deployment, Memory(card=card), timeout)
         weights, tokenizer = open_given(job.recipe)
         avatar = load_avatar(job.recipe, world, weights, tokenizer)
+        probe.load = avatar.system.load
         probe.observer = SettingsObserver(avatar.system, device_place)
-        link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
-        make_video(link, job, avatar, inputs, probe.observer, probe.report)
+        make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     if link.world_size > 1:
         dist.destroy_process_group()
+
+
+class CardStopwatch:
+    """Where a card computes behind the host's back: events of the stream that computes."""
+
+    def mark(self) -> torch.cuda.Event:
+        """This place in the stream's work."""
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
+
+    def seconds(self, earlier: torch.cuda.Event, later: torch.cuda.Event) -> float:
+        """Between the moments at which the stream came by."""
+        return earlier.elapsed_time(later) / 1000
+
+    def wait(self) -> None:
+        """Return when the card has nothing more to do."""
+        torch.cuda.synchronize()
 
 
 def _cap(capacity: int | None) -> int:
@@ -70,6 +89,8 @@ class CardProbe:
         self._alone = job.alone_on_card
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self.load: LoadWork | None = None
+        """Once weights are in place."""
         self._failure: OutOfMemory | None = None
         self._peaks: dict[str, tuple[int, int]] = {}
         self._visits = PhaseTimeline()
@@ -103,6 +124,7 @@ class CardProbe:
                 torch.cuda.memory_stats().get("num_alloc_retries", 0),
                 self._failure,
             ),
+            load=self.load,
             observed=self.observer.report(self._link.rank) if self.observer else None,
             torch=torch.__version__,
             cuda=torch.version.cuda,
@@ -152,6 +174,10 @@ def _most() -> tuple[int, int]:
 
 
 def _save_snapshot(link: Link, job: ClipJob) -> None:
-    """What the allocator holds, beside the log; that there is no room for it either is not what ended the rank."""
+    """What the allocator holds, whole or not at all beside the log; that there is no room for it ends no rank."""
+    link.failing()
+    path = Path(job.folder) / f"rank{link.rank}.snapshot.pickle"
     with suppress(RuntimeError, OSError):
-        torch_private.dump_allocator_snapshot(str(Path(job.folder) / f"rank{link.rank}.snapshot.pickle"))
+        partial = path.with_suffix(".part")
+        torch_private.dump_allocator_snapshot(str(partial))
+        partial.replace(path)

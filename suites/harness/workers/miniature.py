@@ -17,32 +17,33 @@ from liveavatar_core.recipes import TINY
 from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.weights.load_work import LoadWork
 from liveavatar_core.weights.shipped import shipped_weights
-from suites.harness.messages import ClipJob, Loaded, RankReport
+from suites.harness.messages import ClipJob, RankReport
 from suites.harness.probes.observed_settings import SettingsObserver
+from suites.harness.probes.phase_clock import PhaseClock
 from suites.harness.probes.phase_peaks import phase_memory
 from suites.harness.probes.timelines import memory_timeline
 from suites.harness.processes.link import Link
 from suites.harness.records.measurements import Phase
-from suites.harness.workers.clips import count_clips, make_video, read_inputs
+from suites.harness.workers.clips import join_group, make_video, read_inputs
 
 
 def run(link: Link) -> None:
     """The commands of a ClipJob: `load`, then `clip` for each clip, then `finish`."""
     job = link.job(ClipJob)
     probe = TrackerProbe(link, job.capacity_bytes)
-    if link.world_size > 1:
-        dist.init_process_group(job.backend, init_method=link.rendezvous, rank=link.rank, world_size=link.world_size)
+    timeout = join_group(link, job)
     inputs = read_inputs(job.recipe)
     link.next_command()
     try:
-        world = join_world(job.recipe.deployment, Memory(card=torch.device("cpu")))
+        world = join_world(job.recipe.deployment, Memory(card=torch.device("cpu")), timeout)
         weights = small_weights(job.recipe)
-        with probe.tracker:
+        with probe.tracker, PhaseClock() as clock:
             avatar = load_avatar(job.recipe, world, weights)
+            probe.load = avatar.system.load
             probe.observer = SettingsObserver(avatar.system, probe.tracker.place_of)
-            link.reply(Loaded(clips=count_clips(job.recipe, inputs)))
-            make_video(link, job, avatar, inputs, probe.observer, probe.report)
+            make_video(link, job, avatar, inputs, probe.observer, probe.report, clock)
     finally:
         link.report(probe.report())
     if link.world_size > 1:
@@ -59,6 +60,8 @@ class TrackerProbe:
         self.tracker.on_phase = lambda phase: link.report(self.report(phase))
         self.observer: SettingsObserver | None = None
         """Once there is a system to look at."""
+        self.load: LoadWork | None = None
+        """Once weights are in place."""
 
     def report(self, phase: str | None = None) -> RankReport:
         """Everything known so far, in `phase`; by default in the last one that the tracker saw."""
@@ -66,6 +69,7 @@ class TrackerProbe:
             phase=cast(Phase, phase or next(reversed(self.tracker.peaks), "load")),
             memory=phase_memory(self._rank, self.tracker.peaks),
             timeline=memory_timeline(self._rank, self._timeline.points),
+            load=self.load,
             observed=self.observer.report(self._rank) if self.observer else None,
             torch=torch.__version__,
             cpu_kernels=install_cpu_kernels(),

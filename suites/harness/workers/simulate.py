@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from liveavatar_core.hardware.cards import find_card
+from liveavatar_core.hardware.cards import Card, find_card
 from liveavatar_core.parallel.system import System
 from liveavatar_core.recipes import single
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
@@ -17,6 +18,7 @@ from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank, wi
 from liveavatar_core.simulation.memory_account import Capacity
 from liveavatar_core.simulation.memory_timeline import TimelineBuilder
 from liveavatar_core.simulation.replay.repeater import Listener
+from liveavatar_core.workload import Workload
 from suites.harness.messages import RankReport, SimulationReport, SimulationRequest
 from suites.harness.probes.observed_settings import SettingsObserver
 from suites.harness.probes.phase_peaks import phase_memory
@@ -55,9 +57,19 @@ def simulate_role(request: SimulationRequest, rank: int) -> SimulationReport:
         clips=result.clips,
         time=estimate_time(result.last_clip_work, card, CLIP_PHASES),
         first_clip_time=estimate_time(result.first_clip_work, card, CLIP_PHASES),
+        seconds_by_part=_seconds_by_part(result, card) if result.clips else {},
         units_executed=result.units_executed,
         units_repeated=result.units_repeated,
     )
+
+
+def _seconds_by_part(result: SimulatedRank, card: Card) -> dict[str, float]:
+    """Phases without the collectives in them, which are a part of their own: those of one more clip."""
+    work = dict.fromkeys(("encode", "prefill"), result.work) | dict.fromkeys(CLIP_PHASES, result.last_clip_work)
+    found = {phase: estimate_time(operations, card, (phase,)) for phase, operations in work.items()}
+    parts = {phase: each.seconds - each.communication_seconds for phase, each in found.items()}
+    exchanged = sum(found[phase].communication_seconds for phase in CLIP_PHASES)
+    return {part: seconds for part, seconds in (parts | {"communication": exchanged}).items() if seconds}
 
 
 def _expandable(request: SimulationRequest, result: SimulatedRank, capacity: Capacity) -> AllocatorVerdict | None:
@@ -77,5 +89,10 @@ def show_frames(observers: list[SettingsObserver], frames_JHWC: Tensor) -> None:
 
 
 def warm_up() -> None:
-    """Simulate once, so that processes that are forked later find shapes and effects of operations known."""
-    simulate_role(SimulationRequest(recipe=single(1), card="A100 80GB SXM", ranks=(0,)), 0)
+    """Simulate once, so that processes that are forked later find shapes and effects of operations known.
+
+    With the portrait that tiers take unless they name one: their shapes are the same.
+    """
+    recipe = single(1)
+    recipe = replace(recipe, workload=Workload.largest(recipe.clip.max_area))
+    simulate_role(SimulationRequest(recipe=recipe, card="A100 80GB SXM", ranks=(0,)), 0)
