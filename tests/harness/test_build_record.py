@@ -15,6 +15,7 @@ from liveavatar_core.deployment import Deployment
 from liveavatar_core.errors import BadData, InvalidRecipe, OutOfMemory
 from liveavatar_core.recipes import named_recipe
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
+from suites.harness.cases.clip_rounds import ClipRounds
 from suites.harness.cases.run_plan import RunPlan
 from suites.harness.cases.tiers import Case, Expectation, Tier
 from suites.harness.messages import RankReport
@@ -35,13 +36,21 @@ from suites.harness.records.working_tree import commit_at_start
 
 CASE = Case(name="case", recipe="bf16_sharded", expect=Expectation(outcome="pass", because="it fits"))
 TIER = Tier(name="tier", title="cards", cards=2, card="RTX 4090", cases=(CASE,))
+ROUNDS = ClipRounds(warm_up=0, measured=1)
 ALL = ("load", "encode", "prefill", "denoise", "decode")
 
 
 def plan(folder: Path, hardware: str = "miniature") -> RunPlan:
     recipe = named_recipe("bf16_sharded", 2)
     return RunPlan(
-        tier=TIER, case=CASE, hardware=hardware, recipe=recipe, limit_bytes=7, host_limit_bytes=9, folder=folder
+        tier=TIER,
+        case=CASE,
+        hardware=hardware,
+        recipe=recipe,
+        limit_bytes=7,
+        host_limit_bytes=9,
+        folder=folder,
+        rounds=ROUNDS,
     )
 
 

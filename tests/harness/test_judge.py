@@ -15,6 +15,7 @@ from suites.harness.cases.tiers import Expectation
 from suites.harness.pytest_plugin.options import Settings
 from suites.harness.records.record import Failure, RunRecord
 from suites.harness.verdicts.baselines import find_case, read_baseline
+from suites.harness.verdicts.completeness import own_findings
 from suites.harness.verdicts.index import INDEX_FILE, read_index
 from suites.harness.verdicts.judge import Judgement, judge, judgement_from_data, unwritten, write_baseline
 from suites.harness.verdicts.verdict import Verdict, exit_code, worst
@@ -104,6 +105,54 @@ def test_what_a_run_shows_by_itself_fails_however_it_is_compared(reviewed: Path,
     for update in ("no", "new-only", "all"):
         judgement = judged(reviewed, record, baseline_compare=compare, baseline_update=update, baseline_reason="why")
         assert (judgement.verdict, judgement.failing, judgement.update) == (verdict, True, False)
+
+
+LACK = "read the ranks' output in the report directory: a rank that told nothing may have held anything"
+NO_NUMBER = "find out why: no number may be NaN or infinite"
+OWN = [
+    (passed(memory=()), "no reading of memory of rank 0: load, denoise; rank 1: load, denoise", LACK),
+    (passed(memory=passed().memory[:3]), "no reading of memory of rank 1: denoise", LACK),
+    (
+        passed(expected_phases={}),
+        "the record names no rank that it must have readings of",
+        "run the case again with this version",
+    ),
+    (
+        passed(peak=22.5),
+        "peak_vram_gib 22.5 against a limit of 22.15, what a card may hold in this run",
+        "make it smaller",
+    ),
+    (passed(quality={"psnr_db": float("inf")}), "psnr_db is nan", NO_NUMBER),
+    (
+        passed(quality={"nan_blocks_count": 2.0}),
+        "2 blocks with a latent that is NaN or infinite, against 0",
+        NO_NUMBER,
+    ),
+]
+
+
+@pytest.mark.parametrize(("record", "what", "step"), OWN, ids=lambda value: str(value)[:20])
+def test_what_a_run_shows_by_itself_is_said_word_for_word(tmp_path: Path, record, what, step):
+    [found] = [each for each in judged(tmp_path, record).findings if each.fails]
+    assert (found.what, found.next_step) == (f"{WHERE}: {what}", step)
+
+
+def test_a_run_that_ran_out_must_have_loaded_on_every_rank_unless_it_ran_out_in_that(tmp_path: Path):
+    short = ran_out(tier="gpu5x24")
+    assert not judged(tmp_path, short, OOM).failing
+    assert not judged(tmp_path, replace(short, memory=(short.memory[0], short.memory[2])), OOM).failing
+    [found] = judged(tmp_path, replace(short, memory=short.memory[:2]), OOM).findings
+    assert found.what == f"{WHERE}: no reading of memory of rank 1: load"
+    in_load = replace(short, memory=(), out_of_memory=replace(short.out_of_memory, phase="load"))
+    assert own_findings(in_load) == []
+
+
+def test_exactly_what_a_card_may_hold_is_within_it(tmp_path: Path):
+    record = passed()
+    assert own_findings(replace(record, limit_bytes=record.peak_bytes())) == []
+    [found] = own_findings(replace(record, limit_bytes=record.peak_bytes() - 1))
+    assert (found.verdict, found.metric) == (Verdict.OVER_LIMIT, "peak_vram_gib")
+    assert own_findings(replace(record, limit_bytes=None)) == []
 
 
 def test_an_update_says_which_values_move_and_where(reviewed: Path):

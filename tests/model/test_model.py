@@ -13,7 +13,7 @@ from liveavatar_core import scopes
 from liveavatar_core.config import ModelParams
 from liveavatar_core.errors import InvalidRecipe
 from liveavatar_core.model.attention import attention, attention_over_both
-from liveavatar_core.model.cache import Cache, HostKVCache, KVCache
+from liveavatar_core.model.cache import Cache, Float8KVCache, HostKVCache, KVCache
 from liveavatar_core.model.layers import Float32Linear, RMSNorm
 from liveavatar_core.model.params import TransformerParams
 from liveavatar_core.model.state import BlockContext, ConditionState
@@ -109,6 +109,23 @@ def test_host_cache_gives_the_same_flow_and_holds_nothing_on_the_card(model: Liv
     assert torch.equal(flows(model, state, host), flows(model, state, card_cache()))
     k, _ = host.read(0, FRAME_TOKENS)
     assert k.untyped_storage().data_ptr() != host.k_layers[0].untyped_storage().data_ptr()
+
+
+def float8_cache() -> Float8KVCache:
+    values, scales = (
+        KVCache.allocate(PARAMS, 1, FRAME_TOKENS, PARAMS.num_heads, dtype, "cpu", width)
+        for dtype, width in ((torch.float8_e4m3fn, None), (torch.float32, 1))
+    )
+    return Float8KVCache(values, scales, torch.float32)
+
+
+@pytest.mark.parametrize("make", [lambda: card_cache(HostKVCache), float8_cache], ids=["host", "float8"])
+def test_what_is_read_of_a_cache_counts_as_cache(make, monkeypatch: pytest.MonkeyPatch):
+    cache, moved, seen = make(), torch.Tensor.to, []
+    told = lambda *a, **k: seen.append(scopes.current().category) or moved(*a, **k)  # noqa: E731
+    monkeypatch.setattr(torch.Tensor, "to", told)
+    cache.read(0, FRAME_TOKENS)
+    assert seen == ["kv_cache", "kv_cache"]
 
 
 @pytest.mark.parametrize(("kind", "place"), [(KVCache, "card"), (HostKVCache, "host")])
