@@ -7,18 +7,23 @@ TIERS ?= gpu4x24 or gpu5x24 or gpu1x80
 SUITES ?= $(addprefix suites/tiers/test_,gpu4x24.py gpu5x24.py gpu1x80.py)
 
 COMPAT_TORCH ?= 2.13.0
+CUDA_TORCH ?= ===2.13.0
+CUDA_TORCH_INDEX ?= https://pypi.org/simple
+UPDATE_DOCS ?=
 FAST_TESTS := tests/test_torch_private.py tests/simulation tests/parity tests/parallel/test_load.py tests/parallel/test_ulysses.py
 
 VENV := .venv
 READY := $(VENV)/.ready
 BIN := $(VENV)/bin
+CUDA_VENV := .cuda-dry-run
+CUDA_READY := $(CUDA_VENV)/.ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup conformance quality fuzz test compat lint mutants clean
+.PHONY: help setup conformance quality fuzz test compat cuda-dry-run lint mutants clean
 .PHONY: night-tiers night-quality night-published night-fuzz night-tests
 
 help:  ## What can be made, and with which variables
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@printf '\nvariables: PYTHON=%s  WORKERS=%s  HARDWARE=%s\n' '$(PYTHON)' '$(WORKERS)' '$(HARDWARE)'
 	@printf '           COMPAT_TORCH="%s"\n' '$(COMPAT_TORCH)'
 	@printf '           TIERS="%s"\n           TORCH_INDEX=%s\n' '$(TIERS)' '$(TORCH_INDEX)'
@@ -40,6 +45,13 @@ compat: $(COMPAT_TORCH:%=compat-%)  ## The fast tests on the oldest and the newe
 compat-%:
 	@PYTHON='$(PYTHON)' TORCH_INDEX='$(TORCH_INDEX)' TORCH='$*' ci/setup.sh .compat/torch-$*
 	.compat/torch-$*/bin/python -m pytest $(FAST_TESTS) -n $(WORKERS) -q
+
+cuda-dry-run: $(READY) $(CUDA_READY)  ## Do recipes do on a card what simulations say? Without a card; sets up 6 GB
+	$(BIN)/python -m ci.cuda_dry_run --python=$(CUDA_VENV)/bin/python $(UPDATE_DOCS)
+
+$(CUDA_READY): pyproject.toml ci/constraints.txt ci/setup.sh
+	@PYTHON='$(PYTHON)' TORCH_INDEX='$(CUDA_TORCH_INDEX)' TORCH='$(CUDA_TORCH)' ci/setup.sh $(CUDA_VENV)
+	@touch $@
 
 lint: $(READY)  ## Style and types only
 	$(BIN)/ruff check .
@@ -71,5 +83,5 @@ $(READY): pyproject.toml ci/constraints.txt ci/setup.sh
 	@touch $@
 
 clean:  ## Remove the virtual environment, reports and caches
-	rm -rf $(VENV) .compat report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks mutants
+	rm -rf $(VENV) $(CUDA_VENV) .compat report build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks mutants
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

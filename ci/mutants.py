@@ -1,7 +1,8 @@
-"""Which small changes of the code that judges no fast test notices: python -m ci.mutants.
+"""Which small changes of the code that judges no fast test notices: python -m ci.mutants [NAME ...].
 
-Runs mutmut as pyproject.toml says, then leaves out what ci/equivalent_mutants.toml explains. Exit status: 0, nothing
-else survived; 1, something did; 2, mutmut could not run.
+Runs mutmut as pyproject.toml says, then leaves out what ci/equivalent_mutants.toml explains. It takes hours and can be
+interrupted: what was tried is not tried again unless its function changed. NAME tries a part, such as
+`suites.harness.verdicts.judge*`. Exit status: 0, nothing else survived; 1, something did; 2, mutmut could not run.
 """
 
 from __future__ import annotations
@@ -48,13 +49,13 @@ class _File:
 
 
 def main() -> int:
-    """Run all mutants and print those that survived; returns the exit status."""
+    """Run the mutants that were named, or all, and print those that survived; returns the exit status."""
     try:
         known = strict.build(_File, strict.read_toml(EQUIVALENT), str(EQUIVALENT)).mutant
     except LiveAvatarError as error:
         print(error, file=sys.stderr)
         return 2
-    if _mutmut("run").returncode:
+    if _mutmut("run", *sys.argv[1:]).returncode:
         print("mutmut could not run\nnext: make setup, then mutmut run", file=sys.stderr)
         return 2
     names = _names(_mutmut("results", "--all", "true").stdout)
@@ -63,7 +64,8 @@ def main() -> int:
     left = [each for each in survivors if (each.function, each.after) not in explained]
     for each in left:
         print(f"{each.function}\n  - {each.before}\n  + {each.after}")
-    print(f"{len(names)} mutants, {len(left)} survived, {len(survivors) - len(left)} are equivalent")
+    tried = sum(status != "not checked" for status in names.values())
+    print(f"{tried} of {len(names)} mutants tried, {len(left)} survived, {len(survivors) - len(left)} are equivalent")
     return int(bool(left))
 
 

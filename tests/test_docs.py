@@ -22,6 +22,7 @@ ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 GLOSSARY = (ROOT / "docs/glossary.md").read_text()
 
 EXPENSIVE = {
+    r"make cuda-dry-run\b": "installs 6 GB and executes every tier; tests/ci/test_cuda_dry_run.py runs a part",
     r"make (conformance|test|setup|quality|fuzz|lint)\b": "takes minutes; continuous integration runs just that",
     r"\S*python -m pytest -m gpu1x48example": "is of a tier that the page adds: test_a_newcomer_adds_a_card_and_a_tier",
     r"\S*python -m liveavatar_core fit --cards 'Example": "is of a card that the page adds, and simulates ten layouts",

@@ -119,6 +119,8 @@ SAID = [
      "500 bytes of the transformer on the card against 0 (offload_shards, offload_model)"),
     ("fp8", holding(EIGHT, "transformer", int8_host=LINEAR, bfloat16_host=500),
      "transformer kept in bfloat16, int8 against bfloat16, float32, float8_e4m3fn (storage_dtype, fp8, int8)"),
+    ("fp8", holding(EIGHT, "vae", float32_card=1, bfloat16_card=9),
+     "vae kept in bfloat16, float32 against bfloat16 (storage_dtype, fp8, int8)"),
     ("fp8", holding(EIGHT, "text_encoder", bfloat16_card=7, bfloat16_host=3),
      "7 bytes of the text encoder on the card against 0 (t5_cpu, offload_model)"),
     ("fp8", replace(EIGHT, kv_caches=("float8_e4m3fn card",)),
@@ -161,9 +163,20 @@ def test_a_rank_of_a_timestep_pipeline_takes_one_step_of_each_block():
     steps = recipe.deployment.num_gpus_dit
     rank = replace(SINGLE, frame_sizes=(), transformer_forwards={"prefill": 2, "denoise": 4})
     assert steps > 1
-    assert not [each for each in differences(recipe, 0, rank) if "forwards" in each]
+    assert not [each for each in differences(recipe, 0, rank) if "forwards" in each or "frames" in each]
+    assert "frames of 128x64 against nothing (size 128*64)" in list(differences(recipe, 0, SINGLE))
     [found] = [each for each in differences(recipe, 0, SINGLE) if "forwards" in each]
     assert found == "16 denoising forwards against 2 a clip (sample_steps 1), for 2 clips"
+
+
+def test_a_reference_that_is_not_renewed_takes_one_prefill():
+    once = replace(SINGLE, transformer_forwards={"prefill": 1, "denoise": 16})
+    assert list(differences(recipe_of("single"), 0, once)) == []
+
+
+def test_forwards_that_were_not_seen_ask_for_no_attention():
+    without = replace(SINGLE, transformer_forwards={"denoise": 16}, attention_kernels={"flash": 6 * 3 * 16})
+    assert list(attention_differences(recipe_of("single"), 0, without, "flash")) == []
 
 
 def test_a_voice_that_ends_earlier_makes_fewer_clips():

@@ -5,8 +5,15 @@ import pytest
 from liveavatar_core.errors import BadData, BadInput, LiveAvatarError
 from liveavatar_core.hardware import cards
 from liveavatar_core.hardware.cards import CARDS_FILE, find_card, find_card_by_driver_name, read_cards
+from liveavatar_core.workload import Workload
 from suites.harness.cases.tiers import read_tiers
 
+PUBLISHED_RUNS = {
+    "gpu4x24": ("published_sharded", "published_replicated"),
+    "gpu5x24": ("published_sharded", "published_replicated"),
+    "gpu1x80": ("single",),
+    "gpu5x80": ("timestep_pipeline",),
+}
 LAB = """
 [lab2x48]
 title = "two 48 GB cards"
@@ -48,6 +55,25 @@ def test_what_was_published_of_24_gb_cards_is_what_is_expected():
         ("gpu1x24", "single"): "oom",
     }
     assert tiers["gpu4x24"].limit_bytes == int(22.15 * 1024**3)
+
+
+def test_no_portrait_is_worse_than_the_published_one_without_a_case_of_its_own():
+    for tier in read_tiers().values():
+        worst = {case.recipe for case in tier.cases if case.portrait is None}
+        for case in tier.cases:
+            area = tier.layout(case).clip.max_area
+            most = Workload.largest(area).tokens_per_frame(area)
+            made = tier.recipe(case).workload.tokens_per_frame(area)
+            assert made == most or case.recipe in worst, f"{tier.name}.{case.name}: {made} tokens of {most}"
+
+
+def test_cases_that_stand_for_published_runs_have_the_published_inputs():
+    tiers = read_tiers()
+    cases = {(tier.name, case.name): case for tier in tiers.values() for case in tier.cases}
+    for tier, names in PUBLISHED_RUNS.items():
+        for name in names:
+            case = cases[tier, name]
+            assert (case.portrait, case.voice_seconds) == ("720x400", 17.72), f"{tier}.{name}"
 
 
 def test_a_lab_adds_a_tier_and_changes_a_recipe_without_code(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ def group(request: pytest.FixtureRequest) -> Iterator[None]:
 
 @pytest.mark.parametrize("deployment", [SHARED_WORK, WITH_A_DECODER], ids=["shared work", "with a decoder"])
 def test_no_group_is_made_for_all_ranks(deployment: Deployment, group: None, monkeypatch: pytest.MonkeyPatch):
-    made: list[object] = []
+    made: list[tuple[tuple[object, ...], dict[str, object]]] = []
 
     def told(*args: object, **kwargs: object) -> object:
         made.append((args, kwargs))
@@ -43,7 +44,8 @@ def test_no_group_is_made_for_all_ranks(deployment: Deployment, group: None, mon
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", lambda *_: None)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    world = join_world(deployment, Memory(card=CARD))
+    world = join_world(deployment, Memory(card=CARD), timedelta(seconds=7))
+    assert all(kwargs["timeout"] == timedelta(seconds=7) for _, kwargs in made), "as short as that of all ranks"
     assert world.all_ranks is not None
     assert world.all_ranks.device_type == "cuda"
     assert world.all_ranks.get_group() is dist.group.WORLD

@@ -18,11 +18,12 @@ from liveavatar_core.simulation.alloc_events import Event, EventListener, Replay
 from liveavatar_core.simulation.allocator import CachingAllocator
 from liveavatar_core.simulation.cost.clip_work import ClipWork
 from liveavatar_core.simulation.cost.roofline import Operation
-from liveavatar_core.simulation.memory_tracker import MemoryTracker
+from liveavatar_core.simulation.memory_account import MemoryAccount
 from liveavatar_core.simulation.replay.repeater import UnitReplayer
 
 FEWEST_CLIPS = 6
-"""Of fewer none can be left out: the first two differ, two show that they are alike, the last one is executed."""
+"""Clips of the shortest video of which one can be left out: two differ from the rest, two show that they are alike,
+the last one is executed."""
 
 
 class _Mark(NamedTuple):
@@ -46,11 +47,11 @@ class ClipReplayer:
         self._listener = listener
         self._program: list[tuple] = []
         self._marks: list[_Mark] = []
-        """Of the clips in a row that did the same, the latest."""
+        """The ends of the latest clips in a row that did the same."""
         self._first = 0
         """Number of the last allocation before the clip that is being made."""
 
-    def open(self, tracker: MemoryTracker, allocator: CachingAllocator, units: UnitReplayer, clips: ClipWork) -> None:
+    def open(self, tracker: MemoryAccount, allocator: CachingAllocator, units: UnitReplayer, clips: ClipWork) -> None:
         """Hear of what `tracker` counts, `allocator` lays, `units` repeats; `clips` is told what is left out."""
         self._tracker, self._allocator, self._units, self._clips = tracker, allocator, units, clips
 

@@ -83,13 +83,14 @@ def attention_differences(recipe: Recipe, rank: int, observed: ObservedSettings,
     if role_of(recipe.deployment, rank) == "decode":
         return
     seen = observed.attention_kernels
+    calls = seen.get(wanted, 0)
     if set(seen) != {wanted}:
         yield f"attention by {_words(set(seen))} against {wanted} (attention, compute_dtype)"
     forwards = observed.transformer_forwards
     a_block = sum(forwards.get(kind, 0) * least for kind, least in ATTENTION_OF_A_BLOCK.items())
     least = a_block * recipe.model.transformer.num_layers
-    if seen.get(wanted, 0) < least:
-        yield f"{wanted} attention {seen.get(wanted, 0)} times against {least} or more, {a_block} a block of the model"
+    if calls < least:
+        yield f"{wanted} attention {calls} times against {least} or more, {a_block} a block of the model"
 
 
 def _forwards(recipe: Recipe, observed: ObservedSettings) -> Iterator[str]:

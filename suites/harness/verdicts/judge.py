@@ -114,8 +114,8 @@ def _required(finding: Finding, settings: Settings) -> Finding:
     needed = {
         Verdict.NEEDS_BASELINE: strict or settings.require_hardware,
         Verdict.LOST_BASELINE: strict or settings.baseline_update != "no",
-    }.get(finding.verdict, False)
-    return replace(finding, required=True) if needed else finding
+    }
+    return replace(finding, required=True) if needed.get(finding.verdict) else finding
 
 
 def _judge_update(left: list[Finding], record: RunRecord, settings: Settings) -> Judgement:
