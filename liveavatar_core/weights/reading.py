@@ -96,8 +96,8 @@ class FileReader:
         file, flat, ring = self._file(extent.path), out.view(-1), self._ring(out)
         step, coming = PIECE_BYTES // extent.dtype.itemsize, deque[tuple[Future[None], Tensor, Tensor]]()
         arrived: list[torch.cuda.Event | None] = [None] * READERS
-        for number, piece in enumerate(flat.split(step)):
-            slot = number % READERS
+        for number in range(-(-flat.numel() // step)):
+            piece, slot = flat[number * step : (number + 1) * step], number % READERS
             if len(coming) == READERS:
                 arrived[slot] = _send(*coming.popleft())
             values = ring[slot].view(extent.dtype)[: piece.numel()]

@@ -8,7 +8,7 @@ import pytest
 
 from benchmarks.load_rate import Loading, load_in_processes, write_model
 
-LAYERS = 8
+LAYERS = 2
 BESIDE = 64 * 1024**2
 """Bytes for what is no weight: modules, libraries that loading imports, buffers that files are read through."""
 
