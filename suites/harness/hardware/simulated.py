@@ -57,11 +57,16 @@ def _simulated(plan: RunPlan) -> RunResult:
         with RankGroup.start(job, plan.folder) as group:
             told = group.command("simulate", request, answer=SimulationReport)
             result = _result(plan, told, roles)
-            if result.outcome == "pass" and plan.recipe.clip.enable_online_decode:
+            if result.outcome == "pass" and _asks_for_voice(plan):
                 result = replace(result, longest_voice=_longest_voice(plan, group, request, roles))
     except GroupError as error:
         return failed_result(error)
     return result
+
+
+def _asks_for_voice(plan: RunPlan) -> bool:
+    """Whether the case stands for any voice: it names none. Videos that are decoded at the end grow with it anyway."""
+    return plan.case.voice_seconds is None and plan.recipe.clip.enable_online_decode
 
 
 def _longest_voice(plan: RunPlan, group: RankGroup, request: SimulationRequest, roles: Roles) -> VoiceLimit:
