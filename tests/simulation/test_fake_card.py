@@ -77,14 +77,19 @@ def test_a_mask_chooses_as_in_torch() -> None:
     assert torch.equal(get_item(x, (x % 2 == 0,)), x[x % 2 == 0])
 
 
+def move(module: nn.Module, memory: Memory, place: str) -> None:
+    for weight in module.parameters():
+        weight.data = memory.move(weight, place)
+
+
 def test_what_is_moved_says_so() -> None:
     """Also where the tensor stays the same one, and only its data are others."""
     with fake_card(), QuickFakeMode(), torch.no_grad():
         module, memory = nn.Linear(4, 4), Memory(card=CARD)
-        memory.move_module(module, "card")
+        move(module, memory, "card")
         assert {weight.device for weight in module.parameters()} == {CARD}
         assert module(torch.empty(2, 4, device=CARD)).device == CARD
-        memory.move_module(module, "host")
+        move(module, memory, "host")
         assert {weight.device for weight in module.parameters()} == {CPU}
 
 
