@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
+
 from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.simulation.allocator_verdict import AllocatorVerdict
 from liveavatar_core.simulation.estimate import SimulatedRank, simulate_rank, with_expandable_segments
+from liveavatar_core.simulation.fake_card import CARD
 from liveavatar_core.simulation.memory_account import Capacity
 
 
@@ -58,12 +61,15 @@ class SimulatedRecipe:
         return next((better for better in found if better is not None), None)
 
 
-def simulate_distinct_ranks(recipe: Recipe, capacity: Capacity) -> SimulatedRecipe:
-    """Simulate every distinct rank of `recipe` under `capacity`; stop at the first that runs out of memory."""
+def simulate_distinct_ranks(recipe: Recipe, capacity: Capacity, card: torch.device = CARD) -> SimulatedRecipe:
+    """Simulate every distinct rank of `recipe` under `capacity`; stop at the first that runs out of memory.
+
+    card: what computes, as for `simulate_rank`.
+    """
     alike = distinct_ranks(recipe.deployment)
     ranks: list[SimulatedRank] = []
     for rank in alike:
-        ranks.append(simulate_rank(recipe, rank, capacity))
+        ranks.append(simulate_rank(recipe, rank, capacity, card=card))
         if ranks[-1].out_of_memory is not None:
             break
     return SimulatedRecipe(ranks=tuple(ranks), alike=alike)

@@ -26,7 +26,8 @@ from liveavatar_core.simulation.cost.clip_work import ClipWork
 from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.cost.roofline import Operation
 from liveavatar_core.simulation.expandable import ExpandableAllocator
-from liveavatar_core.simulation.fake_world import CPU, MetaSource, fake_world
+from liveavatar_core.simulation.fake_card import CARD
+from liveavatar_core.simulation.fake_world import MetaSource, fake_world
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
 from liveavatar_core.simulation.replay.clips import FEWEST_CLIPS, ClipReplayer
@@ -84,7 +85,7 @@ def simulate_rank(
     observe: ObserverFactory | None = None,
     trace: EventListener | None = None,
     show: Callable[[Tensor], None] | None = None,
-    card: torch.device = CPU,
+    card: torch.device = CARD,
 ) -> SimulatedRank:
     """Run `rank` of `recipe` under `capacity`. Takes no memory to speak of, at any model size.
 
@@ -93,7 +94,7 @@ def simulate_rank(
     observe: given the loaded system and where a tensor stands, says what hears of every call of a unit.
     trace: hears of every allocation and free, those of repeated calls too.
     show: is shown the frames JHWC of each block that the rank decodes.
-    card: what computes. CPU: with its kernels, as miniatures do; fake_card.CARD: with those of a card.
+    card: what computes. CARD: with the kernels and branches of CUDA; the CPU: with its own, as miniatures do.
     No listener hears of clips that are left out.
     """
     kind = ExpandableAllocator if recipe.deployment.expandable_segments else CachingAllocator

@@ -10,6 +10,7 @@ from liveavatar_core.config import Recipe
 from liveavatar_core.errors import OutOfMemory
 from liveavatar_core.simulation.distinct_ranks import simulate_distinct_ranks
 from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.fake_world import CPU
 from liveavatar_core.simulation.memory_account import Capacity, PhasePeak
 
 
@@ -45,7 +46,7 @@ def _unlimited(recipe: Recipe) -> MemoryPrediction:
 
 
 def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
-    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity, segments=False))
+    simulated = simulate_distinct_ranks(recipe, Capacity(card=capacity, segments=False), CPU)
     return MemoryPrediction(
         peaks={made.rank: made.peaks for made in simulated.ranks},
         out_of_memory=simulated.out_of_memory,
@@ -56,7 +57,7 @@ def _simulate(recipe: Recipe, capacity: int | None) -> MemoryPrediction:
 def predict_every_rank(recipe: Recipe, *, execute_everything: bool = False) -> list[dict[str, dict[str, int]]]:
     """Bytes of each rank by phase and category, each rank simulated. `execute_everything`: without the shortcut."""
     ranks = (
-        simulate_rank(recipe, rank, Capacity(), execute_everything=execute_everything)
+        simulate_rank(recipe, rank, Capacity(), execute_everything=execute_everything, card=CPU)
         for rank in range(recipe.deployment.num_cards)
     )
     return [{phase: dict(peak.by_category) for phase, peak in made.peaks.items()} for made in ranks]

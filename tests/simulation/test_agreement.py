@@ -14,6 +14,7 @@ from liveavatar_core.media import read_audio, read_image
 from liveavatar_core.parallel.ranks import distinct_ranks
 from liveavatar_core.pipeline import Inputs
 from liveavatar_core.simulation.estimate import simulate_rank
+from liveavatar_core.simulation.fake_world import CPU
 from liveavatar_core.simulation.memory_account import Capacity
 from suites.harness.cases.tiers import read_tiers
 from suites.harness.cases.workloads import HEAD, PROMPT, VOICE
@@ -44,7 +45,7 @@ def test_each_role_phase_and_category_agrees(name: str, tmp_path: Path) -> None:
     really = {(reading.rank, reading.phase): reading for reading in record.memory}
     for ranks in distinct_ranks(recipe.deployment).values():
         for rank in {ranks[0], ranks[-1]}:
-            peaks = simulate_rank(recipe, rank, Capacity(), given_inputs(recipe)).peaks
+            peaks = simulate_rank(recipe, rank, Capacity(), given_inputs(recipe), card=CPU).peaks
             assert peaks.keys() == {phase for number, phase in really if number == rank}
             for phase, peak in peaks.items():
                 assert peak.by_category == really[rank, phase].by_category, (rank, phase)
