@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 
-from liveavatar_core import torch_private
+from liveavatar_core import torch_names
 from liveavatar_core.errors import LiveAvatarError
 from liveavatar_core.simulation.fake_tensors import QuickFakeMode
 from liveavatar_core.simulation.memory_tracker import MemoryTracker
@@ -69,20 +69,18 @@ def test_nothing_else_uses_a_private_name_of_torch() -> None:
 
 def test_everything_that_it_uses_is_looked_for() -> None:
     tree = ast.parse(MODULE.read_text(encoding="utf-8"))
-    looked_for = {
-        part for name in (*torch_private.RUN_NAMES, *torch_private.SIMULATION_NAMES) for part in name.split(".")
-    }
+    looked_for = {part for name in (*torch_names.RUN_NAMES, *torch_names.SIMULATION_NAMES) for part in name.split(".")}
     assert foreign_names(tree, own_names(tree)) <= looked_for
 
 
 def test_what_is_missing_is_named_with_the_version() -> None:
-    with pytest.raises(torch_private.UnsupportedTorch) as caught:
-        torch_private.check_names(("torch._scaled_mm", "torch._no_such", "torch._nowhere.Thing._part"))
+    with pytest.raises(torch_names.UnsupportedTorch) as caught:
+        torch_names.check_names(("torch._scaled_mm", "torch._no_such", "torch._nowhere.Thing._part"))
     assert isinstance(caught.value, LiveAvatarError)
     what, next_step = str(caught.value).splitlines()
     assert what == f"torch {torch.__version__} has no torch._no_such, torch._nowhere.Thing._part"
     assert next_step.startswith("next: ")
-    assert torch_private.TESTED_VERSIONS in next_step
+    assert torch_names.TESTED_VERSIONS in next_step
 
 
 @pytest.mark.parametrize(
@@ -102,14 +100,14 @@ def test_a_torch_without_a_name_is_refused_before_anything_runs(owner: str, name
 def test_attributes_that_only_objects_have_are_found_and_missed() -> None:
     """They are not on the class: methods set them."""
     group = "torch.distributed.fsdp._fully_shard._fsdp_param_group.FSDPParamGroup"
-    torch_private.check_names((f"{group}._sharded_state",))
-    with pytest.raises(torch_private.UnsupportedTorch):
-        torch_private.check_names((f"{group}._sharded_estate",))
+    torch_names.check_names((f"{group}._sharded_state",))
+    with pytest.raises(torch_names.UnsupportedTorch):
+        torch_names.check_names((f"{group}._sharded_estate",))
 
 
 def test_the_versions_that_it_names_are_those_of_the_package() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    assert f"torch{torch_private.TESTED_VERSIONS}" in project["dependencies"]
+    assert f"torch{torch_names.TESTED_VERSIONS}" in project["dependencies"]
 
 
 def test_what_a_tracker_replaces_is_put_back() -> None:
@@ -164,9 +162,7 @@ def test_compat_runs_on_both_ends_of_the_versions_that_are_named() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     tested = next(line for line in makefile.splitlines() if line.startswith("COMPAT_TORCH ?="))
     versions = [tuple(map(int, version.split("."))) for version in tested.partition("=")[2].split()]
-    least, below = (
-        tuple(map(int, bound.lstrip("<>=").split("."))) for bound in torch_private.TESTED_VERSIONS.split(",")
-    )
+    least, below = (tuple(map(int, bound.lstrip("<>=").split("."))) for bound in torch_names.TESTED_VERSIONS.split(","))
     assert min(versions)[: len(least)] == least
     newest = max(versions)
     assert (newest[0], newest[1] + 1) == below

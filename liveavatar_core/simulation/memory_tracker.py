@@ -25,9 +25,10 @@ from liveavatar_core.simulation.cost.operation_counter import WorkCounter
 from liveavatar_core.simulation.counting_hooks import COUNTING
 from liveavatar_core.simulation.fake_tensors import WHERE, OperationObserver, active_fake_mode, is_meta
 from liveavatar_core.simulation.memory_account import UNLIMITED, Capacity, MemoryAccount
+from liveavatar_core.torch_names import SIMULATION_NAMES, check_names
 from liveavatar_core.torch_private import FakeTensor, TorchDispatchMode, storage_key
 
-torch_private.check_names(torch_private.SIMULATION_NAMES)
+check_names(SIMULATION_NAMES)
 
 
 class MemoryTracker(MemoryAccount):
