@@ -68,7 +68,7 @@ night-quality: $(READY)  ## Videos of a minute, and of several processes. For th
 	$(BIN)/pytest suites/quality -m nightly --hardware=miniature --require-baselines
 
 night-published: $(READY)  ## What others published, against runs. For the night
-	$(BIN)/pytest suites/published -m published --hardware=simulated
+	$(BIN)/pytest suites/published -m published --hardware=simulated --require-baselines
 
 night-fuzz: $(READY)  ## Drawn recipes, for longer. For the night
 	OMP_NUM_THREADS=1 $(BIN)/pytest suites/fuzz --fuzz-profile=nightly -n $(WORKERS)

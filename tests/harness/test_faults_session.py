@@ -203,7 +203,6 @@ def test_a_full_dev_shm_is_in_nobodys_way(tmp_path: Path):
 def test_baselines_that_cannot_be_written_are_said_in_two_lines(lab: Lab):
     """A file stands where the machine's folder would be: nobody can write there, not even root."""
     lab.put(passed())
-    (lab.folder / "baselines").mkdir()
     (lab.folder / "baselines/simulated-rtx4090x5").write_text("")
     result = lab.run("--baseline-update")
     assert result.ret == 2

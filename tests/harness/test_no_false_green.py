@@ -198,12 +198,19 @@ def test_five_small_steps_are_not_five_times_nothing(lab):
     assert "value = 23.9" in lab.files[0].read_text()
 
 
-@pytest.mark.parametrize("option", ["--report-html", "--history"])
-@pytest.mark.parametrize("path", ["/dev/full", "."])
-def test_an_output_that_is_no_file_ends_the_session_before_anything_runs(lab, option, path):
+@pytest.mark.parametrize(
+    ("given", "why"),
+    [
+        ("--report-html=/dev/full", "--report-html /dev/full names a"),
+        ("--report-html=.", "--report-html . names a"),
+        ("--history=/dev/full", "next: give --history another folder"),
+        ("--report-dir=/dev/full", "next: give --report-dir another folder"),
+    ],
+)
+def test_an_output_that_cannot_be_ends_the_session_before_anything_runs(lab, given, why):
     lab.put(passed())
-    result = lab.run_apart(f"{option}={path}")
+    result = lab.run_apart(given)
     assert result.ret == 2
-    assert f"{option} {path} names a" in result.stderr.str()
+    assert why in result.stderr.str()
     assert not (lab.folder / "gpu5x24.published_sharded.runs").exists()
     assert not Path("/dev/full").is_file()

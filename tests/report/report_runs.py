@@ -28,6 +28,8 @@ OBSERVED = ObservedSettings(
     transformer_forwards={"prefill": 1, "denoise": 16},
     parameter_bytes={"transformer": {"bfloat16 card": 32 * GIB}, "text_encoder": {"bfloat16 card": 11 * GIB}},
     kv_caches=("bfloat16 card",),
+    latent_sizes=("72x48",),
+    frame_sizes=("576x384",),
 )
 """What the one rank that the declared settings take was seen to do."""
 

@@ -85,7 +85,7 @@ def test_clips_that_are_left_out_count_as_if_they_were_made(
 
 @pytest.mark.parametrize("name", ["fp8_ulysses", *nightly("published_sharded", "text_on_decode_rank")])
 def test_executing_everything_gives_the_same(name: str):
-    recipe = of_clips(small(name, 4), 8)
+    recipe = of_clips(small(name, 4), 12)
     everything = simulate_rank(recipe, 0, UNLIMITED, execute_everything=True)
     assert assert_same(recipe, 0, everything).clips_left_out
 

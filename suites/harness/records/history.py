@@ -107,7 +107,7 @@ def read_history(folder: Path, pattern: str = "*/*.json") -> tuple[list[HistoryE
 
 def series_of(folder: Path, record: RunRecord) -> list[HistoryEntry]:
     """Earlier runs of the same case and recipe that ended alike on exactly such a machine, oldest first."""
-    this = HistoryEntry.of(record, "", datetime.now(UTC))
+    this = HistoryEntry.of(record, "", datetime.min.replace(tzinfo=UTC))
     entries, _ = read_history(folder, f"{this.machine}/{this.tier}.{this.case}.*.json")
     return [entry for entry in entries if entry.series == this.series]
 
