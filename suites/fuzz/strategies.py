@@ -66,7 +66,6 @@ def deployments(draw: DrawFn) -> Deployment:
     in_turn = decode_rank and draw(flags())
     shard = "none" if in_turn or ranks + decode_rank == 1 else shard
     weights = draw(_shards(shard, decode_rank) if shard != "none" else _whole())
-    kernels = ("flash", "cudnn", "flash3") if weights["compute_dtype"] == "bfloat16" else ("flash",)
     return Deployment(
         num_gpus_dit=ranks,
         ulysses_size=1 if in_turn else ranks,
@@ -74,7 +73,6 @@ def deployments(draw: DrawFn) -> Deployment:
         enable_vae_parallel=decode_rank,
         **draw(_text_places(decode_rank)),
         **weights,
-        attention=draw(st.sampled_from(kernels)),
         compile=draw(flags()),
         offload_kv_cache=draw(flags()),
         fp8_kv_cache=draw(flags()),
@@ -157,7 +155,6 @@ STARTERS = (
         int8=True,
         free_encoders=True,
         compile=True,
-        attention="cudnn",
     ),
     Deployment(
         num_gpus_dit=4,
